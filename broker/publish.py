@@ -1,0 +1,76 @@
+"""Put jobs on their model's queue, many in one round trip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from celery import Celery
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
+
+from broker.app import TASK_NAME, queue_of, without_password
+from broker.errors import BrokerUnavailable
+
+_BATCH = 500  # messages a round trip
+
+
+class Announced(Protocol):
+    """What a message is made of. The job id is all that the worker needs; the rest is for people in Flower."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def priority(self) -> int: ...
+    @property
+    def batch_id(self) -> str: ...
+    @property
+    def document(self) -> str: ...
+    @property
+    def level(self) -> int: ...
+    @property
+    def position(self) -> int: ...
+
+
+def publish(app: Celery, jobs: Iterable[Announced]) -> None:
+    """Send one message a job. Raises BrokerUnavailable; which messages arrived is then not known."""
+    try:
+        with app.pool.acquire(block=True, timeout=10) as connection:
+            producer = app.amqp.Producer(connection, auto_declare=False)
+            with producer.batch(_BATCH):
+                for job in jobs:
+                    _send(app, producer, job)
+    except (KombuError, RedisError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BrokerUnavailable(without_password(app.conf.broker_url), reason) from error
+
+
+def ping(app: Celery, timeout_s: float = 3.0) -> None:
+    """Raise BrokerUnavailable unless the broker answers."""
+    try:
+        with app.connection_for_write(connect_timeout=timeout_s) as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=timeout_s)
+    except (KombuError, RedisError, OSError) as error:
+        raise BrokerUnavailable(without_password(app.conf.broker_url), str(error)) from error
+
+
+def task_id_of(job: Announced) -> str:
+    """A readable task id, unique to a job's attempt."""
+    return f"{job.batch_id}.{job.id}-{job.epoch + 1}"
+
+
+def _send(app: Celery, producer: object, job: Announced) -> None:
+    app.send_task(
+        TASK_NAME,
+        args=(job.id,),
+        argsrepr=f"({job.id},)",
+        kwargsrepr=repr({"batch": job.batch_id, "document": job.document, "level": job.level, "index": job.position}),
+        task_id=task_id_of(job),
+        queue=queue_of(job.model),
+        priority=job.priority,
+        producer=producer,
+    )

@@ -1,0 +1,57 @@
+"""How a job's text is drawn: the parameters that the producer stores and every engine honours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Sampling parameters of one job. The defaults are neutral: greedy, nothing filtered, nothing penalized.
+
+    Temperature 0 is greedy decoding. `top_k` 0 and `top_p` 1 switch those filters off; `repetition_penalty` 1
+    leaves the logits alone. `seed` None lets the engine draw one. `stop` are strings that end the text and are
+    not part of it.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stop", tuple(self.stop))
+        checks = {
+            "temperature": 0.0 <= self.temperature <= 5.0,
+            "top_p": 0.0 < self.top_p <= 1.0,
+            "top_k": self.top_k >= 0,
+            "min_p": 0.0 <= self.min_p <= 1.0,
+            "repetition_penalty": 0.0 < self.repetition_penalty <= 10.0,
+            "stop": all(self.stop),
+        }
+        for name, holds in checks.items():
+            if not holds:
+                raise ValueError(f"{name} is out of range: {getattr(self, name)!r}")
+
+    @property
+    def is_deterministic(self) -> bool:
+        """Whether the same prompt gives the same text by intent: greedy, or drawn from a fixed seed."""
+        return self.temperature == 0.0 or self.seed is not None
+
+    def to_json(self) -> dict[str, Any]:
+        """The form stored in `jobs.sampling`."""
+        return {**asdict(self), "stop": list(self.stop)}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Sampling:
+        """Read what `to_json` wrote. Unknown names raise TypeError."""
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(stored) - known)
+        if unknown:
+            raise TypeError(f"unknown sampling parameter {unknown[0]!r}; known: {', '.join(sorted(known))}")
+        return cls(**stored)

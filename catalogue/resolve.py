@@ -1,0 +1,116 @@
+"""From a model's name or path to its files. Never downloads."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+
+from catalogue.entries import Entry, find_entry, nearest_names
+from catalogue.errors import CatalogueError, ModelDamaged, ModelNotFound
+from catalogue.gguf_file import read_header
+from catalogue.model import Model, ModelKind
+
+SIMULATED = "simulated"
+_SIMULATED_VOCABULARY = "smollm2-135m-instruct"
+
+
+def models_directory(home: Path) -> Path:
+    """Where pulled models lie, one directory each."""
+    return home / "models"
+
+
+def entry_path(entry: Entry, home: Path) -> Path:
+    """Where the file of a catalogue entry lies once it is pulled."""
+    return models_directory(home) / entry.name / Path(entry.source.member).name
+
+
+def find_model(name_or_path: str, home: Path) -> Model:
+    """The model of this catalogue name, pulled name or path. Raises ModelNotFound or ModelDamaged."""
+    if name_or_path == SIMULATED:
+        vocabulary = find_model(_SIMULATED_VOCABULARY, home)
+        return Model(SIMULATED, vocabulary.path, ModelKind.SIMULATED, vocabulary.context_window)
+    entry = find_entry(name_or_path)
+    if entry is not None:
+        return _from_entry(entry, home)
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        return _from_directory(path.resolve())
+    if path.is_file():
+        return _from_gguf(path.resolve())
+    pulled = models_directory(home) / _directory_name(name_or_path)
+    if pulled.is_dir():
+        return _from_pulled(name_or_path, pulled)
+    near = nearest_names(name_or_path)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise ModelNotFound(
+        name_or_path,
+        f"{hint}`docmill models list` shows what there is, `docmill models pull hf:OWNER/REPO` fetches others",
+    )
+
+
+def local_models(home: Path) -> list[Model]:
+    """Models that are here, by name; unusable ones are left out."""
+    found: dict[str, Model] = {}
+    directory = models_directory(home)
+    for child in sorted(directory.iterdir()) if directory.is_dir() else []:
+        if not child.is_dir() or child.name.startswith("."):
+            continue
+        name = child.name.replace("--", "/")
+        try:
+            found[name] = find_model(name, home)
+        except CatalogueError:
+            continue
+    return list(found.values())
+
+
+def _directory_name(name: str) -> str:
+    return name.removeprefix("hf:").replace("/", "--").replace(":", "--")
+
+
+def _from_entry(entry: Entry, home: Path) -> Model:
+    path = entry_path(entry, home)
+    if not path.is_file():
+        raise ModelNotFound(entry.name, f"fetch it with `docmill models pull {entry.name}`")
+    if path.stat().st_size != entry.source.size_bytes:
+        raise ModelDamaged(path, "it has the wrong size")
+    return Model(
+        name=entry.name,
+        path=path,
+        kind=ModelKind.GGUF,
+        context_window=entry.context_window,
+        suggested_chunk_tokens=entry.suggested_chunk_tokens,
+        suggested_sampling=entry.suggested_sampling,
+        sha256=entry.source.sha256,
+    )
+
+
+def _from_gguf(path: Path) -> Model:
+    stat = path.stat()
+    window = _context_window(path, stat.st_size, stat.st_mtime_ns)
+    return Model(path.stem.lower(), path, ModelKind.GGUF, window)
+
+
+@lru_cache(maxsize=32)
+def _context_window(path: Path, size: int, mtime_ns: int) -> int:
+    del size, mtime_ns  # part of the cache's key: a file that changed is read again
+    return read_header(path).context_window
+
+
+def _from_directory(path: Path) -> Model:
+    config = path / "config.json"
+    for needed in (config, path / "tokenizer.json"):
+        if not needed.is_file():
+            raise ModelDamaged(path, f"it has no {needed.name}")
+    try:
+        values = json.loads(config.read_text("utf-8"))
+        window = int(values.get("text_config", values)["max_position_embeddings"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelDamaged(path, f"its config.json has no max_position_embeddings ({error})") from None
+    return Model(path.name.lower(), path, ModelKind.DIRECTORY, window)
+
+
+def _from_pulled(name: str, directory: Path) -> Model:
+    files = sorted(directory.glob("*.gguf"))
+    model = _from_gguf(files[0]) if files else _from_directory(directory)
+    return Model(name.removeprefix("hf:"), model.path, model.kind, model.context_window)

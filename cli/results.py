@@ -1,0 +1,41 @@
+"""`docmill results`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cli.context import CliContext, pass_context
+from producer.client import Client
+from producer.export import write_csv, write_directory, write_jsonl, write_markdown
+
+_WRITERS = {"md": write_markdown, "jsonl": write_jsonl, "csv": write_csv}
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  docmill results latest
+  docmill results 261124-k7q2mx --format jsonl | jq -r .summary
+  docmill results 261124-k7q2mx --out summaries/
+"""
+)
+@click.argument("batch")
+@click.option("--format", "form", type=click.Choice(list(_WRITERS)), default="md", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="The same as --format jsonl.")
+@click.option("--out", type=click.Path(path_type=Path), help="A file; or a directory, for one file a document.")
+@pass_context
+def results(context: CliContext, batch: str, form: str, as_json: bool, out: Path | None) -> None:  # noqa: FBT001
+    """Print a batch's results in input order: finished documents now, the others by their state."""
+    client = Client(context.settings)
+    reports = client.reports.documents(client.batches.find(batch).id)
+    writer = _WRITERS["jsonl" if as_json else form]
+    if out is None:
+        writer(reports, click.get_text_stream("stdout"))
+    elif out.is_dir() or not out.suffix:
+        files = write_directory(reports, out)
+        click.echo(f"{len(files)} files in {out}/", err=True)
+    else:
+        with click.open_file(str(out), "w", encoding="utf-8", atomic=True) as file:
+            writer(reports, file)

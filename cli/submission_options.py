@@ -1,0 +1,123 @@
+"""The options that `run`, `submit` and `chunks` share: what to ask, how long, how to cut and how to merge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+
+from producer.client import Client
+from producer.intake import Document, Skipped
+from producer.model_text import ModelText
+from producer.submit import Submission, Submitted
+from producer.tasks import MergeStrategy, builtin_names
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_PLANNING = (
+    click.option("--task", default="summarize", show_default=True, metavar="NAME|FILE",
+                 help=f"{', '.join(builtin_names())}, or a YAML file of your own."),
+    click.option("--prompt", metavar="TEXT", help='A task on the spot, as in "List every date in: {text}".'),
+    click.option("--model", help="Use this model instead of the profile's."),
+    click.option("--merge", type=click.Choice([str(s) for s in MergeStrategy]),
+                 help="How the chunks' answers become one; the task decides by default."),
+    click.option("--summary-tokens", type=click.IntRange(min=1), help="Length of the summary asked for."),
+    click.option("--max-tokens", type=click.IntRange(min=1), help="Longest output of a single job."),
+    click.option("--chunk-tokens", type=click.IntRange(min=1), help="Largest chunk; capped by the window."),
+    click.option("--overlap", "overlap_tokens", type=click.IntRange(min=0),
+                 help="Tokens that neighbouring chunks share."),
+    click.option("--encoding", help="Encoding of the documents, where it is not UTF-8."),
+    click.option("--text-field", help="The field or column of JSONL and CSV that holds the text."),
+)  # fmt: skip
+
+_SAMPLING = (
+    click.option("--temperature", type=click.FloatRange(0, 5), help="0 is greedy and repeatable."),
+    click.option("--top-p", type=click.FloatRange(0, 1, min_open=True)),
+    click.option("--top-k", type=click.IntRange(min=0)),
+    click.option("--min-p", type=click.FloatRange(0, 1)),
+    click.option("--repetition-penalty", type=click.FloatRange(0, 10, min_open=True)),
+    click.option("--seed", type=int, help="Makes sampling above temperature 0 repeatable."),
+    click.option("--stop", multiple=True, help="End the text at this string; may be repeated."),
+)  # fmt: skip
+
+_BATCH = (
+    click.option("--priority", type=click.IntRange(0, 9), default=5, show_default=True, help="0 is served first."),
+    click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Kept with the batch; may be repeated."),
+    click.option("--deadline", metavar="24h", help="Expire what has not run by then (30m, 24h, 7d)."),
+)  # fmt: skip
+
+_SAMPLING_NAMES = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop")
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def planning_options(command: Command) -> Command:
+    """Options that decide how documents are cut and merged."""
+    return _with(command, _PLANNING)
+
+
+def submission_options(command: Command) -> Command:
+    """All options of a submission."""
+    return _with(command, (*_PLANNING, *_SAMPLING, *_BATCH))
+
+
+def prepare(client: Client, paths: Sequence[str], profile: str | None, options: dict[str, Any]) -> tuple[
+    Submission, ModelText
+]:  # fmt: skip
+    """Turn the command's options into a checked submission."""
+    sampling = {name: value for name in _SAMPLING_NAMES if (value := options.pop(name, None)) not in (None, ())}
+    metadata = dict(_key_value(pair) for pair in options.pop("metadata", ()))
+    deadline = options.pop("deadline", None)
+    return client.prepare(
+        tuple(paths),
+        profile=profile,
+        sampling=sampling,
+        metadata=metadata,
+        deadline_s=_seconds(deadline) if deadline else None,
+        **options,
+    )
+
+
+@dataclass
+class IntakeReport:
+    """Says on standard error what was skipped, and why, as the documents are read."""
+
+    skipped: int = 0
+    read: int = 0
+
+    def __call__(self, document: Document | Skipped) -> None:
+        if isinstance(document, Skipped):
+            self.skipped += 1
+            click.echo(f"skipped {document.name}: {document.reason}", err=True)
+        else:
+            self.read += 1
+
+
+def say_warnings(submitted: Submitted, already_said: int) -> None:
+    """Print the warnings, and what was skipped after it was read."""
+    for warning in submitted.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    for skipped in list(submitted.skipped)[already_said:]:
+        click.echo(f"skipped {skipped.name}: {skipped.reason}", err=True)
+
+
+def _with(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _key_value(pair: str) -> tuple[str, str]:
+    key, equals, value = pair.partition("=")
+    if not equals or not key:
+        raise click.BadParameter(f"{pair!r} is not KEY=VALUE", param_hint="--metadata")
+    return key, value
+
+
+def _seconds(text: str) -> float:
+    number, unit = text[:-1], text[-1:]
+    try:
+        return float(number) * _UNITS_S[unit]
+    except (ValueError, KeyError):
+        raise click.BadParameter(f"{text!r} is not a duration like 30m, 24h or 7d", param_hint="--deadline") from None

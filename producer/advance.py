@@ -1,0 +1,158 @@
+"""Take a document whose level has ended one step on: plan and queue its next level, finish it or fail it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from producer.errors import NoRoomForText, ProducerError
+from producer.merging import Done, GiveUp, Group, NextChunk, NextLevel, decide
+from producer.model_text import ModelText, load_model_text
+from producer.plan import Plan
+from producer.prompts import RenderedPrompt
+from producer.tasks import MergeStrategy, Task
+from storage.levels import EndedLevel, Levels
+from storage.submission import NewJob
+
+SPARE_TOKENS = 2  # joining texts may add a token or two at the seams
+
+
+class Advancer:
+    """The dispatcher's planner. Tokenizers are loaded once a model and kept."""
+
+    def __init__(self, levels: Levels, home: Path) -> None:
+        self._levels = levels
+        self._home = home
+        self._texts: dict[str, ModelText] = {}
+
+    def advance(self, ended: EndedLevel) -> None:
+        """Do the next step of one document. What goes wrong with it fails it, and nothing else."""
+        if ended.failed_jobs:
+            self._levels.fail(ended, self._failure(ended))
+            return
+        try:
+            plan = Plan.from_json(ended.plan)
+            text = self._model_text(plan.model)
+            self._take_step(ended, plan, plan.checked_task(), text)
+        except ProducerError as error:
+            self._levels.fail(ended, f"level {ended.level + 1} could not be planned: {error}")
+
+    def _take_step(self, ended: EndedLevel, plan: Plan, task: Task, text: ModelText) -> None:
+        results = self._levels.results(ended.document_id, ended.level)
+        render_merge = _merge_renderer(task, text, ended)
+        decision = decide(
+            ended.level,
+            ended.chunk_count,
+            results,
+            plan,
+            room_tokens=plan.max_prompt_tokens - len(render_merge("").ids) - SPARE_TOKENS,
+            count=text.tokenizer.count,
+            cut=text.cut,
+        )
+        match decision:
+            case Done(summary):
+                as_written = summary is not None and len(results) == 1 and summary == results[0].text
+                self._levels.finish(
+                    ended,
+                    text=None if as_written else summary,
+                    has_one_result=plan.merge_strategy is not MergeStrategy.NONE,
+                )
+            case NextLevel(groups, max_tokens, remark):
+                jobs = [
+                    _merge_job(position, group, max_tokens, plan, text, render_merge, ended)
+                    for position, group in enumerate(groups)
+                ]
+                self._levels.begin_level(ended, jobs, remark=remark)
+            case NextChunk(position, summary):
+                job = self._refine_job(position, summary, plan, task, text, ended)
+                self._levels.begin_level(ended, [job])
+            case GiveUp(reason):
+                self._levels.fail(ended, reason)
+
+    def _refine_job(
+        self, position: int, summary: str, plan: Plan, task: Task, text: ModelText, ended: EndedLevel
+    ) -> NewJob:
+        if task.refine is None:
+            raise ProducerError(f"the task {plan.task.name} has no refine prompt")
+        template = task.refine
+        chunk = self._levels.chunk_text(ended.document_id, position)
+
+        def render(carried: str) -> RenderedPrompt:
+            user = template.render(text=chunk, summary=carried, document=ended.name, index=position + 1)
+            return text.renderer.render(plan.task.system, user)
+
+        prompt = _fitting(summary, plan.max_prompt_tokens, render, text)
+        return new_job(
+            plan, text, prompt, level=ended.level + 1, position=0, inputs=(0, 0),
+            max_tokens=plan.output_tokens(1), priority=ended.priority,
+        )  # fmt: skip
+
+    def _failure(self, ended: EndedLevel) -> str:
+        return f"{ended.failed_jobs} jobs failed; the first: {self._levels.first_failure(ended.document_id)}"
+
+    def _model_text(self, model: str) -> ModelText:
+        if model not in self._texts:
+            self._texts[model] = load_model_text(model, self._home)
+        return self._texts[model]
+
+
+def new_job(
+    plan: Plan,
+    text: ModelText,
+    prompt: RenderedPrompt,
+    *,
+    level: int,
+    position: int,
+    inputs: tuple[int, int],
+    max_tokens: int,
+    priority: int,
+) -> NewJob:
+    """A job of this batch, its prompt as the model will read it."""
+    return NewJob(
+        level=level,
+        position=position,
+        first_input=inputs[0],
+        last_input=inputs[1],
+        prompt_ids=prompt.ids,
+        max_tokens=max_tokens,
+        sampling=plan.sampling.to_json(),
+        stop_token_ids=text.tokenizer.eos_ids,
+        # Later levels go first: documents finish one after the other, not all at the end.
+        priority=max(0, priority - 1) if level else priority,
+    )
+
+
+def _merge_renderer(task: Task, text: ModelText, ended: EndedLevel) -> Callable[[str], RenderedPrompt]:
+    def render(joined: str) -> RenderedPrompt:
+        user = task.merge.render(text=joined, document=ended.name, level=ended.level + 1)
+        return text.renderer.render(task.file.system, user)
+
+    return render
+
+
+def _merge_job(
+    position: int,
+    group: Group,
+    max_tokens: int,
+    plan: Plan,
+    text: ModelText,
+    render: Callable[[str], RenderedPrompt],
+    ended: EndedLevel,
+) -> NewJob:
+    prompt = _fitting(group.text, plan.max_prompt_tokens, render, text)
+    return new_job(
+        plan, text, prompt, level=ended.level + 1, position=position, inputs=(group.first, group.last),
+        max_tokens=max_tokens, priority=ended.priority,
+    )  # fmt: skip
+
+
+def _fitting(content: str, limit: int, render: Callable[[str], RenderedPrompt], text: ModelText) -> RenderedPrompt:
+    """The rendered prompt, its content shortened until it fits: a count of parts may differ from the whole's."""
+    prompt = render(content)
+    while len(prompt.ids) > limit:
+        room = text.tokenizer.count(content) - (len(prompt.ids) - limit)
+        if room < 1:
+            raise NoRoomForText(needed=len(prompt.ids), limit=limit)
+        content = text.cut(content, room)
+        prompt = render(content)
+    return prompt

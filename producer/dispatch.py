@@ -1,0 +1,91 @@
+"""The dispatcher: keeps queues filled from the database, rescues what was lost, takes documents on, ends batches.
+
+All its acts are compare-and-set, so any number of dispatchers may run, and any of them may die at any point.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+
+from celery import Celery
+
+from broker.errors import BrokerError
+from broker.publish import publish
+from producer.advance import Advancer
+from storage.errors import StorageError
+from storage.levels import Levels
+from storage.outbox import Outbox
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchPolicy:
+    """`watermark` bounds the messages of a model's queue; None: four times the slots that listen, at least 1,000.
+
+    A message that was not picked up `republish_s` seconds after its announcement is sent again, then after
+    four, nine, ... times as long. A job lost `max_losses` times with its worker is failed.
+    """
+
+    interval_s: float = 0.25
+    watermark: int | None = None
+    republish_s: float = 60.0
+    max_losses: int = 10
+
+
+class Dispatcher:
+    """One dispatcher; `run` it in a thread or a process of its own."""
+
+    def __init__(self, outbox: Outbox, levels: Levels, advancer: Advancer, app: Celery, policy: DispatchPolicy) -> None:
+        self._outbox = outbox
+        self._levels = levels
+        self._advancer = advancer
+        self._app = app
+        self._policy = policy
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop` is set. A database or broker that does not answer is waited for."""
+        failing_since: str | None = None
+        while not stop.is_set():
+            try:
+                busy = self.tick()
+            except (StorageError, BrokerError) as error:
+                if failing_since != str(error):
+                    log.warning("%s; trying again until it answers", error)
+                    failing_since = str(error)
+                stop.wait(min(5.0, self._policy.interval_s * 8))
+                continue
+            if failing_since is not None:
+                log.warning("it answers again")
+                failing_since = None
+            if not busy:
+                stop.wait(self._policy.interval_s)
+
+    def tick(self) -> bool:
+        """One round of everything; True when there was so much to do that the next should follow at once."""
+        if rescued := self._outbox.rescue(max_losses=self._policy.max_losses):
+            log.warning("%d jobs were taken back from workers that stopped answering", rescued)
+        ended = self._levels.ended()
+        for document in ended:
+            self._advancer.advance(document)
+        self._levels.settle_batches()
+        for model in self._outbox.models_at_work():
+            self.fill_queue(model)
+        return len(ended) > 0
+
+    def fill_queue(self, model: str) -> int:
+        """Publish due jobs up to the watermark, and those whose message seems lost. Returns how many."""
+        room = self._watermark(model) - self._outbox.published(model)
+        jobs = self._outbox.unpublished(model, room) if room > 0 else []
+        jobs += self._outbox.overdue(model, age_s=self._policy.republish_s, limit=500)
+        if jobs:
+            publish(self._app, jobs)
+            self._outbox.mark_published(jobs)
+        return len(jobs)
+
+    def _watermark(self, model: str) -> int:
+        if self._policy.watermark is not None:
+            return self._policy.watermark
+        return max(1_000, 4 * self._outbox.slots(model))

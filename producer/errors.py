@@ -1,0 +1,80 @@
+"""What can go wrong on the way from documents to jobs, each with what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class ProducerError(Exception):
+    """Base of the producer package's errors."""
+
+
+class InputNotFound(ProducerError):
+    """An input names no file, directory or pattern that matches."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"{name}: there is no such file or directory, and no file matches it as a pattern")
+
+
+class DocumentUnreadable(ProducerError):
+    """One document cannot be read; its neighbours can."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name, self.reason = name, reason
+        super().__init__(f"{name}: {reason}")
+
+
+class NoRoomForOutput(ProducerError):
+    """The output asked for is as long as the context window."""
+
+    def __init__(self, max_tokens: int, context_window: int) -> None:
+        self.max_tokens, self.context_window = max_tokens, context_window
+        super().__init__(
+            f"max_tokens {max_tokens} leaves no room for text in a context window of {context_window} tokens; "
+            "use a smaller --max-tokens"
+        )
+
+
+class NoRoomForText(ProducerError):
+    """Template and output fill the context window, or a single character is longer than a chunk may be."""
+
+    def __init__(self, needed: int, limit: int) -> None:
+        self.needed, self.limit = needed, limit
+        super().__init__(
+            f"there is no room for text: {needed} tokens are needed where {limit} are allowed; "
+            "use a smaller --max-tokens, a shorter prompt or a larger --chunk-tokens"
+        )
+
+
+class UnknownTemplateVariable(ProducerError):
+    """A prompt template uses a name that it is not given."""
+
+    def __init__(self, where: str, name: str, allowed: Iterable[str]) -> None:
+        self.name = name
+        known = sorted(allowed)
+        near = get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        super().__init__(f"{where}: unknown variable {name!r}; {hint}there are {', '.join(known)}")
+
+
+class TemplateInvalid(ProducerError):
+    """A prompt template, or the model's chat template, cannot be used."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(f"{where}: {reason}")
+
+
+class TaskInvalid(ProducerError):
+    """A task file is missing or wrong."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(f"task {where}: {reason}")
+
+
+class TokenizerUnsupported(ProducerError):
+    """The model's vocabulary is of a kind that docmill cannot count exactly."""
+
+    def __init__(self, model: str, reason: str) -> None:
+        super().__init__(f"the tokenizer of {model} is not supported: {reason}")

@@ -1,0 +1,107 @@
+"""Results in input order: one Markdown file a document, `results.jsonl`, CSV."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from storage.reports import DocumentReport
+
+_UNSAFE = re.compile(r"[^\w.\- ]+")
+_CSV_FIELDS = (
+    "document", "state", "summary", "error", "chunks", "levels", "tokens", "prompt_tokens", "completion_tokens",
+    "seconds",
+)  # fmt: skip
+
+
+def as_record(report: DocumentReport) -> dict[str, Any]:
+    """One document as a JSON object: its summary, or its windows' answers, and what they cost."""
+    record: dict[str, Any] = {
+        "document": report.name,
+        "source": report.source,
+        "state": str(report.state),
+        "summary": report.summary,
+        "error": report.error,
+        "remarks": list(report.remarks),
+        "chunks": report.chunk_count,
+        "levels": report.levels,
+        "characters": report.characters,
+        "tokens": report.tokens,
+        "prompt_tokens": report.prompt_tokens,
+        "cached_tokens": report.cached_tokens,
+        "completion_tokens": report.completion_tokens,
+        "seconds": None if report.seconds is None else round(report.seconds, 3),
+    }
+    if report.windows:
+        record["windows"] = [
+            {"index": w.position, "start": w.char_start, "end": w.char_end, "text": w.text} for w in report.windows
+        ]
+    return record
+
+
+def as_markdown(report: DocumentReport) -> str:
+    """One document as Markdown."""
+    lines = [f"# {report.name}", ""]
+    if report.error:
+        lines += [f"**{report.state}**: {report.error}", ""]
+    if report.summary is not None:
+        lines += [report.summary.strip(), ""]
+    for window in report.windows:
+        lines += [f"## Characters {window.char_start} to {window.char_end}", "", window.text.strip(), ""]
+    for remark in report.remarks:
+        lines += [f"> {remark}", ""]
+    return "\n".join(lines)
+
+
+def write_jsonl(reports: Iterable[DocumentReport], out: TextIO) -> None:
+    """One JSON object a line."""
+    for report in reports:
+        out.write(json.dumps(as_record(report), ensure_ascii=False) + "\n")
+
+
+def write_csv(reports: Iterable[DocumentReport], out: TextIO) -> None:
+    """A header and one row a document; windows without a summary are joined by blank lines."""
+    writer = csv.DictWriter(out, _CSV_FIELDS, extrasaction="ignore")
+    writer.writeheader()
+    for report in reports:
+        record = as_record(report)
+        if record["summary"] is None and report.windows:
+            record["summary"] = "\n\n".join(window.text for window in report.windows)
+        writer.writerow(record)
+
+
+def write_markdown(reports: Iterable[DocumentReport], out: TextIO) -> None:
+    """All documents, one below the other."""
+    for report in reports:
+        out.write(as_markdown(report) + "\n")
+
+
+def write_directory(reports: Iterable[DocumentReport], directory: Path) -> list[Path]:
+    """One Markdown file a document and `results.jsonl`; each is replaced in one step. Returns the files."""
+    directory.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+    lines = directory / "results.jsonl.part"
+    with lines.open("w", encoding="utf-8") as out:
+        for report, path in _with_paths(reports, directory):
+            part = path.with_suffix(".md.part")
+            part.write_text(as_markdown(report), encoding="utf-8")
+            part.replace(path)
+            written.append(path)
+            write_jsonl([report], out)
+        out.flush()
+        os.fsync(out.fileno())
+    return [*written, lines.replace(directory / "results.jsonl")]
+
+
+def _with_paths(reports: Iterable[DocumentReport], directory: Path) -> Iterator[tuple[DocumentReport, Path]]:
+    taken: set[str] = set()
+    for report in reports:
+        stem = _UNSAFE.sub("_", report.name.replace("/", "__")).strip(". ")[:120] or "document"
+        name = stem if stem.lower() not in taken else f"{stem}-{report.position}"
+        taken.add(name.lower())
+        yield report, directory / f"{name}.md"

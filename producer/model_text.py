@@ -1,0 +1,40 @@
+"""A model's text side: its tokenizer and its chat template, without its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from catalogue.model import Model
+from catalogue.resolve import find_model
+from producer.prompts import PromptRenderer
+from producer.tokens import ModelTokenizer, load_tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class ModelText:
+    """Everything the producer needs of a model."""
+
+    model: Model
+    tokenizer: ModelTokenizer
+    renderer: PromptRenderer
+
+    def cut(self, text: str, tokens: int) -> str:
+        """The beginning of the text, at most `tokens` long by itself."""
+        keep = tokens
+        while keep > 0:
+            _, offsets = self.tokenizer.encode_with_offsets(text)
+            if len(offsets) <= tokens:
+                return text
+            text = text[: offsets[keep - 1][1]]
+            if self.tokenizer.count(text) <= tokens:
+                return text
+            keep -= 1
+        return ""
+
+
+def load_model_text(name_or_path: str, home: Path) -> ModelText:
+    """Find the model (never downloading) and read its vocabulary. Raises CatalogueError or ProducerError."""
+    model = find_model(name_or_path, home)
+    tokenizer = load_tokenizer(model, home)
+    return ModelText(model, tokenizer, PromptRenderer(tokenizer))

@@ -1,0 +1,247 @@
+"""Submit documents: read, split, store, publish the first jobs, leave.
+
+Rows are written in transactions of bounded size. A submission that dies is taken up again by the same one: its
+whole documents are recognized by their content, the half-written one is written anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+
+from producer.advance import new_job
+from producer.chunking import Chunk, split
+from producer.errors import ProducerError
+from producer.intake import Document, IntakeOptions, Skipped, read_documents
+from producer.model_text import ModelText
+from producer.plan import Plan
+from producer.prompts import RenderedPrompt
+from producer.tasks import MergeStrategy, Task
+from storage.batches import Batches
+from storage.database import Database
+from storage.states import BatchState
+from storage.submission import NewBatch, NewChunk, Submissions
+
+_ROWS = 200  # chunks, and jobs, a transaction: at most a few megabytes
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What to submit: inputs as `producer.intake` takes them, and how."""
+
+    inputs: Sequence[str]
+    plan: Plan
+    task: Task
+    intake: IntakeOptions = field(default_factory=IntakeOptions)
+    priority: int = 5
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    deadline_s: float | None = None
+
+    @property
+    def key(self) -> str:
+        """Equal for submissions of the same inputs with the same plan: what a repeated one is known by."""
+        inputs = [item if item == "-" else str(Path(item).absolute()) for item in self.inputs]
+        content = json.dumps([inputs, self.plan.to_json(), self.priority], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """What became of it. `resumed`: an earlier, same submission was taken up or found finished."""
+
+    batch_id: str
+    documents: int
+    skipped: Sequence[Skipped]
+    warnings: Sequence[str]
+    resumed: bool
+
+
+class Resume(StrEnum):
+    """Which earlier batch of the same submission is taken up rather than doubled."""
+
+    UNFINISHED = "unfinished"  # one whose submission died half way
+    ANY = "any"  # the newest, also when it runs or is completed
+
+
+OnDocument = Callable[[Document | Skipped], None]
+
+
+class Submitter:
+    """Writes submissions into one database."""
+
+    def __init__(self, database: Database, text: ModelText) -> None:
+        self._submissions = Submissions(database)
+        self._batches = Batches(database)
+        self._text = text
+
+    def submit(
+        self,
+        submission: Submission,
+        *,
+        resume: Resume = Resume.UNFINISHED,
+        on_document: OnDocument | None = None,
+    ) -> Submitted:
+        """Store every readable document. Raises ProducerError when there is none, or an input does not exist.
+
+        Two submitters of the same submission must not run at once.
+        """
+        documents = read_documents(submission.inputs, submission.intake)
+        first = list(islice(documents, 1))  # raises before anything is stored when an input does not exist
+        batch_id, resumed = self._open_batch(submission, resume)
+        return self._fill(batch_id, submission, _chain(first, documents), resumed, on_document)
+
+    def _open_batch(self, submission: Submission, resume: Resume) -> tuple[str, bool]:
+        found = self._submissions.latest_with_key(submission.key)
+        if found is not None and found.state is BatchState.VALIDATING:
+            self._submissions.discard_unfinished_documents(found.id)
+            return found.id, True
+        if found is not None and resume is Resume.ANY:
+            return found.id, True
+        return self._new_batch(submission), False
+
+    def _new_batch(self, submission: Submission) -> str:
+        return self._submissions.create(
+            NewBatch(
+                submission_key=submission.key,
+                model=self._text.model.name,
+                task=submission.plan.task.name,
+                plan=submission.plan.to_json(),
+                metadata=submission.metadata,
+                priority=submission.priority,
+                deadline_s=submission.deadline_s,
+            )
+        )
+
+    def _fill(
+        self,
+        batch_id: str,
+        submission: Submission,
+        documents: Iterator[Document | Skipped],
+        resumed: bool,  # noqa: FBT001 - a fact that is passed through
+        on_document: OnDocument | None,
+    ) -> Submitted:
+        known = self._submissions.known_documents(batch_id) if resumed else set()
+        is_open = self._batches.find(batch_id).state is BatchState.VALIDATING
+        skipped: list[Skipped] = []
+        warnings: list[str] = []
+        stored = 0
+        for document in documents:
+            if on_document is not None:
+                on_document(document)
+            if isinstance(document, Skipped):
+                skipped.append(document)
+                continue
+            warnings += [f"{document.name}: {warning}" for warning in document.warnings]
+            try:
+                content_hash = content_hash_of(document)
+                if (content_hash, document.name) not in known:
+                    if not is_open:  # the inputs have grown since that batch was closed
+                        return self._start_over(submission, on_document)
+                    self._store(batch_id, submission, document, content_hash)
+                    known.add((content_hash, document.name))
+                stored += 1
+            except ProducerError as error:
+                self._submissions.discard_unfinished_documents(batch_id)
+                skipped.append(Skipped(document.name, str(error)))
+        if is_open:
+            self._close(batch_id, stored, skipped)
+        return Submitted(batch_id, stored, skipped, warnings, resumed)
+
+    def _start_over(self, submission: Submission, on_document: OnDocument | None) -> Submitted:
+        documents = read_documents(submission.inputs, submission.intake)
+        return self._fill(self._new_batch(submission), submission, documents, resumed=False, on_document=on_document)
+
+    def _close(self, batch_id: str, stored: int, skipped: Sequence[Skipped]) -> None:
+        if stored:
+            self._submissions.start(batch_id)
+            return
+        reason = f"{skipped[0].name}: {skipped[0].reason}" if skipped else "the inputs hold no documents"
+        self._submissions.refuse(batch_id, reason)
+        raise ProducerError(f"nothing to do: no document could be read ({reason})")
+
+    def _store(self, batch_id: str, submission: Submission, document: Document, content_hash: str) -> None:
+        plan = submission.plan
+        document_id = self._submissions.begin_document(
+            batch_id,
+            name=document.name,
+            source=document.source,
+            content_hash=content_hash,
+            remarks=document.warnings,
+        )
+        characters = tokens = count = 0
+        for some in _batched(split_document(document, plan, submission.task, self._text), _ROWS):
+            self._submissions.add_chunks(
+                document_id,
+                [NewChunk(c.index, c.start, c.end, c.tokens, c.text) for c in some],
+            )
+            first_jobs = some if plan.merge_strategy is not MergeStrategy.REFINE else some[: 1 if count == 0 else 0]
+            if first_jobs:
+                self._submissions.add_jobs(
+                    batch_id,
+                    document_id,
+                    [
+                        new_job(
+                            plan, self._text, chunk.prompt, level=0, position=chunk.index,
+                            inputs=(chunk.index, chunk.index), max_tokens=plan.output_reserve,
+                            priority=submission.priority,
+                        )
+                        for chunk in first_jobs
+                    ],
+                )  # fmt: skip
+            characters = some[-1].end
+            tokens += sum(chunk.tokens for chunk in some)
+            count += len(some)
+        self._submissions.finish_document(
+            document_id,
+            characters=characters,
+            tokens=tokens,
+            chunk_count=count,
+            max_tokens=plan.output_tokens(count),
+        )
+
+
+def split_document(document: Document, plan: Plan, task: Task, text: ModelText) -> Iterator[Chunk]:
+    """The document's chunks with their prompts, exactly as they would be submitted.
+
+    The number of a chunk is not known before it is cut, so prompts that use `index` get their room reserved.
+    """
+    position = 0
+
+    def render(content: str) -> RenderedPrompt:
+        user = task.chunk.render(text=content, document=document.name, index=position + 1)
+        return text.renderer.render(plan.task.system, user)
+
+    reserve = plan.summary_tokens if plan.merge_strategy is MergeStrategy.REFINE else 0
+    for chunk in split(
+        document.open(),
+        text.tokenizer,
+        render,
+        max_prompt_tokens=plan.max_prompt_tokens - reserve,
+        max_chunk_tokens=plan.chunk_tokens,
+        overlap_tokens=plan.overlap_tokens,
+    ):
+        position = chunk.index + 1
+        yield chunk
+
+
+def content_hash_of(document: Document) -> str:
+    """SHA-256 of the document's text."""
+    digest = hashlib.sha256()
+    for piece in document.open():
+        digest.update(piece.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def _batched(chunks: Iterator[Chunk], size: int) -> Iterator[list[Chunk]]:
+    while some := list(islice(chunks, size)):
+        yield some
+
+
+def _chain(first: Sequence[Document | Skipped], rest: Iterator[Document | Skipped]) -> Iterator[Document | Skipped]:
+    yield from first
+    yield from rest

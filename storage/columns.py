@@ -1,0 +1,83 @@
+"""Column types and the database's clock, the same on SQLite and Postgres."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from enum import StrEnum
+from sys import byteorder
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Double, Enum, Integer, LargeBinary, Text, TypeDecorator
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.engine import Dialect
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+BigId = BigInteger().with_variant(Integer, "sqlite")
+Json = JSON().with_variant(JSONB, "postgresql")
+Epoch: Double[float] = Double()
+
+
+def state_column(states: type[StrEnum]) -> Enum:
+    """A state stored as its own lower-case word, readable in SQL."""
+    return Enum(states, native_enum=False, length=16, values_callable=lambda enum: [str(e) for e in enum])
+
+
+class db_now(FunctionElement[float]):  # noqa: N801 - reads as the SQL function it is
+    """Seconds since 1970 by the database's clock: hosts' clocks differ, the database has one."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(db_now, "sqlite")
+def _now_sqlite(element: db_now, compiler: Any, **kw: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(db_now, "postgresql")
+def _now_postgresql(element: db_now, compiler: Any, **kw: Any) -> str:
+    return "extract(epoch from clock_timestamp())::double precision"
+
+
+class SafeText(TypeDecorator[str]):
+    """Text that every database takes: NUL becomes U+2400 (Postgres refuses it), lone surrogates U+FFFD."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        if value is None:
+            return None
+        if "\x00" in value:
+            value = value.replace("\x00", "\u2400")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            value = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return value
+
+
+class TokenIds(TypeDecorator[Sequence[int]]):
+    """Token ids as little-endian unsigned 32-bit integers, four bytes each."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def process_bind_param(self, value: Sequence[int] | None, dialect: Dialect) -> bytes | None:
+        if value is None:
+            return None
+        packed = array("I", value)
+        if byteorder == "big":
+            packed.byteswap()
+        return packed.tobytes()
+
+    def process_result_value(self, value: bytes | None, dialect: Dialect) -> tuple[int, ...] | None:
+        if value is None:
+            return None
+        packed = array("I")
+        packed.frombytes(value)
+        if byteorder == "big":
+            packed.byteswap()
+        return tuple(packed)

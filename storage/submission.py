@@ -1,0 +1,271 @@
+"""Writing a batch: the batch, its documents, chunks and first jobs, in transactions of bounded size.
+
+A submission that dies is taken up again: whole documents are known by their content, half ones are removed.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from storage.columns import db_now
+from storage.database import Database
+from storage.errors import WrongState
+from storage.states import BatchState, DocumentState, JobState
+from storage.tables import Batch, Chunk, Document, Job
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no letters that look like digits
+
+
+@dataclass(frozen=True, slots=True)
+class NewBatch:
+    """What a submission decides before it reads the first document. `plan` is the producer's own."""
+
+    submission_key: str
+    model: str
+    task: str
+    plan: Mapping[str, Any]
+    metadata: Mapping[str, str]
+    priority: int
+    deadline_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewChunk:
+    """One span of a document; `tokens` is its length by itself."""
+
+    position: int
+    char_start: int
+    char_end: int
+    tokens: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """One prompt to run; reads the inputs `first_input` to `last_input` of the level below."""
+
+    level: int
+    position: int
+    first_input: int
+    last_input: int
+    prompt_ids: Sequence[int]
+    max_tokens: int
+    sampling: Mapping[str, Any]
+    stop_token_ids: Sequence[int]
+    priority: int
+
+
+class Submissions:
+    """The submitter's hand on the tables."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def create(self, new: NewBatch) -> str:
+        """Store an empty batch in state `validating`; returns its id."""
+        while True:
+            batch_id = f"{time.strftime('%y%m%d')}-{''.join(secrets.choice(_ALPHABET) for _ in range(6))}"
+            try:
+                with self._database.write() as session:
+                    session.execute(
+                        insert(Batch).values(
+                            id=batch_id,
+                            submission_key=new.submission_key,
+                            state=BatchState.VALIDATING,
+                            model=new.model,
+                            task=new.task,
+                            plan=dict(new.plan),
+                            notes=dict(new.metadata),
+                            priority=new.priority,
+                            created_at=db_now(),
+                            expires_at=None if new.deadline_s is None else db_now() + new.deadline_s,
+                        )
+                    )
+            except IntegrityError:
+                continue  # the id is taken
+            return batch_id
+
+    def latest_with_key(self, submission_key: str) -> Batch | None:
+        """The newest batch of the same submission that was not cancelled, did not expire and did not fail to validate."""
+        with self._database.read() as session:
+            return session.scalars(
+                select(Batch)
+                .where(
+                    Batch.submission_key == submission_key,
+                    Batch.state.not_in(
+                        (BatchState.FAILED, BatchState.EXPIRED, BatchState.CANCELLING, BatchState.CANCELLED)
+                    ),
+                )
+                .order_by(Batch.created_at.desc())
+                .limit(1)
+            ).one_or_none()
+
+    def known_documents(self, batch_id: str) -> set[tuple[str, str]]:
+        """(content hash, name) of the batch's documents that are wholly written."""
+        with self._database.read() as session:
+            rows = session.execute(
+                select(Document.content_hash, Document.name).where(
+                    Document.batch_id == batch_id, Document.chunk_count.is_not(None)
+                )
+            )
+            return {(content_hash, name) for content_hash, name in rows}
+
+    def discard_unfinished_documents(self, batch_id: str) -> None:
+        """Remove what a submission that died left half written, so that it can be written again."""
+        with self._database.write() as session:
+            unfinished = select(Document.id).where(Document.batch_id == batch_id, Document.chunk_count.is_(None))
+            gone = session.scalars(
+                delete(Job).where(Job.document_id.in_(unfinished)).returning(Job.prompt_tokens + Job.max_tokens)
+            ).all()
+            session.execute(delete(Chunk).where(Chunk.document_id.in_(unfinished)))
+            session.execute(delete(Document).where(Document.batch_id == batch_id, Document.chunk_count.is_(None)))
+            count_new_jobs(session, batch_id, count=-len(gone), tokens=-sum(gone))
+
+    def begin_document(
+        self, batch_id: str, *, name: str, source: str, content_hash: str, remarks: Sequence[str]
+    ) -> int:
+        """Store a document that has no chunks yet; returns its id."""
+        with self._database.write() as session:
+            position = session.scalar(
+                select(func.coalesce(func.max(Document.position), -1) + 1).where(Document.batch_id == batch_id)
+            )
+            return session.execute(
+                insert(Document)
+                .values(
+                    batch_id=batch_id,
+                    position=position,
+                    name=name,
+                    source=source,
+                    content_hash=content_hash,
+                    state=DocumentState.OPEN,
+                    remarks=list(remarks),
+                    created_at=db_now(),
+                )
+                .returning(Document.id)
+            ).scalar_one()
+
+    def add_chunks(self, document_id: int, chunks: Sequence[NewChunk]) -> None:
+        """Store the next chunks of a document that is being written."""
+        with self._database.write() as session:
+            session.execute(
+                insert(Chunk),
+                [
+                    {
+                        "document_id": document_id,
+                        "position": chunk.position,
+                        "char_start": chunk.char_start,
+                        "char_end": chunk.char_end,
+                        "tokens": chunk.tokens,
+                        "text": chunk.text,
+                    }
+                    for chunk in chunks
+                ],
+            )
+
+    def add_jobs(self, batch_id: str, document_id: int, jobs: Sequence[NewJob]) -> None:
+        """Store the next jobs of a document that is being written."""
+        with self._database.write() as session:
+            insert_jobs(session, batch_id, document_id, jobs)
+
+    def finish_document(
+        self, document_id: int, *, characters: int, tokens: int, chunk_count: int, max_tokens: int | None
+    ) -> None:
+        """All is written: the document counts from now on. `max_tokens` is set on its jobs of level 0."""
+        with self._database.write() as session:
+            if max_tokens is not None:
+                _set_max_tokens(session, document_id, max_tokens)
+            open_jobs = session.scalar(select(func.count()).where(Job.document_id == document_id, Job.level == 0))
+            batch_id = session.execute(
+                update(Document)
+                .where(Document.id == document_id, Document.chunk_count.is_(None))
+                .values(characters=characters, tokens=tokens, chunk_count=chunk_count, open_jobs=open_jobs)
+                .returning(Document.batch_id)
+            ).scalar_one()
+            session.execute(
+                update(Batch)
+                .where(Batch.id == batch_id)
+                .values(
+                    documents_total=Batch.documents_total + 1, documents_open=Batch.documents_open + 1
+                )
+            )  # fmt: skip
+
+    def start(self, batch_id: str) -> None:
+        """All documents are written: the batch is in progress, its jobs may be published."""
+        self._move(batch_id, BatchState.VALIDATING, BatchState.IN_PROGRESS)
+
+    def refuse(self, batch_id: str, reason: str) -> None:
+        """Validation failed: nothing of this batch will run."""
+        self._move(batch_id, BatchState.VALIDATING, BatchState.FAILED, error=reason)
+
+    def _move(self, batch_id: str, source: BatchState, target: BatchState, **values: Any) -> None:
+        stamp = {f"{target}_at": db_now()}
+        with self._database.write() as session:
+            moved = session.execute(
+                update(Batch)
+                .where(Batch.id == batch_id, Batch.state == source)
+                .values(state=target, **stamp, **values)
+                .returning(Batch.id)
+            ).one_or_none()
+        if moved is None:
+            raise WrongState(batch_id, self._state(batch_id), f"it was expected to be {source}")
+
+    def _state(self, batch_id: str) -> str:
+        with self._database.read() as session:
+            return session.scalar(select(Batch.state).where(Batch.id == batch_id)) or "gone"
+
+
+def _set_max_tokens(session: Session, document_id: int, max_tokens: int) -> None:
+    spared = session.scalar(
+        select(func.coalesce(func.sum(Job.max_tokens - max_tokens), 0)).where(
+            Job.document_id == document_id, Job.level == 0
+        )
+    )
+    session.execute(update(Job).where(Job.document_id == document_id, Job.level == 0).values(max_tokens=max_tokens))
+    batch_id = select(Document.batch_id).where(Document.id == document_id).scalar_subquery()
+    session.execute(update(Batch).where(Batch.id == batch_id).values(tokens_planned=Batch.tokens_planned - spared))
+
+
+def insert_jobs(session: Session, batch_id: str, document_id: int, jobs: Sequence[NewJob]) -> None:
+    """Queue new jobs and count them on their batch, in the caller's transaction."""
+    model = session.scalar(select(Batch.model).where(Batch.id == batch_id))
+    session.execute(
+        insert(Job).values(created_at=db_now()),
+        [
+            {
+                "batch_id": batch_id,
+                "document_id": document_id,
+                "model": model,
+                "level": job.level,
+                "position": job.position,
+                "first_input": job.first_input,
+                "last_input": job.last_input,
+                "prompt_ids": job.prompt_ids,
+                "prompt_tokens": len(job.prompt_ids),
+                "max_tokens": job.max_tokens,
+                "sampling": dict(job.sampling),
+                "stop_token_ids": list(job.stop_token_ids),
+                "priority": job.priority,
+                "state": JobState.QUEUED,
+            }
+            for job in jobs
+        ],
+    )
+    tokens = sum(len(job.prompt_ids) + job.max_tokens for job in jobs)
+    count_new_jobs(session, batch_id, count=len(jobs), tokens=tokens)
+
+
+def count_new_jobs(session: Session, batch_id: str, *, count: int, tokens: int) -> None:
+    """Count jobs and the tokens they may take on their batch; negative for jobs taken back."""
+    session.execute(
+        update(Batch)
+        .where(Batch.id == batch_id)
+        .values(jobs_total=Batch.jobs_total + count, tokens_planned=Batch.tokens_planned + tokens)
+    )

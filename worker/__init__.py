@@ -1,0 +1,1 @@
+"""Runs jobs on an engine. Never imports a document."""

@@ -1,0 +1,148 @@
+"""The seam between docmill and a model: Request -> Completion, behind one Protocol.
+
+Every engine, the simulated one included, passes the contract suite in `tests/engines/`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from broker.sampling import Sampling
+
+RequestId = str
+
+
+class FinishReason(StrEnum):
+    """Why a text ended."""
+
+    STOP = "stop"  # an end-of-text token or a stop string
+    LENGTH = "length"  # max_tokens were written
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One prompt for an engine, already tokenized: what the producer counted is what the model reads."""
+
+    id: RequestId
+    prompt_ids: tuple[int, ...]
+    max_tokens: int
+    sampling: Sampling = field(default_factory=Sampling)
+    stop_token_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The text of one request and what it cost. Times in seconds, memory in bytes.
+
+    `completion_tokens` counts every token generated, an end-of-text token included. `batch_size` is the mean
+    number of requests in the engine while this one ran, itself included. `cached_tokens` of the prompt were
+    not computed again.
+    """
+
+    request_id: RequestId
+    text: str
+    finish_reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+    queue_s: float = 0.0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+    batch_size: float = 1.0
+    peak_memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """What an engine that has loaded its model says of itself.
+
+    `context_window` in tokens; `slots` is how many requests it works on at once; `fingerprint` names the exact
+    weights and precision, so that two results can be told to come from the same model.
+    """
+
+    engine: str
+    model: str
+    context_window: int
+    slots: int
+    fingerprint: str
+
+
+class Engine(Protocol):
+    """A loaded model with continuous batching. Used by one thread, in the engine process."""
+
+    facts: EngineFacts
+
+    def add(self, request: Request) -> None:
+        """Take a request. Raises RequestRefused when it can never run; then nothing was taken."""
+        ...
+
+    def step(self) -> list[Completion]:
+        """Do a slice of work (at most about a second) and return what has finished. Idle: return at once."""
+        ...
+
+    def cancel(self, request_id: RequestId) -> None:
+        """Stop a queued or running request without a completion; unknown ids are ignored."""
+        ...
+
+    @property
+    def in_flight(self) -> int:
+        """Requests taken and not yet finished or cancelled."""
+        ...
+
+    def close(self) -> None:
+        """Free the model. Calling it again does nothing."""
+        ...
+
+
+class EngineError(Exception):
+    """Base of everything that goes wrong in or around an engine."""
+
+
+class ModelUnusable(EngineError):
+    """The model's files are missing, damaged or not for this engine. The message says what to do."""
+
+
+class RequestRefused(EngineError):
+    """This request can never run here, however often it is tried."""
+
+
+class PromptTooLong(RequestRefused):
+    """Prompt and output together exceed the context window."""
+
+    def __init__(self, prompt_tokens: int, max_tokens: int, context_window: int) -> None:
+        self.prompt_tokens, self.max_tokens, self.context_window = prompt_tokens, max_tokens, context_window
+        super().__init__(
+            f"the prompt of {prompt_tokens} tokens and max_tokens {max_tokens} do not fit the context window of "
+            f"{context_window}; submit with smaller chunks (--chunk-tokens) or a smaller --max-tokens"
+        )
+
+    def __reduce__(self) -> tuple[type[PromptTooLong], tuple[int, int, int]]:
+        return type(self), (self.prompt_tokens, self.max_tokens, self.context_window)
+
+
+class EngineFailed(EngineError):
+    """The engine raised while this request was in it. Worth another try."""
+
+
+class EngineDied(EngineError):
+    """The engine process ended while this request was alone in it."""
+
+
+class RequestCancelled(EngineError):
+    """The request was cancelled before it finished."""
+
+
+class EngineClosed(EngineError):
+    """The engine is shutting down: nothing was charged to the request, and it can run elsewhere."""
+
+
+def check_fits(request: Request, context_window: int) -> None:
+    """Raise PromptTooLong unless prompt and output fit the window: no engine is trusted to notice itself."""
+    if not request.prompt_ids:
+        raise RequestRefused("the prompt is empty")
+    if request.max_tokens < 1:
+        raise RequestRefused(f"max_tokens must be at least 1, not {request.max_tokens}")
+    if len(request.prompt_ids) + request.max_tokens > context_window:
+        raise PromptTooLong(len(request.prompt_ids), request.max_tokens, context_window)

@@ -1,0 +1,92 @@
+"""One heartbeat thread a worker: renews all leases in one UPDATE, stops what is no longer its own.
+
+A job that was cancelled, expired or taken over by another worker is cancelled in the engine at the next beat. When
+the database has not answered for a whole lease, others may have taken the jobs: all are cancelled.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from storage.errors import StorageError
+from storage.jobs import ClaimedJob, Jobs
+from storage.workers import Workers
+from worker.engines.base import RequestId
+
+log = logging.getLogger(__name__)
+
+
+def request_id_of(job: ClaimedJob) -> RequestId:
+    """The engine's name for an attempt of a job."""
+    return f"{job.id}-{job.epoch}"
+
+
+class Leases:
+    """The jobs a worker holds. `lost` is called with the request id of each that is no longer its own."""
+
+    def __init__(self, jobs: Jobs, workers: Workers, lost: Callable[[RequestId], None], *, lease_s: float) -> None:
+        self._jobs = jobs
+        self._workers = workers
+        self._lost = lost
+        self._lease_s = lease_s
+        self._held: dict[RequestId, ClaimedJob] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
+        self._renewed_at = time.monotonic()
+
+    def start(self) -> None:
+        """Begin to beat, every third of a lease."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop beating."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5.0)
+
+    @contextmanager
+    def holding(self, job: ClaimedJob) -> Iterator[None]:
+        """Keep the job's lease while the block runs."""
+        request_id = request_id_of(job)
+        with self._lock:
+            self._held[request_id] = job
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held.pop(request_id, None)
+
+    def beat(self) -> None:
+        """Renew everything once and cancel what is lost."""
+        with self._lock:
+            held = dict(self._held)
+        self._workers.seen(running=len(held))
+        ours = self._jobs.heartbeat(held.values())
+        self._renewed_at = time.monotonic()
+        self._give_up([rid for rid, job in held.items() if (job.id, job.epoch) not in ours])
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._lease_s / 3):
+            try:
+                self.beat()
+            except StorageError as error:
+                log.warning("heartbeat: %s", error)
+                if time.monotonic() - self._renewed_at > self._lease_s:
+                    with self._lock:
+                        held = list(self._held)
+                    self._give_up(held)
+            except Exception:
+                log.exception("the heartbeat failed; trying again")
+
+    def _give_up(self, request_ids: list[RequestId]) -> None:
+        for request_id in request_ids:
+            with self._lock:
+                still_held = request_id in self._held
+            if still_held:
+                log.info("request %s is no longer ours; stopping it", request_id)
+                self._lost(request_id)

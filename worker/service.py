@@ -1,0 +1,131 @@
+"""The worker service: one engine process, one Celery worker with the threads pool, one heartbeat.
+
+Each of the pool's threads holds one job and waits for the engine, so the engine always has `lookahead` more
+requests than it can run at once. SIGTERM: running jobs are finished for `drain_timeout_s`, then released; the
+worker ends within seconds, and no attempt is lost.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import celery.worker.state as celery_state
+from celery import Celery, signals
+
+from broker.app import queue_of
+from storage.database import Database
+from storage.errors import StorageError
+from storage.jobs import Jobs, WorkerIdentity
+from storage.workers import Workers
+from worker.batcher import Batcher
+from worker.engines.base import EngineFacts
+from worker.engines.registry import EngineSpec
+from worker.leases import Leases
+from worker.policy import RetryPolicy
+from worker.run_job import run_job
+from worker.tasks import register_task
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """`lookahead` jobs wait in the engine beside those in its slots; leases last `lease_s` seconds."""
+
+    spec: EngineSpec
+    lookahead: int = 3
+    lease_s: float = 10.0
+    drain_timeout_s: float = 0.0
+    policy: RetryPolicy = RetryPolicy()
+    device: str = "cpu"
+
+
+def serve(
+    make_app: Callable[[], Celery],
+    database: Database,
+    options: WorkerOptions,
+    *,
+    on_ready: Callable[[str, EngineFacts], None],
+) -> None:
+    """Load the model, then run jobs until a signal ends the worker.
+
+    Raises ModelUnusable or EngineDied before any job is taken, EngineClosed when the engine cannot be brought
+    back. `on_ready` is told the worker's name and what the engine says of itself.
+    """
+    batcher = Batcher(options.spec)
+    try:
+        facts = batcher.start()
+        _serve_loaded(make_app(), database, options, batcher, facts, on_ready)
+    finally:
+        batcher.close()
+
+
+def _serve_loaded(
+    app: Celery,
+    database: Database,
+    options: WorkerOptions,
+    batcher: Batcher,
+    facts: EngineFacts,
+    on_ready: Callable[[str, EngineFacts], None],
+) -> None:
+    host = socket.gethostname()
+    identity = WorkerIdentity(f"{host}/{options.device}-{os.getpid()}", facts.engine, options.spec.model.name)
+    jobs = Jobs(database, identity, lease_s=options.lease_s)
+    workers = Workers(database, identity)
+    workers.register(slots=facts.slots)
+    leases = Leases(jobs, workers, batcher.cancel, lease_s=options.lease_s)
+    leases.start()
+    register_task(app, lambda job_id: run_job(job_id, jobs, leases, batcher, options.policy))
+    drain = _Drain(batcher, options.drain_timeout_s)
+    signals.worker_shutting_down.connect(drain.begin, weak=False)
+    batcher.on_fatal(_stop_celery)
+    try:
+        celery_worker = app.Worker(
+            pool="threads",
+            concurrency=facts.slots + options.lookahead,
+            queues=[queue_of(options.spec.model.name)],
+            hostname=f"{options.device}-{os.getpid()}@{host}",
+            without_gossip=True,
+            without_mingle=True,
+            quiet=True,
+            loglevel=logging.getLogger().getEffectiveLevel(),
+        )
+        on_ready(identity.name, facts)
+        celery_worker.start()
+    finally:
+        batcher.close()
+        leases.stop()
+        try:
+            workers.stopped()
+        except StorageError as error:
+            log.warning("%s", error)
+    batcher.raise_if_fatal()
+
+
+class _Drain:
+    """Ends the engine after the grace that running jobs are given; its waiting threads then release their jobs."""
+
+    def __init__(self, batcher: Batcher, timeout_s: float) -> None:
+        self._batcher = batcher
+        self._timeout_s = timeout_s
+
+    def begin(self, **_signal: object) -> None:
+        """Called in Celery's signal handler: must return at once."""
+        threading.Thread(target=self._drain, name="drain", daemon=True).start()
+
+    def _drain(self) -> None:
+        deadline = time.monotonic() + self._timeout_s
+        while self._batcher.in_flight and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self._batcher.close()
+
+
+def _stop_celery() -> None:
+    log.error("the engine cannot be brought back; this worker stops")
+    celery_state.should_stop = 1

@@ -1,0 +1,41 @@
+"""The Celery task: one line into `worker.run_job`, and what Flower is told about the outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NoReturn
+
+from celery import Celery
+from celery.exceptions import Reject, Retry
+
+from broker.app import TASK_NAME
+from worker.run_job import Outcome, Verdict
+
+
+class JobFailed(Exception):
+    """The job has failed for good; its row says why. Shown as FAILURE in Flower."""
+
+
+def register_task(app: Celery, run: Callable[[int], Verdict]) -> None:
+    """Let this process run `docmill.run_job` messages with `run`."""
+
+    @app.task(name=TASK_NAME, throws=(JobFailed,), shared=False)
+    def run_job(job_id: int) -> str:
+        verdict = run(job_id)
+        return _shown(verdict)
+
+
+def _shown(verdict: Verdict) -> str:
+    match verdict.outcome:
+        case Outcome.FAILED:
+            raise JobFailed(verdict.reason)
+        case Outcome.RETRIED:
+            raise Retry(verdict.reason)
+        case Outcome.RELEASED:
+            _reject(verdict)
+    return verdict.outcome.value
+
+
+def _reject(verdict: Verdict) -> NoReturn:
+    # The row is queued and unpublished again: the dispatcher will announce it, this message has done its work.
+    raise Reject(verdict.reason, requeue=False)
