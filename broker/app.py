@@ -6,8 +6,6 @@ may come twice or not at all. Measured with celery 5.7 and kombu 5.7 (older komb
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit, urlunsplit
-
 from celery import Celery
 
 TASK_NAME = "docmill.run_job"
@@ -59,13 +57,3 @@ def queue_of(model: str) -> str:
 def socket_url(path: str) -> str:
     """The broker URL of a unix socket."""
     return f"redis+socket://{path}"
-
-
-def without_password(url: str) -> str:
-    """The URL as it may be printed."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    host = parts.netloc.rpartition("@")[2]
-    user = parts.username or ""
-    return urlunsplit(parts._replace(netloc=f"{user}:***@{host}"))

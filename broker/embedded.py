@@ -6,12 +6,9 @@ left-over one is stopped before the next begins, so that the append-only file ha
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import os
-import signal
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +19,7 @@ from redis.exceptions import RedisError
 from tenacity import RetryError, Retrying, retry_if_not_result, stop_after_delay, wait_fixed
 
 from broker.app import socket_url
+from broker.children import die_with_parent
 from broker.errors import EmbeddedBrokerFailed
 
 _START_S = 10.0
@@ -55,7 +53,7 @@ class EmbeddedBroker:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                    preexec_fn=die_with_parent,
                 )
             try:
                 Retrying(retry=retry_if_not_result(bool), stop=stop_after_delay(_START_S), wait=wait_fixed(0.02))(
@@ -158,8 +156,3 @@ def _socket_path(directory: Path) -> Path:
     private = Path(tempfile.gettempdir()) / f"docmill-{os.getuid()}"
     private.mkdir(mode=0o700, exist_ok=True)
     return private / f"{digest}.sock"
-
-
-def _die_with_parent() -> None:
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)

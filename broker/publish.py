@@ -9,8 +9,9 @@ from celery import Celery
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
-from broker.app import TASK_NAME, queue_of, without_password
+from broker.app import TASK_NAME, queue_of
 from broker.errors import BrokerUnavailable
+from settings.masking import mask
 
 _BATCH = 500  # messages a round trip
 
@@ -46,7 +47,7 @@ def publish(app: Celery, jobs: Iterable[Announced]) -> None:
                     _send(app, producer, job)
     except (KombuError, RedisError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BrokerUnavailable(without_password(app.conf.broker_url), reason) from error
+        raise BrokerUnavailable(mask(app.conf.broker_url), reason) from error
 
 
 def ping(app: Celery, timeout_s: float = 3.0) -> None:
@@ -55,7 +56,7 @@ def ping(app: Celery, timeout_s: float = 3.0) -> None:
         with app.connection_for_write(connect_timeout=timeout_s) as connection:
             connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=timeout_s)
     except (KombuError, RedisError, OSError) as error:
-        raise BrokerUnavailable(without_password(app.conf.broker_url), str(error)) from error
+        raise BrokerUnavailable(mask(app.conf.broker_url), str(error)) from error
 
 
 def task_id_of(job: Announced) -> str:

@@ -25,6 +25,8 @@ def ensure_f16(path: Path, home: Path) -> Path:
 
     About two bytes a parameter on disk: 270 MB for 135M.
     """
+    if not path.is_file():
+        raise ModelDamaged(path, "there is no such file")
     cache = home / "cache"
     cache.mkdir(parents=True, exist_ok=True)
     with path.open("rb") as file:

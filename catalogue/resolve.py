@@ -12,7 +12,7 @@ from catalogue.gguf_file import read_header
 from catalogue.model import Model, ModelKind
 
 SIMULATED = "simulated"
-_SIMULATED_VOCABULARY = "smollm2-135m-instruct"
+SIMULATED_VOCABULARY = "smollm2-135m-instruct"
 
 
 def models_directory(home: Path) -> Path:
@@ -28,7 +28,7 @@ def entry_path(entry: Entry, home: Path) -> Path:
 def find_model(name_or_path: str, home: Path) -> Model:
     """The model of this catalogue name, pulled name or path. Raises ModelNotFound or ModelDamaged."""
     if name_or_path == SIMULATED:
-        vocabulary = find_model(_SIMULATED_VOCABULARY, home)
+        vocabulary = find_model(SIMULATED_VOCABULARY, home)
         return Model(SIMULATED, vocabulary.path, ModelKind.SIMULATED, vocabulary.context_window)
     entry = find_entry(name_or_path)
     if entry is not None:

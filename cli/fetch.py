@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
-from catalogue.errors import ModelNotFound
+from pathlib import Path
+
+from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn
+
+from catalogue.entries import find_entry
+from catalogue.errors import CatalogueError
+from catalogue.model import Model
 from catalogue.pull import pull
-from catalogue.resolve import find_model
+from catalogue.resolve import SIMULATED, SIMULATED_VOCABULARY, find_model
 from cli.context import CliContext
-from cli.models import pull_with_progress
 
 
 def ensure_model(context: CliContext, name: str) -> None:
-    """Make sure the model's files are here; only catalogue models are fetched. Raises CatalogueError."""
+    """Make sure the model's files are here; catalogue models are fetched, others must be. Raises CatalogueError."""
+    home = context.settings.home
+    wanted = SIMULATED_VOCABULARY if name == SIMULATED else name
+    if find_entry(wanted) is None:
+        find_model(wanted, home)
+        return
+    try:
+        find_model(wanted, home)
+    except CatalogueError:  # missing, or of the wrong size
+        pull_with_progress(context, wanted, home)
+
+
+def pull_with_progress(context: CliContext, name: str, home: Path) -> Model:
+    """Fetch a model and show how far it is. Raises CatalogueError."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=context.console, transient=True) as progress:
+        task = progress.add_task(f"fetching {name}", total=None)
+        model = pull(name, home, lambda done, total: progress.update(task, completed=done, total=total))
+    context.console.print(f"{model.name} is in {model.path}", highlight=False, markup=False, soft_wrap=True)
+    return model

@@ -19,7 +19,8 @@ from settings.model import Settings
 from storage.database import Database
 from storage.schema import require_current
 from worker.engines.base import EngineFacts
-from worker.engines.registry import EngineSpec, choose_engine
+from worker.engines.registry import choose_engine
+from worker.engines.spec import EngineSpec
 from worker.policy import RetryPolicy
 from worker.service import WorkerOptions, serve
 

@@ -6,7 +6,6 @@ reaches only the command in the foreground, which then ends them in order. They 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -20,6 +19,7 @@ from types import TracebackType
 import click
 from filelock import FileLock, Timeout
 
+from broker.children import die_with_parent
 from broker.embedded import EmbeddedBroker
 from producer.client import broker_directory, database_url
 from settings.model import Settings
@@ -152,7 +152,7 @@ class Stack:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **self._environment()},
                 start_new_session=True,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                preexec_fn=die_with_parent,
             )
 
     def _environment(self) -> Mapping[str, str]:
@@ -167,8 +167,3 @@ def last_words(log: Path) -> str:
     lines = [line.strip() for line in log.read_text("utf-8", "replace").splitlines()[-50:]]
     spoken = [line for line in lines if line and not line.startswith("---")]
     return spoken[-1] if spoken else "it said nothing"
-
-
-def _die_with_parent() -> None:
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)

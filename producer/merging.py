@@ -2,7 +2,7 @@
 
 Merging spends the model only where it must: where a level's answers together are no longer than the summary
 asked for, they are the summary. (A small model loses more in a second pass than it gains; see
-docs/decisions/merging.md for the measurement.)
+docs/decisions/0003-merging.md for the measurement.)
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def make_plan(wishes: Wishes, task: Task, text: ModelText) -> Plan:
         overlap_tokens=wishes.overlap_tokens,
         sampling=_sampling(wishes, file.sampling, model.suggested_sampling),
     )
-    room = _room_for_text(plan, task, text)
+    room = room_for_text(plan, task, text)
     chunk_tokens, source = min(
         (room, "the context window"),
         (wishes.chunk_tokens or room, "--chunk-tokens")
@@ -64,7 +64,7 @@ def make_plan(wishes: Wishes, task: Task, text: ModelText) -> Plan:
     )
 
 
-def _room_for_text(plan: Plan, task: Task, text: ModelText) -> int:
+def room_for_text(plan: Plan, task: Task, text: ModelText) -> int:
     """Tokens of the window that are left for a chunk beside template, output and (refine) carried summary."""
     user = task.chunk.render(text="", document="a document with a name of usual length.txt", index=9999)
     overhead = len(text.renderer.render(plan.task.system, user).ids) + SPARE_TOKENS

@@ -5,7 +5,6 @@ Text is always encoded with special tokens off: `<|im_end|>` in a document is te
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 from tokenizers import Encoding, Tokenizer
 
+from catalogue.fingerprint import quick_fingerprint
 from catalogue.gguf_file import GgufHeader, read_header
 from catalogue.model import Model, ModelKind
 from producer.errors import TokenizerUnsupported
@@ -96,7 +96,7 @@ def load_tokenizer(model: Model, home: Path) -> ModelTokenizer:
 
 
 def _from_gguf(model: Model, home: Path) -> ModelTokenizer:
-    cached = home / "cache" / f"tokenizer-{_CACHE_VERSION}-{_fingerprint(model.path)}.json"
+    cached = home / "cache" / f"tokenizer-{_CACHE_VERSION}-{quick_fingerprint(model.path)}.json"
     if not cached.is_file():
         header = read_header(model.path)
         content = {
@@ -111,16 +111,6 @@ def _from_gguf(model: Model, home: Path) -> ModelTokenizer:
     vocabulary = content["vocabulary"]
     vocabulary["eos_ids"] = tuple(vocabulary["eos_ids"])
     return ModelTokenizer(Tokenizer.from_str(content["tokenizer"]), Vocabulary(**vocabulary))
-
-
-def _fingerprint(path: Path) -> str:
-    """By size and the first and last megabytes: the header, where the vocabulary lies, is in the first of them."""
-    digest = hashlib.sha256(str(path.stat().st_size).encode())
-    with path.open("rb") as file:
-        digest.update(file.read(16 << 20))
-        file.seek(max(0, path.stat().st_size - (1 << 20)))
-        digest.update(file.read())
-    return digest.hexdigest()[:32]
 
 
 def _gguf_vocabulary(header: GgufHeader) -> dict[str, Any]:

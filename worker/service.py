@@ -25,7 +25,7 @@ from storage.jobs import Jobs, WorkerIdentity
 from storage.workers import Workers
 from worker.batcher import Batcher
 from worker.engines.base import EngineFacts
-from worker.engines.registry import EngineSpec
+from worker.engines.spec import EngineSpec
 from worker.leases import Leases
 from worker.policy import RetryPolicy
 from worker.run_job import run_job

@@ -19,10 +19,10 @@ class JobFailed(Exception):
 def register_task(app: Celery, run: Callable[[int], Verdict]) -> None:
     """Let this process run `docmill.run_job` messages with `run`."""
 
-    @app.task(name=TASK_NAME, throws=(JobFailed,), shared=False)
     def run_job(job_id: int) -> str:
-        verdict = run(job_id)
-        return _shown(verdict)
+        return _shown(run(job_id))
+
+    app.task(run_job, name=TASK_NAME, throws=(JobFailed,), shared=False)
 
 
 def _shown(verdict: Verdict) -> str:

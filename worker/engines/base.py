@@ -5,6 +5,7 @@ Every engine, the simulated one included, passes the contract suite in `tests/en
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -146,3 +147,9 @@ def check_fits(request: Request, context_window: int) -> None:
         raise RequestRefused(f"max_tokens must be at least 1, not {request.max_tokens}")
     if len(request.prompt_ids) + request.max_tokens > context_window:
         raise PromptTooLong(len(request.prompt_ids), request.max_tokens, context_window)
+
+
+def cut_at_stop(text: str, stops: Iterable[str]) -> str:
+    """The text before the first of the stop strings, all of it where there is none."""
+    ends = [at for stop in stops if (at := text.find(stop)) >= 0]
+    return text[: min(ends)] if ends else text

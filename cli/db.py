@@ -1,0 +1,40 @@
+"""`docmill db`: the schema of the database, by Alembic."""
+
+from __future__ import annotations
+
+import click
+
+from cli.context import CliContext, pass_context
+from cli.output import print_json
+from producer.client import database_url
+from storage import schema
+from storage.database import Database
+
+
+@click.group(epilog="\b\nExample:\n  docmill db upgrade")
+def db() -> None:
+    """Bring the database to this version's schema. `run` and `up` do this for their own."""
+
+
+@db.command(epilog="\b\nExample:\n  DOCMILL_STORAGE__URL=postgresql://db/docmill docmill db upgrade")
+@pass_context
+def upgrade(context: CliContext) -> None:
+    """Create the tables, or migrate them; safe to call again, and from many machines at once."""
+    database = Database(database_url(context.settings))
+    click.echo(f"{database} is at {schema.upgrade(database)}")
+
+
+@db.command(epilog="\b\nExample:\n  docmill db current --json")
+@click.option("--json", "as_json", is_flag=True)
+@pass_context
+def current(context: CliContext, as_json: bool) -> None:  # noqa: FBT001
+    """Show the database's schema revision and the one this version needs; exit code 1 when they differ."""
+    database = Database(database_url(context.settings))
+    found, needed = schema.current(database), schema.head()
+    if as_json:
+        print_json({"database": str(database), "current": found, "needed": needed})
+    else:
+        state = "up to date" if found == needed else "run `docmill db upgrade`"
+        click.echo(f"{database} is at {found or 'no schema'}; this docmill needs {needed}: {state}")
+    if found != needed:
+        context.exit(1)

@@ -1,0 +1,108 @@
+"""`docmill`: the group of all commands, and what becomes of errors."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+_COMMANDS = {
+    "run": "Summarize documents on this machine, everything included.",
+    "up": "Run broker, dispatcher and worker in the foreground.",
+    "submit": "Cut documents into jobs and queue them.",
+    "status": "Show batches: states, tokens, rate, time left.",
+    "results": "Print or write a batch's results.",
+    "cancel": "Stop a batch.",
+    "retry": "Queue a batch's failed jobs again.",
+    "chunks": "Show how documents would be cut, without submitting.",
+    "tokens": "Count a text's tokens by the model's own tokenizer.",
+    "models": "The catalogue, and the models that are here.",
+    "config": "The effective settings and where each was set.",
+    "db": "Bring the database to this version's schema.",
+    "worker": "Run jobs on an engine (a cluster's service).",
+    "dispatcher": "Keep queues filled, plan merges (a cluster's service).",
+    "flower": "Watch jobs in the browser.",
+    "demo": "Summarize Python's own reference, and show what came of it.",
+}
+_MODULES = {"worker": "cli.services", "dispatcher": "cli.services"}
+
+
+class _Commands(click.Group):
+    """Imports a command when it is called: `docmill --help` is instant, `docmill status` loads no engine."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(_MODULES.get(cmd_name, f"cli.{cmd_name}"))
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="""\b
+Examples:
+  docmill demo                          what it does, on documents you have
+  docmill run reports/ --out summaries/ your own, on this machine
+  docmill COMMAND --help                more, with examples""",
+)
+@click.version_option(package_name="docmill")
+@click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="Instead of ./config.yaml.")
+@click.option("--profile", metavar="NAME", help="A *_llm section of the configuration; llm by default.")
+@click.option("--home", type=click.Path(path_type=Path, file_okay=False), help="Where data, models and caches are kept.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.pass_context
+def cli(ctx: click.Context, config: Path | None, profile: str | None, home: Path | None, debug: bool) -> None:  # noqa: FBT001
+    """Bulk work by local language models over piles of long documents."""
+    from cli.context import CliContext
+
+    ctx.obj = CliContext(config=config, profile=profile, home=home, debug=debug)
+
+
+def main() -> NoReturn:
+    """The entry point: domain errors become one sentence and an exit code, 1 for failure, 2 for wrong use."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: nothing more to say
+        sys.exit(0)
+    except Exception as error:
+        if "--debug" in sys.argv:
+            raise
+        sys.exit(_explain(error))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _explain(error: Exception) -> int:
+    """Say what is wrong in one sentence; the exit code."""
+    from broker.errors import BrokerError
+    from catalogue.errors import CatalogueError
+    from producer.errors import ProducerError
+    from settings.errors import SettingsError
+    from storage.errors import AmbiguousBatch, NoSuchBatch, StorageError
+    from worker.engines.base import EngineError
+
+    if not isinstance(error, (BrokerError, CatalogueError, ProducerError, SettingsError, StorageError, EngineError)):
+        click.echo(f"docmill: unexpected {type(error).__name__}: {error} (--debug shows where)", err=True)
+        return 1
+    click.echo(f"docmill: {error}", err=True)
+    return 2 if isinstance(error, (SettingsError, ProducerError, NoSuchBatch, AmbiguousBatch)) else 1

@@ -1,0 +1,220 @@
+"""The engine in a process of its own: what it dies of takes nobody along.
+
+`EngineProcess` is the parent's hand on it. Messages go through one pipe. The child drains it in a thread, so the
+parent's sends never wait for a step to end; it ends when the pipe closes, and with the parent, whatever kills it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import queue
+import resource
+import signal
+import sys
+import threading
+import time
+import traceback
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+
+from broker.children import die_with_parent
+from worker.engines.base import (
+    Completion,
+    Engine,
+    EngineError,
+    EngineFacts,
+    Request,
+    RequestId,
+    RequestRefused,
+)
+from worker.engines.registry import load_engine
+from worker.engines.spec import EngineSpec
+
+_BEAT_S = 1.0
+_STOP_S = 5.0
+_PROBE = (1,) * 8  # any model has these tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """To the engine: take this request."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """To the engine: drop this request."""
+
+    request_id: RequestId
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """To the engine: end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """From the engine: the model is loaded and has written a token."""
+
+    facts: EngineFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """From the engine: the model cannot be loaded; the process ends."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """From the engine."""
+
+    completions: list[Completion]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """From the engine: this request can never run."""
+
+    request_id: RequestId
+    error: RequestRefused
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """From the engine: it raised, and ends."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """From the engine: a step has ended."""
+
+
+ToEngine = Add | Cancel | Stop
+FromEngine = Ready | Unusable | Finished | Refused | Failed | Beat
+
+
+class EngineProcess:
+    """A running engine process. The thread that makes it must outlive it."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_main, args=(theirs, spec), name="engine", daemon=True)
+        self._process.start()
+        theirs.close()
+        self._sending = threading.Lock()
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid or 0
+
+    def send(self, message: ToEngine) -> None:
+        """Send a message; one that is dying loses it, which `receive` will show."""
+        with self._sending, contextlib.suppress(OSError):
+            self._connection.send(message)
+
+    def receive(self, timeout_s: float) -> FromEngine | None:
+        """The next message, None after `timeout_s`. Raises EOFError once the process has ended and all is read."""
+        try:
+            if not self._connection.poll(timeout_s):
+                return None
+            message: FromEngine = self._connection.recv()
+        except OSError as error:
+            raise EOFError from error
+        return message
+
+    def how_it_ended(self) -> str:
+        """Why the process is no more, in words."""
+        self._process.join(_STOP_S)
+        code = self._process.exitcode
+        if code is not None and code < 0:
+            return f"was killed by {signal.Signals(-code).name}"
+        return f"ended with status {code}"
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.kill()
+        self._process.join()
+
+    def stop(self) -> None:
+        """Ask it to end; kill it when it does not."""
+        self.send(Stop())
+        self._process.join(_STOP_S)
+        if self._process.is_alive():
+            self.kill()
+
+
+def _main(connection: Connection[FromEngine, ToEngine], spec: EngineSpec) -> None:
+    die_with_parent(signal.SIGKILL)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the worker says when to end
+    with contextlib.suppress(BrokenPipeError):
+        try:
+            engine = load_engine(spec)
+            _probe(engine)
+        except EngineError as error:
+            connection.send(Unusable(str(error)))
+            return
+        connection.send(Ready(engine.facts))
+        try:
+            _serve(engine, connection)
+        except Exception as error:
+            traceback.print_exc()
+            connection.send(Failed(str(error) or type(error).__name__))
+            sys.exit(1)
+
+
+def _serve(engine: Engine, connection: Connection[FromEngine, ToEngine]) -> None:
+    inbox: queue.SimpleQueue[ToEngine] = queue.SimpleQueue()
+    threading.Thread(target=_drain, args=(connection, inbox), daemon=True).start()
+    said_at = 0.0
+    while True:
+        while not engine.in_flight or not inbox.empty():
+            message = inbox.get()
+            if isinstance(message, Stop):
+                engine.close()
+                return
+            _take(engine, message, connection)
+        completions = engine.step()
+        now = time.monotonic()
+        if completions:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            connection.send(Finished([replace(done, peak_memory_bytes=peak) for done in completions]))
+            said_at = now
+        elif now - said_at > _BEAT_S:
+            connection.send(Beat())
+            said_at = now
+
+
+def _take(engine: Engine, message: ToEngine, connection: Connection[FromEngine, ToEngine]) -> None:
+    match message:
+        case Add(request):
+            try:
+                engine.add(request)
+            except RequestRefused as error:
+                connection.send(Refused(request.id, error))
+        case Cancel(request_id):
+            engine.cancel(request_id)
+
+
+def _drain(connection: Connection[FromEngine, ToEngine], inbox: queue.SimpleQueue[ToEngine]) -> None:
+    try:
+        while True:
+            inbox.put(connection.recv())
+    except (EOFError, OSError):
+        inbox.put(Stop())
+
+
+def _probe(engine: Engine) -> None:
+    """Write one token: an engine that cannot even do this must not be blamed on the jobs."""
+    engine.add(Request("probe", _PROBE, max_tokens=1))
+    while not engine.step():
+        pass

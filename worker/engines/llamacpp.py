@@ -1,0 +1,204 @@
+"""llama.cpp's server, in this process through xllamacpp: takes every GGUF, and large models at 4 bits.
+
+Its slots share one KV cache. A request is handed over only when its prompt and its longest output fit what the
+others leave, so the cache is never overrun.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import xllamacpp
+
+from catalogue.errors import CatalogueError
+from catalogue.fingerprint import quick_fingerprint
+from catalogue.gguf_file import verify
+from catalogue.model import ModelKind
+from worker.engines.base import (
+    Completion,
+    EngineFacts,
+    EngineFailed,
+    FinishReason,
+    ModelUnusable,
+    Request,
+    RequestId,
+    check_fits,
+    cut_at_stop,
+)
+from worker.engines.spec import EngineSpec
+
+_KV_TOKENS = 32_768  # shared by all slots unless options["kv_tokens"] says otherwise
+_STEP_S = 0.1
+
+
+@dataclass(slots=True)
+class _Running:
+    request: Request
+    taken_at: float
+    started_at: float = 0.0
+    cancelled: bool = False
+    beside: list[int] = field(default_factory=list)
+    text: list[str] = field(default_factory=list)
+    last: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def kv_tokens(self) -> int:
+        return len(self.request.prompt_ids) + self.request.max_tokens
+
+
+class LlamaCppEngine:
+    """Each running request has a thread that waits in the server's blocking call."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        if spec.model.kind is not ModelKind.GGUF:
+            raise ModelUnusable(f"{spec.model.path} is no GGUF file, which is what llama.cpp runs")
+        try:
+            verify(spec.model.path)
+        except CatalogueError as error:
+            raise ModelUnusable(str(error)) from error
+        wanted = int(spec.options.get("kv_tokens", _KV_TOKENS))
+        self._kv_tokens = max(spec.window, min(spec.window * spec.slots, wanted))
+        self._server = _server(spec, self._kv_tokens)
+        fingerprint = spec.model.sha256 or quick_fingerprint(spec.model.path)
+        self.facts = EngineFacts("llamacpp", spec.model.name, spec.window, spec.slots, fingerprint[:32])
+        self._waiting: deque[_Running] = deque()
+        self._running: dict[RequestId, _Running] = {}
+        self._ended: queue.SimpleQueue[tuple[_Running, BaseException | None]] = queue.SimpleQueue()
+
+    @property
+    def in_flight(self) -> int:
+        """Requests taken and not yet finished or cancelled."""
+        return len(self._waiting) + len(self._running)
+
+    def add(self, request: Request) -> None:
+        """Take a request. Raises RequestRefused."""
+        check_fits(request, self.facts.context_window)
+        self._waiting.append(_Running(request, time.monotonic()))
+
+    def step(self) -> list[Completion]:
+        """Start what there is room for and wait a moment; returns what has finished."""
+        while self._waiting and self._has_room(self._waiting[0]):
+            self._start(self._waiting.popleft())
+        if not self._running:
+            return []
+        for running in self._running.values():
+            running.beside.append(len(self._running))
+        finished: list[Completion] = []
+        wait_s = _STEP_S
+        while True:
+            try:
+                running, error = self._ended.get(timeout=wait_s)
+            except queue.Empty:
+                return finished
+            wait_s = 0.0
+            if self._running.get(running.request.id) is not running:
+                continue  # cancelled
+            del self._running[running.request.id]
+            if error is not None:
+                raise EngineFailed(f"llama.cpp: {error}") from error
+            finished.append(_completion(running))
+
+    def cancel(self, request_id: RequestId) -> None:
+        """Stop a request without a completion; unknown ids are ignored."""
+        self._waiting = deque(r for r in self._waiting if r.request.id != request_id)
+        running = self._running.pop(request_id, None)
+        if running is not None:
+            running.cancelled = True
+
+    def close(self) -> None:
+        """Free the model."""
+        for request_id in list(self._running):
+            self.cancel(request_id)
+        self._waiting.clear()
+        self._server = None
+
+    def _has_room(self, candidate: _Running) -> bool:
+        taken = sum(running.kv_tokens for running in self._running.values())
+        return len(self._running) < self.facts.slots and taken + candidate.kv_tokens <= self._kv_tokens
+
+    def _start(self, running: _Running) -> None:
+        self._running[running.request.id] = running
+        running.started_at = time.monotonic()
+        threading.Thread(target=self._generate, args=(self._server, running), daemon=True).start()
+
+    def _generate(self, server: Any, running: _Running) -> None:
+        def receive(part: dict[str, Any]) -> bool:
+            if "choices" not in part:  # an exception raised here would be swallowed
+                running.last = part
+                return True
+            choice = part["choices"][0]
+            running.text.append(choice["text"])
+            if choice["finish_reason"] is not None:
+                running.last = part
+            return running.cancelled  # True ends the stream
+
+        try:
+            server.handle_completions(_body(running.request), receive)
+            whole = running.cancelled or "choices" in running.last
+            self._ended.put((running, None if whole else RuntimeError(f"it ended early: {running.last}")))
+        except Exception as error:  # noqa: BLE001 - handed to the engine's thread
+            self._ended.put((running, error))
+
+
+def _server(spec: EngineSpec, kv_tokens: int) -> Any:
+    params = xllamacpp.CommonParams()
+    params.model.path = str(spec.model.path)
+    params.n_parallel = spec.slots
+    params.n_ctx = kv_tokens
+    params.kv_unified = True
+    params.ctx_shift = False  # never forget the beginning of a prompt in silence
+    params.cache_ram_mib = 0
+    params.cpuparams.n_threads = spec.cpu_threads
+    params.warmup = False
+    params.no_perf = False
+    params.verbosity = -1
+    try:
+        return xllamacpp.Server(params)
+    except RuntimeError as error:
+        raise ModelUnusable(f"llama.cpp cannot load {spec.model.path}: {error}") from error
+
+
+def _body(request: Request) -> dict[str, Any]:
+    sampling = request.sampling
+    body: dict[str, Any] = {
+        "prompt": list(request.prompt_ids),
+        "max_tokens": request.max_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "min_p": sampling.min_p,
+        "repeat_penalty": sampling.repetition_penalty,
+        "repeat_last_n": len(request.prompt_ids) + request.max_tokens,  # all of it, as other engines do
+        "stop": list(sampling.stop),
+        "cache_prompt": True,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    if sampling.seed is not None:
+        body["seed"] = sampling.seed
+    return body
+
+
+def _completion(running: _Running) -> Completion:
+    request, last = running.request, running.last
+    timings, usage = last["timings"], last["usage"]
+    prefill_s, decode_s = timings["prompt_ms"] / 1000, timings["predicted_ms"] / 1000
+    in_server_s = time.monotonic() - running.started_at
+    stopped = last["choices"][0]["finish_reason"] == "stop"
+    return Completion(
+        request_id=request.id,
+        text=cut_at_stop("".join(running.text), request.sampling.stop),
+        finish_reason=FinishReason.STOP if stopped else FinishReason.LENGTH,
+        prompt_tokens=len(request.prompt_ids),
+        completion_tokens=usage["completion_tokens"],
+        cached_tokens=usage.get("prompt_tokens_details", {}).get("cached_tokens", 0),
+        queue_s=running.started_at - running.taken_at + max(0.0, in_server_s - prefill_s - decode_s),
+        prefill_s=prefill_s,
+        decode_s=decode_s,
+        batch_size=sum(running.beside) / max(1, len(running.beside)),
+    )
