@@ -33,7 +33,7 @@ Examples:
 @planning_options
 @click.option("--json", "as_json", is_flag=True, help="One line a chunk, with character offsets.")
 @pass_context
-def chunks(context: CliContext, paths: tuple[str, ...], as_json: bool, **options: Any) -> None:  # noqa: FBT001
+def chunks(context: CliContext, /, paths: tuple[str, ...], as_json: bool, **options: Any) -> None:  # noqa: FBT001
     """Show how documents would be cut, and what it would take to run them.
 
     Offsets count characters of the loaded text: decoded, with line ends as \\n, without HTML tags.

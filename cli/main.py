@@ -61,7 +61,9 @@ Examples:
 @click.version_option(package_name="docmill")
 @click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="Instead of ./config.yaml.")
 @click.option("--profile", metavar="NAME", help="A *_llm section of the configuration; llm by default.")
-@click.option("--home", type=click.Path(path_type=Path, file_okay=False), help="Where data, models and caches are kept.")
+@click.option(
+    "--home", type=click.Path(path_type=Path, file_okay=False), help="Where data, models and caches are kept."
+)
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @click.pass_context
 def cli(ctx: click.Context, config: Path | None, profile: str | None, home: Path | None, debug: bool) -> None:  # noqa: FBT001

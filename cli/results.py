@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TextIO, cast
 
 import click
 
 from cli.context import CliContext, pass_context
 from producer.client import Client
 from producer.export import write_csv, write_directory, write_jsonl, write_markdown
+from storage.reports import DocumentReport
 
-_WRITERS = {"md": write_markdown, "jsonl": write_jsonl, "csv": write_csv}
+Writer = Callable[[Iterable[DocumentReport], TextIO], None]
+_WRITERS: dict[str, Writer] = {"md": write_markdown, "jsonl": write_jsonl, "csv": write_csv}
 
 
 @click.command(
@@ -30,12 +34,12 @@ def results(context: CliContext, batch: str, form: str, as_json: bool, out: Path
     """Print a batch's results in input order: finished documents now, the others by their state."""
     client = Client(context.settings)
     reports = client.reports.documents(client.batches.find(batch).id)
-    writer = _WRITERS["jsonl" if as_json else form]
+    write: Writer = _WRITERS["jsonl" if as_json else form]
     if out is None:
-        writer(reports, click.get_text_stream("stdout"))
+        write(reports, click.get_text_stream("stdout"))
     elif out.is_dir() or not out.suffix:
         files = write_directory(reports, out)
         click.echo(f"{len(files)} files in {out}/", err=True)
     else:
         with click.open_file(str(out), "w", encoding="utf-8", atomic=True) as file:
-            writer(reports, file)
+            write(reports, cast(TextIO, file))

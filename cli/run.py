@@ -47,6 +47,7 @@ Examples:
 @pass_context
 def run(
     context: CliContext,
+    /,
     paths: tuple[str, ...],
     out: Path,
     engine: str | None,

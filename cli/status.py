@@ -110,8 +110,7 @@ def _print_one(client: Client, status: BatchStatus) -> None:
         ("task, model", f"{status.task}, {status.model}"),
         ("documents", f"{status.documents_total} ({status.documents_open} open, {status.documents_failed} failed)"),
         ("jobs", ", ".join(f"{n:,} {state}" for state, n in status.jobs_by_state.items() if n) or "none"),
-        ("tokens", f"{status.prompt_tokens:,} read ({status.cached_tokens:,} from cache), "
-                   f"{status.completion_tokens:,} written"),
+        ("tokens", f"{status.prompt_tokens:,} read, {status.completion_tokens:,} written"),
         ("tokens/s", f"{status.tokens_per_s:,.0f}" if status.tokens_per_s else "not measured yet"),
         ("time", f"{duration(status.elapsed_s)}" + (
             f", about {duration(status.eta_s)} left" if status.eta_s is not None else "")),

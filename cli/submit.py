@@ -24,7 +24,7 @@ Examples:
 @click.option("--quiet", "-q", is_flag=True, help="Print only the batch id.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was submitted as JSON.")
 @pass_context
-def submit(context: CliContext, paths: tuple[str, ...], quiet: bool, as_json: bool, **options: Any) -> None:  # noqa: FBT001
+def submit(context: CliContext, /, paths: tuple[str, ...], quiet: bool, as_json: bool, **options: Any) -> None:  # noqa: FBT001
     """Cut documents into jobs, store them and queue the first.
 
     PATH is a file (txt, md, html, jsonl, csv, and .gz or .zip of these), a directory, a glob, or - for standard

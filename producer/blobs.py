@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any, cast
 
 from producer.errors import DocumentUnreadable
 
@@ -41,7 +41,7 @@ def file_blobs(path: Path, name: str, max_bytes: int) -> Iterator[Blob]:
         inner = PurePosixPath(name).with_suffix("")
 
         def unpack() -> IO[bytes]:
-            return _limited(gzip.open(path, "rb"), name, max_bytes, packed)
+            return _limited(cast(IO[bytes], gzip.open(path, "rb")), name, max_bytes, packed)
 
         yield Blob(str(inner), str(path), inner.suffix.lower(), unpack)
         return
@@ -84,7 +84,7 @@ def _is_hidden(member: str) -> bool:
 
 
 def _limited(inner: IO[bytes], name: str, max_bytes: int, packed_bytes: int) -> IO[bytes]:
-    return io.BufferedReader(_Limited(inner, name, max_bytes, packed_bytes))
+    return io.BufferedReader(cast(Any, _Limited(inner, name, max_bytes, packed_bytes)))
 
 
 class _Limited(io.RawIOBase):

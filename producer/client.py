@@ -20,7 +20,6 @@ from typing import Any
 
 from celery import Celery
 from filelock import FileLock
-from storage.reports import BatchStatus, DocumentReport, Reports
 
 from broker.app import make_app
 from broker.embedded import running_url
@@ -40,6 +39,7 @@ from storage.batches import Batches
 from storage.database import Database
 from storage.levels import Levels
 from storage.outbox import Outbox
+from storage.reports import BatchStatus, DocumentReport, Reports
 from storage.schema import require_current
 
 

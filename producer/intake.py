@@ -85,7 +85,7 @@ def _matches(item: str) -> Iterator[tuple[Path | None, str]]:
     elif path.exists():
         yield path, str(path)
     else:
-        matches = [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]
+        matches = [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207 - takes absolute patterns
         files = [p for p in matches if p.is_file()]
         if not files:
             raise InputNotFound(item)

@@ -154,13 +154,13 @@ class Reports:
         count = func.count().label("count")
         with self._database.read() as session:
             rows = session.execute(
-                select(func.coalesce(Job.error_kind, "unknown"), func.coalesce(func.min(Job.error), ""), count)
+                select(func.coalesce(Job.error_kind, "unknown"), func.min(Job.error), count)
                 .where(Job.batch_id == batch_id, Job.state == JobState.FAILED)
                 .group_by(Job.error_kind)
                 .order_by(count.desc())
                 .limit(limit)
             )
-            return [FailureReason(*row) for row in rows]
+            return [FailureReason(kind, example or "", jobs) for kind, example, jobs in rows]
 
     def recent_tokens_per_s(self, model: str) -> float | None:
         """Tokens a second that this model last did here: over its newest thousand attempts of the last week."""
@@ -203,9 +203,9 @@ def _batches() -> Select[Batch, float]:
 
 def _status(session: Session, row: Row[Batch, float]) -> BatchStatus:
     batch, now = row
-    running = session.scalar(
+    running = session.execute(
         select(func.count()).where(Job.batch_id == batch.id, Job.state == JobState.RUNNING)
-    ) or 0  # fmt: skip
+    ).scalar_one()
     ended = {
         JobState.SUCCEEDED: batch.jobs_succeeded,
         JobState.FAILED: batch.jobs_failed,
@@ -249,7 +249,7 @@ def _tokens_per_s(session: Session, batch: Batch, now: float, ended_at: float | 
         tokens = batch.prompt_tokens + batch.completion_tokens
         return tokens / (ended_at - began_at) if tokens and began_at and ended_at > began_at else None
     since = max(batch.in_progress_at or batch.created_at, now - _RECENT_S)
-    tokens, first = session.execute(
+    recent, first = session.execute(
         select(
             func.sum(Attempt.prompt_tokens + Attempt.completion_tokens),
             func.min(Attempt.started_at),
@@ -262,7 +262,7 @@ def _tokens_per_s(session: Session, batch: Batch, now: float, ended_at: float | 
             Job.batch_id == batch.id,
         )
     ).one()
-    return float(tokens / (now - max(first, since))) if tokens and now > max(first, since) else None
+    return recent / (now - max(first, since)) if recent and now > max(first, since) else None
 
 
 def _first_started_at(session: Session, batch_id: str) -> float | None:
@@ -313,7 +313,10 @@ def _usage(session: Session, document_ids: Sequence[int]) -> dict[int, tuple[int
         .where(Job.document_id.in_(document_ids), Attempt.outcome == AttemptOutcome.SUCCEEDED)
         .group_by(Job.document_id)
     )
-    return {document_id: (prompt, cached, completion, s) for document_id, prompt, cached, completion, s in rows}
+    return {
+        document_id: (prompt or 0, cached or 0, completion or 0, s or 0.0)
+        for document_id, prompt, cached, completion, s in rows
+    }
 
 
 def _windows(session: Session, document_ids: Sequence[int]) -> dict[int, list[WindowResult]]:
@@ -324,8 +327,8 @@ def _windows(session: Session, document_ids: Sequence[int]) -> dict[int, list[Wi
         .where(Result.document_id.in_(document_ids), Result.level == 0)
         .order_by(Result.document_id, Result.position)
     )
-    for document_id, *window in rows:
-        found[document_id].append(WindowResult(*window))
+    for document_id, position, start, end, text in rows:
+        found[document_id].append(WindowResult(position, start, end, text))
     return found
 
 

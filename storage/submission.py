@@ -94,7 +94,7 @@ class Submissions:
             return batch_id
 
     def latest_with_key(self, submission_key: str) -> Batch | None:
-        """The newest batch of the same submission that was not cancelled, did not expire and did not fail to validate."""
+        """The newest batch of the same submission that can be taken up: not cancelled, expired or refused."""
         with self._database.read() as session:
             return session.scalars(
                 select(Batch)

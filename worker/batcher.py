@@ -137,10 +137,11 @@ class Batcher:
                 reason = self._run(process)
                 if self._closed is not None:
                     break
-                deaths_in_a_row = 0 if self._loaded else deaths_in_a_row + 1
                 self._bury(reason)
+                deaths_in_a_row = 0 if self._loaded else deaths_in_a_row + 1
                 if deaths_in_a_row >= _LOADS:
-                    raise EngineDied(f"the engine {reason} {_LOADS} times while loading {self._spec.model.name}")
+                    name = self._spec.model.name
+                    self._give_up(EngineDied(f"the engine {reason} {_LOADS} times while loading {name}"))
         except EngineError as error:
             self._give_up(error)
         except Exception as error:

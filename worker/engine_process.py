@@ -166,7 +166,7 @@ def _main(connection: Connection[FromEngine, ToEngine], spec: EngineSpec) -> Non
         connection.send(Ready(engine.facts))
         try:
             _serve(engine, connection)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the parent is told
             traceback.print_exc()
             connection.send(Failed(str(error) or type(error).__name__))
             sys.exit(1)

@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import celery.worker.state as celery_state
 from celery import Celery, signals
@@ -42,7 +42,7 @@ class WorkerOptions:
     lookahead: int = 3
     lease_s: float = 10.0
     drain_timeout_s: float = 0.0
-    policy: RetryPolicy = RetryPolicy()
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
     device: str = "cpu"
 
 

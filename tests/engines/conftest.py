@@ -24,7 +24,9 @@ def make_spec(demo_model: Model, home: Path) -> Callable[..., EngineSpec]:
         model = demo_model
         if engine == "simulated":
             model = Model("simulated", demo_model.path, ModelKind.SIMULATED, demo_model.context_window)
-        return EngineSpec(**{"engine": engine, "model": model, "home": home, "slots": 4, "context_window": 2048} | changes)  # type: ignore[arg-type]
+        return EngineSpec(
+            **{"engine": engine, "model": model, "home": home, "slots": 4, "context_window": 2048} | changes
+        )  # type: ignore[arg-type]
 
     return make
 

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
+import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import inspect
 
-import pytest
 from storage.database import Database
 from storage.errors import SchemaOutdated
 from storage.schema import _config, current, head, require_current, upgrade

@@ -37,5 +37,7 @@ def load_engine(spec: EngineSpec) -> Engine:
 
                 return SimulatedEngine(spec)
     except ImportError as error:
-        raise ModelUnusable(f"the engine {spec.engine} is not installed ({error}); pip install 'docmill[cpu]'") from error
+        raise ModelUnusable(
+            f"the engine {spec.engine} is not installed ({error}); pip install 'docmill[cpu]'"
+        ) from error
     raise ModelUnusable(f"there is no engine {spec.engine!r}; there are {', '.join(ENGINES)}")
