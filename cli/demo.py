@@ -17,7 +17,7 @@ from producer.client import Client
 _CHARACTERS = 230_000  # about four minutes on two cores
 _SHOWN = 6
 _METRICS = """\
-SELECT d.name AS document, count(*) AS jobs, sum(a.prompt_tokens) AS "read", sum(a.cached_tokens) AS cached,
+SELECT d.name AS document, count(*) AS jobs, sum(a.prompt_tokens) AS "read",
        sum(a.completion_tokens) AS written, round(avg(a.prefill_s), 2) AS prefill_s,
        round(avg(a.decode_s), 2) AS decode_s, round(avg(a.batch_size), 1) AS beside
 FROM attempts a JOIN jobs j ON j.id = a.job_id JOIN documents d ON d.id = j.document_id
@@ -42,7 +42,8 @@ def demo(context: CliContext, paths: tuple[str, ...], out: Path) -> None:
     console = stdout_console()
     for report, _ in zip(client.reports.documents(outcome.status.id), range(_SHOWN), strict=False):
         console.print(f"\n[bold]{report.name}[/]  {report.chunk_count} chunks, {report.tokens:,} tokens")
-        console.print(Markdown(report.summary or report.error or ""))
+        answer = report.summary or report.error or ""
+        console.print(Markdown(answer) if console.is_terminal else answer, markup=False)
     query = _METRICS.format(batch=outcome.status.id)
     with client.database.read() as session:
         rows = session.execute(text(query))

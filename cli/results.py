@@ -34,7 +34,7 @@ def results(context: CliContext, batch: str, form: str, as_json: bool, out: Path
     """Print a batch's results in input order: finished documents now, the others by their state."""
     client = Client(context.settings)
     reports = client.reports.documents(client.batches.find(batch).id)
-    write: Writer = _WRITERS["jsonl" if as_json else form]
+    write = _WRITERS["jsonl" if as_json else form]
     if out is None:
         write(reports, click.get_text_stream("stdout"))
     elif out.is_dir() or not out.suffix:

@@ -81,15 +81,20 @@ def _matches(item: str) -> Iterator[tuple[Path | None, str]]:
         found = [p for p in _walk(path) if _is_known(p)]
         if not found:
             raise InputNotFound(f"{item} (a directory without text files)")
-        yield from ((p, str(p)) for p in found)
+        yield from ((p, str(p) if not path.is_absolute() else f"{path.name}/{p.relative_to(path)}") for p in found)
     elif path.exists():
-        yield path, str(path)
+        yield path, _file_name(path)
     else:
         matches = [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207 - takes absolute patterns
         files = [p for p in matches if p.is_file()]
         if not files:
             raise InputNotFound(item)
-        yield from ((p, str(p)) for p in files)
+        yield from ((p, _file_name(p)) for p in files)
+
+
+def _file_name(path: Path) -> str:
+    """A document is called as its user called it, without the directories of an absolute path."""
+    return path.name if path.is_absolute() else str(path)
 
 
 def _walk(directory: Path) -> Iterator[Path]:

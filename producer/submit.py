@@ -139,11 +139,12 @@ class Submitter:
             warnings += [f"{document.name}: {warning}" for warning in document.warnings]
             try:
                 content_hash = content_hash_of(document)
-                if (content_hash, document.name) not in known:
+                identity = identity_of(document, content_hash)
+                if identity not in known:
                     if not is_open:  # the inputs have grown since that batch was closed
                         return self._start_over(submission, on_document)
-                    self._store(batch_id, submission, document, content_hash)
-                    known.add((content_hash, document.name))
+                    self._store(batch_id, submission, document, content_hash, identity)
+                    known.add(identity)
                 stored += 1
             except ProducerError as error:
                 self._submissions.discard_unfinished_documents(batch_id)
@@ -164,13 +165,16 @@ class Submitter:
         self._submissions.refuse(batch_id, reason)
         raise ProducerError(f"nothing to do: no document could be read ({reason})")
 
-    def _store(self, batch_id: str, submission: Submission, document: Document, content_hash: str) -> None:
+    def _store(
+        self, batch_id: str, submission: Submission, document: Document, content_hash: str, identity: str
+    ) -> None:
         plan = submission.plan
         document_id = self._submissions.begin_document(
             batch_id,
             name=document.name,
             source=document.source,
             content_hash=content_hash,
+            identity=identity,
             remarks=document.warnings,
         )
         characters = tokens = count = 0
@@ -235,6 +239,11 @@ def content_hash_of(document: Document) -> str:
     for piece in document.open():
         digest.update(piece.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
+
+
+def identity_of(document: Document, content_hash: str) -> str:
+    """SHA-256 of where a document came from and what it says: equal for the same document read again."""
+    return hashlib.sha256(f"{document.source}\0{document.name}\0{content_hash}".encode()).hexdigest()
 
 
 def _batched(chunks: Iterator[Chunk], size: int) -> Iterator[list[Chunk]]:

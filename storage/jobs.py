@@ -53,7 +53,7 @@ class Generated:
     text: str
     finish_reason: str
     prompt_tokens: int
-    cached_tokens: int
+    cached_tokens: int | None
     completion_tokens: int
     queue_s: float
     prefill_s: float
@@ -165,7 +165,7 @@ class Jobs:
                 .values(
                     jobs_succeeded=Batch.jobs_succeeded + 1,
                     prompt_tokens=Batch.prompt_tokens + generated.prompt_tokens,
-                    cached_tokens=Batch.cached_tokens + generated.cached_tokens,
+                    cached_tokens=Batch.cached_tokens + (generated.cached_tokens or 0),
                     completion_tokens=Batch.completion_tokens + generated.completion_tokens,
                 )
             )

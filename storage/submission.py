@@ -108,15 +108,16 @@ class Submissions:
                 .limit(1)
             ).one_or_none()
 
-    def known_documents(self, batch_id: str) -> set[tuple[str, str]]:
-        """(content hash, name) of the batch's documents that are wholly written."""
+    def known_documents(self, batch_id: str) -> set[str]:
+        """The identities of the batch's documents that are wholly written."""
         with self._database.read() as session:
-            rows = session.execute(
-                select(Document.content_hash, Document.name).where(
-                    Document.batch_id == batch_id, Document.chunk_count.is_not(None)
+            return set(
+                session.scalars(
+                    select(Document.identity).where(
+                        Document.batch_id == batch_id, Document.chunk_count.is_not(None)
+                    )
                 )
-            )
-            return {(content_hash, name) for content_hash, name in rows}
+            )  # fmt: skip
 
     def discard_unfinished_documents(self, batch_id: str) -> None:
         """Remove what a submission that died left half written, so that it can be written again."""
@@ -130,7 +131,7 @@ class Submissions:
             count_new_jobs(session, batch_id, count=-len(gone), tokens=-sum(gone))
 
     def begin_document(
-        self, batch_id: str, *, name: str, source: str, content_hash: str, remarks: Sequence[str]
+        self, batch_id: str, *, name: str, source: str, content_hash: str, identity: str, remarks: Sequence[str]
     ) -> int:
         """Store a document that has no chunks yet; returns its id."""
         with self._database.write() as session:
@@ -145,6 +146,7 @@ class Submissions:
                     name=name,
                     source=source,
                     content_hash=content_hash,
+                    identity=identity,
                     state=DocumentState.OPEN,
                     remarks=list(remarks),
                     created_at=db_now(),

@@ -79,7 +79,11 @@ class Batch(Base):
 
 
 class Document(Base):
-    """One input text. `chunk_count` stays NULL until all of its chunks and first jobs are written."""
+    """One input text. `chunk_count` stays NULL until all of its chunks and first jobs are written.
+
+    `content_hash` is the text's SHA-256; `identity` that of where it came from and its text: a repeated submission
+    knows its documents by it.
+    """
 
     __tablename__ = "documents"
 
@@ -89,6 +93,7 @@ class Document(Base):
     name: Mapped[str] = mapped_column(SafeText)
     source: Mapped[str] = mapped_column(SafeText)
     content_hash: Mapped[str] = mapped_column(String(64))
+    identity: Mapped[str] = mapped_column(String(64))
     state: Mapped[DocumentState] = mapped_column(state_column(DocumentState))
     characters: Mapped[int] = mapped_column(BigId, default=0)
     tokens: Mapped[int] = mapped_column(BigId, default=0)
@@ -103,7 +108,7 @@ class Document(Base):
 
     __table_args__ = (
         UniqueConstraint("batch_id", "position"),
-        UniqueConstraint("batch_id", "content_hash", "name"),
+        UniqueConstraint("batch_id", "identity"),
         Index(
             "ix_documents_level_ended",
             "batch_id",

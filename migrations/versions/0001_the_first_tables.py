@@ -92,6 +92,7 @@ def upgrade() -> None:
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("source", sa.Text(), nullable=False),
         sa.Column("content_hash", sa.String(length=64), nullable=False),
+        sa.Column("identity", sa.String(length=64), nullable=False),
         sa.Column(
             "state",
             sa.Enum(
@@ -118,7 +119,7 @@ def upgrade() -> None:
         sa.Column("finished_at", sa.Double(), nullable=True),
         sa.ForeignKeyConstraint(["batch_id"], ["batches.id"], name=op.f("fk_documents_batch_id_batches")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_documents")),
-        sa.UniqueConstraint("batch_id", "content_hash", "name", name=op.f("uq_documents_batch_id_content_hash_name")),
+        sa.UniqueConstraint("batch_id", "identity", name=op.f("uq_documents_batch_id_identity")),
         sa.UniqueConstraint("batch_id", "position", name=op.f("uq_documents_batch_id_position")),
     )
     with op.batch_alter_table("documents", schema=None) as batch_op:

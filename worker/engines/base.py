@@ -39,7 +39,7 @@ class Completion:
 
     `completion_tokens` counts every token generated, an end-of-text token included. `batch_size` is the mean
     number of requests in the engine while this one ran, itself included. `cached_tokens` of the prompt were
-    not computed again.
+    not computed again; None where the engine does not tell.
     """
 
     request_id: RequestId
@@ -47,7 +47,7 @@ class Completion:
     finish_reason: FinishReason
     prompt_tokens: int
     completion_tokens: int
-    cached_tokens: int = 0
+    cached_tokens: int | None = None
     queue_s: float = 0.0
     prefill_s: float = 0.0
     decode_s: float = 0.0
