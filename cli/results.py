@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TextIO, cast
 
@@ -13,8 +13,7 @@ from producer.client import Client
 from producer.export import write_csv, write_directory, write_jsonl, write_markdown
 from storage.reports import DocumentReport
 
-Writer = Callable[[Iterable[DocumentReport], TextIO], None]
-_WRITERS: dict[str, Writer] = {"md": write_markdown, "jsonl": write_jsonl, "csv": write_csv}
+_FORMS = ("md", "jsonl", "csv")
 
 
 @click.command(
@@ -26,7 +25,7 @@ Examples:
 """
 )
 @click.argument("batch")
-@click.option("--format", "form", type=click.Choice(list(_WRITERS)), default="md", show_default=True)
+@click.option("--format", "form", type=click.Choice(_FORMS), default="md", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="The same as --format jsonl.")
 @click.option("--out", type=click.Path(path_type=Path), help="A file; or a directory, for one file a document.")
 @pass_context
@@ -34,12 +33,22 @@ def results(context: CliContext, batch: str, form: str, as_json: bool, out: Path
     """Print a batch's results in input order: finished documents now, the others by their state."""
     client = Client(context.settings)
     reports = client.reports.documents(client.batches.find(batch).id)
-    write = _WRITERS["jsonl" if as_json else form]
+    wanted = "jsonl" if as_json else form
     if out is None:
-        write(reports, click.get_text_stream("stdout"))
+        _write(wanted, reports, click.get_text_stream("stdout"))
     elif out.is_dir() or not out.suffix:
         files = write_directory(reports, out)
         click.echo(f"{len(files)} files in {out}/", err=True)
     else:
         with click.open_file(str(out), "w", encoding="utf-8", atomic=True) as file:
-            write(reports, cast(TextIO, file))
+            _write(wanted, reports, cast(TextIO, file))
+
+
+def _write(form: str, reports: Iterable[DocumentReport], out: TextIO) -> None:
+    match form:
+        case "md":
+            write_markdown(reports, out)
+        case "jsonl":
+            write_jsonl(reports, out)
+        case "csv":
+            write_csv(reports, out)
