@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TextIO, cast
@@ -35,7 +36,7 @@ def results(context: CliContext, batch: str, form: str, as_json: bool, out: Path
     reports = client.reports.documents(client.batches.find(batch).id)
     wanted = "jsonl" if as_json else form
     if out is None:
-        _write(wanted, reports, click.get_text_stream("stdout"))
+        _write(wanted, reports, sys.stdout)
     elif out.is_dir() or not out.suffix:
         files = write_directory(reports, out)
         click.echo(f"{len(files)} files in {out}/", err=True)
