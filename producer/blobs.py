@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import gzip
 import io
+import lzma
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,6 +21,9 @@ from producer.errors import DocumentUnreadable
 _MAX_RATIO = 200  # unpacked to packed; text packs to about a fifth
 _RATIO_FROM_BYTES = 8 << 20  # below this a high ratio is harmless
 _MAX_MEMBERS = 100_000
+_BROKEN = (  # what the standard library raises on archives that are damaged, encrypted or of a newer kind
+    zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, struct.error, zlib.error, lzma.LZMAError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,8 @@ class Blob:
 
 def file_blobs(path: Path, name: str, max_bytes: int) -> Iterator[Blob]:
     """The file itself, what a `.gz` holds, or the members of a `.zip`. Raises DocumentUnreadable."""
+    if not path.is_file():
+        raise DocumentUnreadable(name, "it is not a regular file; a pipe is read as -")
     suffix = path.suffix.lower()
     if suffix == ".zip":
         yield from _zip_blobs(path, name, max_bytes)
@@ -54,7 +62,7 @@ def _zip_blobs(path: Path, name: str, max_bytes: int) -> Iterator[Blob]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = [info for info in archive.infolist() if not info.is_dir()]
-    except (zipfile.BadZipFile, OSError) as error:
+    except _BROKEN as error:
         raise DocumentUnreadable(name, f"it is not a whole zip archive: {error}") from error
     if len(members) > _MAX_MEMBERS:
         raise DocumentUnreadable(name, f"{len(members):,} members are more than the limit of {_MAX_MEMBERS:,}")
@@ -74,12 +82,12 @@ def _open_member(path: Path, name: str, info: zipfile.ZipInfo, max_bytes: int) -
     try:
         archive = zipfile.ZipFile(path)
         return _limited(archive.open(info), name, max_bytes, info.compress_size)
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError) as error:
+    except _BROKEN as error:
         raise DocumentUnreadable(name, f"it cannot be unpacked: {error}") from error
 
 
 def _is_hidden(member: str) -> bool:
-    parts = PurePosixPath(member).parts
+    parts = PurePosixPath(member.replace("\\", "/")).parts
     return any(part.startswith(".") or part == "__MACOSX" for part in parts if part not in ("..", "."))
 
 
@@ -103,7 +111,7 @@ class _Limited(io.RawIOBase):
     def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
         try:
             data = self._inner.read(len(buffer))
-        except (OSError, EOFError, zipfile.BadZipFile, gzip.zlib.error) as error:  # type: ignore[attr-defined]
+        except _BROKEN as error:
             raise DocumentUnreadable(self._name, f"it cannot be unpacked: {error}") from error
         self._read += len(data)
         if self._read > self._max_bytes:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import regex
 
@@ -15,7 +16,6 @@ _LINE = re.compile(r"\n")
 _WORD = re.compile(r"\s+")
 _FENCE = re.compile(r"^(?:```|~~~)", re.MULTILINE)
 _GRAPHEME = regex.compile(r"\X")
-_GRAPHEME_REACH = 256  # characters looked back for a grapheme border; longer clusters are not language
 
 
 def count_fences(text: str) -> int:
@@ -24,61 +24,90 @@ def count_fences(text: str) -> int:
 
 
 class Boundaries:
-    """The places of one window of text, as character positions after which it may be cut."""
+    """The places of one window of text, as character positions after which it may be cut.
+
+    A kind of place is looked for only when the better kinds did not do: most cuts are at paragraphs.
+    """
 
     def __init__(self, text: str, *, starts_in_fence: bool) -> None:
         self._text = text
-        fences = [match.start() for match in _FENCE.finditer(text)]
-        outside = _Outside(fences, starts_in_fence=starts_in_fence)
-        self._classes = (
-            [end for end in _ends(_HEADING, text) if outside(end)],
-            [end for end in _ends(_PARAGRAPH, text) if outside(end)],
-            _ends(_SENTENCE, text),
-            _ends(_LINE, text),
-            _ends(_WORD, text),
-        )
+        self._starts_in_fence = starts_in_fence
 
-    def last(self, low: int, high: int) -> int:
-        """The best place in (low, high]; a grapheme border, or `high` itself, where there is no better."""
-        for ends in self._classes:
+    def last(self, low: int, high: int, *, anchor: int) -> int:
+        """The best place in (low, high]; a grapheme border, or `high` itself, where there is no better.
+
+        `anchor` is a grapheme border at or before `low`.
+        """
+        for ends in self._best_first():
             at = bisect_right(ends, high) - 1
             if at >= 0 and ends[at] > low:
                 return ends[at]
-        return self._grapheme(high) or high
+        return self._grapheme_before(anchor, high) or high
 
     def first_sentence(self, low: int, high: int) -> int | None:
         """The first sentence, else word, that begins in [low, high)."""
-        for ends in (self._classes[2], self._classes[4]):
+        for ends in (self._sentences, self._words):
             at = bisect_left(ends, low)
             if at < len(ends) and ends[at] < high:
                 return ends[at]
         return None
 
-    def splits_grapheme(self, position: int) -> bool:
-        """Whether a cut here would tear a grapheme apart."""
-        return self._grapheme(position) != position
+    def grapheme_end(self, position: int) -> int:
+        """Where the grapheme that begins here ends."""
+        match = _GRAPHEME.match(self._text, position)
+        return match.end() if match else position
 
-    def _grapheme(self, high: int) -> int | None:
-        """The last grapheme border at or before `high`."""
-        start = max(0, high - _GRAPHEME_REACH)
+    def grapheme_border(self, anchor: int, position: int) -> int:
+        """The first grapheme border at or after `position`; `anchor` is one before it."""
+        border = self._grapheme_before(anchor, position) or anchor
+        return border if border == position else self.grapheme_end(border)
+
+    def _grapheme_before(self, anchor: int, high: int) -> int | None:
+        """The last grapheme border in (anchor, high]."""
+        around = self._text[high - 1 : high + 1]
+        if high >= len(self._text) or (around.isascii() and around != "\r\n"):
+            return high
         best = None
-        for match in _GRAPHEME.finditer(self._text, start, min(len(self._text), high + _GRAPHEME_REACH)):
+        for match in _GRAPHEME.finditer(self._text, anchor):
             if match.end() > high:
                 break
             best = match.end()
         return best
 
+    def _best_first(self) -> Iterator[Sequence[int]]:
+        yield self._headings
+        yield self._paragraphs
+        yield self._sentences
+        yield self._lines
+        yield self._words
 
-class _Outside:
-    """Whether a position lies outside every code fence."""
+    @cached_property
+    def _headings(self) -> Sequence[int]:
+        return [end for end in _ends(_HEADING, self._text) if not self._is_in_fence(end)]
 
-    def __init__(self, fences: Sequence[int], *, starts_in_fence: bool) -> None:
-        self._fences = fences
-        self._starts_in_fence = starts_in_fence
+    @cached_property
+    def _paragraphs(self) -> Sequence[int]:
+        return [end for end in _ends(_PARAGRAPH, self._text) if not self._is_in_fence(end)]
 
-    def __call__(self, position: int) -> bool:
+    @cached_property
+    def _sentences(self) -> Sequence[int]:
+        return _ends(_SENTENCE, self._text)
+
+    @cached_property
+    def _lines(self) -> Sequence[int]:
+        return _ends(_LINE, self._text)
+
+    @cached_property
+    def _words(self) -> Sequence[int]:
+        return _ends(_WORD, self._text)
+
+    @cached_property
+    def _fences(self) -> Sequence[int]:
+        return [match.start() for match in _FENCE.finditer(self._text)]
+
+    def _is_in_fence(self, position: int) -> bool:
         passed = bisect_left(self._fences, position)
-        return (passed % 2 == 1) == self._starts_in_fence
+        return (passed % 2 == 1) != self._starts_in_fence
 
 
 def _ends(pattern: re.Pattern[str], text: str) -> list[int]:

@@ -1,8 +1,8 @@
 """Cut a stream of text into chunks that fit, losing nothing.
 
-A window of text is tokenized once, with offsets, to see how far a budget reaches; the cut goes to the best boundary
-before that. Every chunk is then counted alone and rendered into its prompt, which is both the proof that it fits
-and the job's prompt. (A part's count differs from its share of the whole's, so the offsets alone would not do.)
+A window of text is tokenized once to see about how far a budget reaches; the cut goes to the best boundary before
+that. Every chunk is then counted alone and rendered into its prompt, which is both the proof that it fits and the
+job's prompt. (A part's count differs from its share of the whole's, so what the window shows would not do.)
 Memory is bounded by the window, whatever the document's length.
 """
 
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from producer.boundaries import Boundaries, count_fences
+from producer.encoded import Encoded, EncodedWindow
 from producer.errors import NoRoomForText
 from producer.prompts import RenderedPrompt
 from producer.tokens import ModelTokenizer
@@ -21,7 +22,7 @@ _WINDOW = 256 * 1024  # characters
 _CHARACTERS_A_TOKEN = 8  # a generous guess: the window must hold at least one chunk
 _LEAST_FILL = 0.5  # a boundary that leaves a chunk emptier than this is not better than a lesser one further on
 
-Render = Callable[[str], RenderedPrompt]
+Render = Callable[[Encoded], RenderedPrompt]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,28 +48,32 @@ def split(
 ) -> Iterator[Chunk]:
     """The chunks of a text, in order, covering every character of it.
 
-    Each is at most `max_chunk_tokens` long by itself and `max_prompt_tokens` rendered. Neighbours share at most
-    `overlap_tokens`; without overlap the chunks' texts joined are the document. Raises NoRoomForText when even
-    one character does not fit.
+    Each is at most `max_chunk_tokens` long by itself and `max_prompt_tokens` rendered. What neighbours share is at
+    most `overlap_tokens` long by itself; without overlap the chunks' texts joined are the document. Raises
+    NoRoomForText when even one character does not fit.
     """
     if not 0 <= overlap_tokens < max_chunk_tokens:
         raise ValueError(f"overlap_tokens {overlap_tokens} must be smaller than max_chunk_tokens {max_chunk_tokens}")
-    fits = _Fits(tokenizer, render, max_prompt_tokens, max_chunk_tokens)
+    fits = _Fits(render, max_prompt_tokens, max_chunk_tokens)
     source = _Source(pieces, max(_WINDOW, max_chunk_tokens * _CHARACTERS_A_TOKEN))
-    index = 0
+    index = covered = 0  # characters of the document up to `covered` lie in a chunk
     while source.fill():
         window = _Window(source, tokenizer)
         position = 0
         while position < len(window.text):
-            cut = window.next_cut(position, max_chunk_tokens, fits)
+            done = covered - source.offset
+            cut = window.next_cut(position, done, max_chunk_tokens, fits)
             if cut is None:
                 break  # the budget reaches beyond the window: read on, and cut with more in view
-            end, tokens, prompt = cut
-            yield Chunk(index, source.offset + position, source.offset + end, window.text[position:end], tokens, prompt)
-            index += 1
-            if end == len(window.text) and source.is_exhausted:
+            if cut.end <= done:  # the overlap fills the chunk: go on without it
+                position = done
+                continue
+            start, end = source.offset + position, source.offset + cut.end
+            yield Chunk(index, start, end, window.text[position : cut.end], cut.tokens, cut.prompt)
+            index, covered = index + 1, end
+            if cut.end == len(window.text) and source.is_exhausted:
                 return
-            position = window.overlap_start(position, end, overlap_tokens)
+            position = window.overlap_start(position, cut.end, overlap_tokens)
         source.drop(position)
 
 
@@ -107,72 +112,96 @@ class _Source:
         self.text = self.text[characters:]
 
 
-class _Fits:
-    """Counts and renders a piece of text; tells by how many tokens it is too long."""
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """A chunk that fits: its end in the window, its tokens by itself, its prompt."""
 
-    def __init__(self, tokenizer: ModelTokenizer, render: Render, max_prompt: int, max_chunk: int) -> None:
-        self._tokenizer = tokenizer
+    end: int
+    tokens: int
+    prompt: RenderedPrompt
+
+
+class _Fits:
+    """Renders a piece of text: whether it fits, or by how many tokens it does not."""
+
+    def __init__(self, render: Render, max_prompt: int, max_chunk: int) -> None:
         self._render = render
         self._max_prompt = max_prompt
         self._max_chunk = max_chunk
 
-    def __call__(self, text: str) -> tuple[int, int, RenderedPrompt | None]:
-        """(tokens too many, tokens alone, the prompt unless the text alone is too long)."""
-        tokens = self._tokenizer.count(text)
+    def __call__(self, piece: Encoded, end: int) -> _Cut | int:
+        """The cut at `end`, where the piece ends; else how many tokens are too many."""
+        tokens = len(piece.ids)
         if tokens > self._max_chunk:
-            return tokens - self._max_chunk, tokens, None
-        prompt = self._render(text)
-        return max(0, len(prompt.ids) - self._max_prompt), tokens, prompt
+            return tokens - self._max_chunk
+        prompt = self._render(piece)
+        if len(prompt.ids) > self._max_prompt:
+            return len(prompt.ids) - self._max_prompt
+        return _Cut(end, tokens, prompt)
 
-    def no_room(self, text: str) -> NoRoomForText:
+    def no_room(self, piece: Encoded) -> NoRoomForText:
         """The error for a single character that does not fit."""
-        tokens = self._tokenizer.count(text)
-        if tokens > self._max_chunk:
-            return NoRoomForText(tokens, self._max_chunk)
-        return NoRoomForText(len(self._render(text).ids), self._max_prompt)
+        if len(piece.ids) > self._max_chunk:
+            return NoRoomForText(len(piece.ids), self._max_chunk)
+        return NoRoomForText(len(self._render(piece).ids), self._max_prompt)
 
 
 class _Window:
-    """A tokenized window of the text."""
+    """A window of the text and about where its tokens begin."""
 
     def __init__(self, source: _Source, tokenizer: ModelTokenizer) -> None:
         self.text = source.text
         self._is_last = source.is_exhausted
-        self._starts = [start for start, _ in tokenizer.encode_with_offsets(self.text)[1]]
+        self._encoded = EncodedWindow(self.text, tokenizer)
+        self._starts = self._encoded.starts
         self._boundaries = Boundaries(self.text, starts_in_fence=source.starts_in_fence)
 
-    def next_cut(self, position: int, budget: int, fits: _Fits) -> tuple[int, int, RenderedPrompt] | None:
-        """(end, tokens, prompt) of the chunk that begins here; None when that cannot be seen in this window."""
+    def next_cut(self, position: int, done: int, budget: int, fits: _Fits) -> _Cut | None:
+        """The chunk that begins here; None when its end cannot be seen in this window.
+
+        It ends after `done`, where the chunk before it ended, if that fits.
+        """
         first = bisect_left(self._starts, position)
         if not self._is_last and first + budget >= len(self._starts):
             return None
         want = budget
         while want >= 1:
-            end = self._cut_for(position, first, want)
-            excess, tokens, prompt = fits(self.text[position:end])
-            if excess == 0 and prompt is not None:
-                return end, tokens, prompt
-            want = min(want, bisect_left(self._starts, end) - first) - max(1, excess)
-        end = position + 1
-        excess, tokens, prompt = fits(self.text[position:end])
-        if excess or prompt is None:
-            raise fits.no_room(self.text[position:end])
-        return end, tokens, prompt
+            end = self._end_for(position, done, first, want)
+            found = fits(self._encoded.encode(position, end), end)
+            if isinstance(found, _Cut):
+                return self._with_whole_grapheme(position, found, fits)
+            less = min(want, bisect_left(self._starts, end) - first)
+            want = max(less - found, less // 2 if found < want else 0)
+        character = self._encoded.encode(position, position + 1)
+        found = fits(character, position + 1)
+        if isinstance(found, int):
+            raise fits.no_room(character)
+        return self._with_whole_grapheme(position, found, fits)
 
     def overlap_start(self, position: int, end: int, overlap_tokens: int) -> int:
         """Where the next chunk begins: a sentence or word within the last `overlap_tokens` before `end`."""
-        if overlap_tokens == 0:
-            return end
         at = bisect_left(self._starts, end) - overlap_tokens
-        earliest = max(position + 1, self._starts[at] if at >= 0 else 0)
-        while earliest < end and self._boundaries.splits_grapheme(earliest):
-            earliest += 1
-        return self._boundaries.first_sentence(earliest, end) or min(earliest, end)
+        while overlap_tokens and at < len(self._starts) and (low := self._starts[max(0, at)]) < end:
+            low = self._boundaries.grapheme_border(position, max(position + 1, low))
+            start = self._boundaries.first_sentence(low, end) or min(low, end)
+            shared = len(self._encoded.encode(start, end).ids)
+            if shared <= overlap_tokens:
+                return start
+            at = max(0, at) + shared - overlap_tokens
+        return end
 
-    def _cut_for(self, position: int, first: int, want: int) -> int:
+    def _end_for(self, position: int, done: int, first: int, want: int) -> int:
         if first + want >= len(self._starts):
             return len(self.text)
         high = self._starts[first + want]
-        low = max(position, self._starts[first + int(want * _LEAST_FILL)] - 1)
-        cut = self._boundaries.last(low, high)
-        return cut if cut > position else max(high, position + 1)
+        low = max(position, done, self._starts[first + int(want * _LEAST_FILL)] - 1)
+        end = self._boundaries.last(low, high, anchor=position) if low < high else high
+        return end if end > position else max(high, position + 1)
+
+    def _with_whole_grapheme(self, position: int, cut: _Cut, fits: _Fits) -> _Cut:
+        """The cut, moved to the end of the first grapheme where it lies inside it and the whole one fits."""
+        whole = self._boundaries.grapheme_end(position)
+        if whole <= cut.end:
+            return cut
+        moved = fits(self._encoded.encode(position, whole), whole)
+        return moved if isinstance(moved, _Cut) else cut

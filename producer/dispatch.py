@@ -19,6 +19,7 @@ from storage.levels import Levels
 from storage.outbox import Outbox
 
 log = logging.getLogger(__name__)
+_PUBLISH = 500  # jobs published and marked at a time: as many are doubled at worst
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +81,9 @@ class Dispatcher:
         room = self._watermark(model) - self._outbox.published(model)
         jobs = self._outbox.unpublished(model, room) if room > 0 else []
         jobs += self._outbox.overdue(model, age_s=self._policy.republish_s, limit=500)
-        if jobs:
-            publish(self._app, jobs)
-            self._outbox.mark_published(jobs)
+        for at in range(0, len(jobs), _PUBLISH):
+            publish(self._app, jobs[at : at + _PUBLISH])
+            self._outbox.mark_published(jobs[at : at + _PUBLISH])
         return len(jobs)
 
     def _watermark(self, model: str) -> int:

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 from storage.reports import DocumentReport
 
+_STEM_BYTES = 200  # file systems take 255 bytes, suffixes included
 _UNSAFE = re.compile(r"[^\w.\- ]+")
 _CSV_FIELDS = (
     "document", "state", "summary", "error", "chunks", "levels", "tokens", "prompt_tokens", "completion_tokens",
@@ -101,7 +102,15 @@ def write_directory(reports: Iterable[DocumentReport], directory: Path) -> list[
 def _with_paths(reports: Iterable[DocumentReport], directory: Path) -> Iterator[tuple[DocumentReport, Path]]:
     taken: set[str] = set()
     for report in reports:
-        stem = _UNSAFE.sub("_", report.name.replace("/", "__")).strip(". ")[:120] or "document"
-        name = stem if stem.lower() not in taken else f"{stem}-{report.position}"
+        name = stem = _stem(report.name)
+        number = report.position
+        while name.lower() in taken:
+            name, number = f"{stem}-{number}", number + 1
         taken.add(name.lower())
         yield report, directory / f"{name}.md"
+
+
+def _stem(name: str) -> str:
+    """A document's name as that of one file: no directories, and no longer than file systems allow."""
+    safe = _UNSAFE.sub("_", name.replace("/", "__")).strip(". ")
+    return safe.encode()[:_STEM_BYTES].decode(errors="ignore").rstrip() or "document"

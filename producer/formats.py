@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html.parser import HTMLParser
 
 from producer.blobs import Blob
-from producer.decoding import decoded, find_encoding
+from producer.decoding import decoded, find_encoding, without_surrogates
 from producer.errors import DocumentUnreadable
 
 _HTML = frozenset({".html", ".htm", ".xhtml"})
@@ -46,7 +46,7 @@ def documents_of(blob: Blob, *, encoding: str | None, text_field: str, max_bytes
         elif blob.suffix in _ROWS:
             yield from _jsonl(blob, decoded(blob, found), text_field, warnings)
         elif blob.suffix in _HTML:
-            text = html_to_text(decoded(blob, found))
+            text = _html(blob, decoded(blob, found))
             yield _checked(Document(blob.name, blob.source, lambda: iter([text]), warnings))
         else:
             yield _checked(Document(blob.name, blob.source, lambda: decoded(blob, found), warnings))
@@ -54,11 +54,17 @@ def documents_of(blob: Blob, *, encoding: str | None, text_field: str, max_bytes
         yield Skipped(error.name, error.reason)
 
 
+def _html(blob: Blob, pieces: Iterator[str]) -> str:
+    try:
+        return html_to_text(pieces)
+    except (AssertionError, RecursionError) as error:  # as html.parser says that it is lost
+        raise DocumentUnreadable(blob.name, f"its HTML cannot be read: {error}") from error
+
+
 def html_to_text(pieces: Iterator[str]) -> str:
     """The readable text of a page: blocks as paragraphs, headings with `#`, scripts and styles left out."""
     parser = _Text()
-    for piece in pieces:
-        parser.feed(piece)
+    parser.feed("".join(pieces))  # in one go: given in pieces, a long run of text is scanned again for each
     parser.close()
     return parser.text()
 
@@ -77,7 +83,7 @@ def _row(blob: Blob, line: int, text: object, warnings: tuple[str, ...]) -> Docu
         return Skipped(name, f"its text is {type(text).__name__}, not a string")
     if not text.strip():
         return Skipped(name, "it is empty")
-    normal = text.replace("\r\n", "\n").replace("\r", "\n")
+    normal = without_surrogates(text.replace("\r\n", "\n").replace("\r", "\n"))
     return Document(name, blob.source, lambda: iter([normal]), warnings)
 
 
@@ -88,7 +94,7 @@ def _jsonl(blob: Blob, pieces: Iterator[str], field: str, warnings: tuple[str, .
         name = f"{blob.name}:{number}"
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             yield Skipped(name, f"not JSON: {error}")
             continue
         if not isinstance(row, dict) or field not in row:
@@ -102,15 +108,31 @@ def _csv(
     blob: Blob, pieces: Iterator[str], field: str, warnings: tuple[str, ...], max_bytes: int
 ) -> Iterator[Document | Skipped]:
     csv.field_size_limit(min(max_bytes, 2**31 - 1))
-    reader = csv.DictReader(_lines(pieces), strict=True)
+    line = 0  # the reader's own count leaves out the lines that it refuses
+
+    def lines() -> Iterator[str]:
+        nonlocal line
+        for text in _lines(pieces):
+            line += 1
+            yield text
+
+    reader = csv.DictReader(lines(), strict=True)
     try:
-        if field not in (reader.fieldnames or ()):
-            has = ", ".join(reader.fieldnames or ("nothing",))
-            raise DocumentUnreadable(blob.name, f"it has no column {field!r} (it has {has}); see --text-field")
-        for row in reader:
-            yield _row(blob, reader.line_num, row[field], warnings)
+        columns = reader.fieldnames or ()
     except csv.Error as error:
-        yield Skipped(f"{blob.name}:{reader.line_num}", f"not CSV: {error}; the rest of the file is left out")
+        raise DocumentUnreadable(blob.name, f"not CSV: {error}") from None
+    if field not in columns:
+        has = ", ".join(columns) or "nothing"
+        raise DocumentUnreadable(blob.name, f"it has no column {field!r} (it has {has}); name it with --text-field")
+    while True:
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield Skipped(f"{blob.name}:{line}", f"not CSV: {error}")
+            continue
+        yield _row(blob, line, row[field], warnings)
 
 
 def _lines(pieces: Iterator[str]) -> Iterator[str]:
@@ -129,7 +151,7 @@ def _lines(pieces: Iterator[str]) -> Iterator[str]:
 class _Text(HTMLParser):
     """Collects text; block elements part paragraphs."""
 
-    _SILENT = frozenset({"script", "style", "head", "template", "noscript", "svg"})
+    _SILENT = frozenset({"script", "style", "title", "template", "noscript", "svg"})
     _BLOCKS = frozenset(
         {"p", "div", "section", "article", "ul", "ol", "table", "blockquote", "pre", "hr", "main", "header",
          "footer", "nav", "aside", "figure", "dl", "form", "h1", "h2", "h3", "h4", "h5", "h6"}

@@ -14,7 +14,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from catalogue.gguf_file import GgufHeader
 from producer.errors import TokenizerUnsupported
 
-_USER_DEFINED = 4
+USER_DEFINED = 4
 _NORMAL = 1
 _SPACE = "\u2581"
 
@@ -28,6 +28,7 @@ _QWEN2 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
     r"|\s+(?!\S)|\s+"
 )
+WORD_PATTERNS = frozenset({_GPT2, _LLAMA3, _QWEN2})
 
 
 def _split(pattern: str) -> pre_tokenizers.PreTokenizer:
@@ -60,7 +61,7 @@ def build_tokenizer(header: GgufHeader, model_name: str) -> Tokenizer:
         [
             AddedToken(token, normalized=False, special=False)
             for token, kind in zip(header.tokens, header.token_types, strict=True)
-            if kind == _USER_DEFINED
+            if kind == USER_DEFINED
         ]
     )
     return tokenizer

@@ -5,21 +5,25 @@ A document that cannot be read is reported by name and skipped; the rest goes on
 
 from __future__ import annotations
 
+import atexit
 import glob
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import IO
 
 from producer.blobs import Blob, file_blobs
+from producer.decoding import without_surrogates
 from producer.errors import DocumentUnreadable, InputNotFound
 from producer.formats import SUFFIXES, Document, Skipped, documents_of
 
 __all__ = ["Document", "IntakeOptions", "Skipped", "read_documents"]
 
 _PACKED = (".gz", ".zip")
+_BLOCK = 1 << 20  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +48,16 @@ def read_documents(inputs: Sequence[str], options: IntakeOptions | None = None) 
 def _read(files: Sequence[tuple[Path | None, str]], options: IntakeOptions) -> Iterator[Document | Skipped]:
     seen: set[Path] = set()
     for path, name in files:
-        if path is None:
-            yield from _standard_input(options)
-            continue
-        resolved = path.resolve()
+        place = path or _spooled(sys.stdin.buffer, options.max_document_bytes)
+        resolved = place.resolve()
         if resolved in seen:
             continue
         seen.add(resolved)
         try:
-            for blob in file_blobs(path, name, options.max_document_bytes):
-                if path.suffix.lower() == ".zip" and blob.suffix not in SUFFIXES:
+            for blob in file_blobs(place, name, options.max_document_bytes):
+                if path is None:
+                    blob = replace(blob, source="-", suffix=".txt")
+                elif path.suffix.lower() == ".zip" and blob.suffix not in SUFFIXES:
                     yield Skipped(blob.name, f"{blob.suffix or 'a file without suffix'} is not a known text format")
                     continue
                 yield from _documents(blob, options)
@@ -65,7 +69,7 @@ def _read(files: Sequence[tuple[Path | None, str]], options: IntakeOptions) -> I
 
 def _documents(blob: Blob, options: IntakeOptions) -> Iterator[Document | Skipped]:
     return documents_of(
-        blob,
+        replace(blob, source=without_surrogates(blob.source)),
         encoding=options.encoding,
         text_field=options.text_field,
         max_bytes=options.max_document_bytes,
@@ -77,19 +81,27 @@ def _matches(item: str) -> Iterator[tuple[Path | None, str]]:
         yield None, "stdin"
         return
     path = Path(item).expanduser()
-    if path.is_dir():
-        found = [p for p in _walk(path) if _is_known(p)]
-        if not found:
-            raise InputNotFound(f"{item} (a directory without text files)")
-        yield from ((p, str(p) if not path.is_absolute() else f"{path.name}/{p.relative_to(path)}") for p in found)
-    elif path.exists():
-        yield path, _file_name(path)
-    else:
-        matches = [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207 - takes absolute patterns
-        files = [p for p in matches if p.is_file()]
-        if not files:
-            raise InputNotFound(item)
-        yield from ((p, _file_name(p)) for p in files)
+    try:
+        found = _files_in(path) if path.is_dir() else _named(path)
+    except OSError as error:  # a name too long for the system, a directory that may not be read
+        raise InputNotFound(f"{item[:80]} ({error.strerror})") from error
+    if not found:
+        raise InputNotFound(f"{item} (a directory without text files)" if path.is_dir() else item)
+    yield from ((p, without_surrogates(name)) for p, name in found)
+
+
+def _files_in(directory: Path) -> list[tuple[Path, str]]:
+    found = [path for path in _walk(directory, set()) if _is_known(path)]
+    if directory.is_absolute():
+        return [(path, f"{directory.name}/{path.relative_to(directory)}") for path in found]
+    return [(path, str(path)) for path in found]
+
+
+def _named(path: Path) -> list[tuple[Path, str]]:
+    if path.exists():
+        return [(path, _file_name(path))]
+    matches = [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207 - takes absolute patterns
+    return [(p, _file_name(p)) for p in matches if p.is_file()]
 
 
 def _file_name(path: Path) -> str:
@@ -97,12 +109,17 @@ def _file_name(path: Path) -> str:
     return path.name if path.is_absolute() else str(path)
 
 
-def _walk(directory: Path) -> Iterator[Path]:
+def _walk(directory: Path, passed: set[Path]) -> Iterator[Path]:
+    """The files below, sorted, hidden ones left out; a directory that links lead to again is read once."""
+    resolved = directory.resolve()
+    if resolved in passed:
+        return
+    passed.add(resolved)
     for child in sorted(directory.iterdir()):
         if child.name.startswith("."):
             continue
         if child.is_dir():
-            yield from _walk(child)
+            yield from _walk(child, passed)
         elif child.is_file():
             yield child
 
@@ -114,11 +131,13 @@ def _is_known(path: Path) -> bool:
     return bool(suffixes) and (suffixes[-1] in SUFFIXES or suffixes[-1] in _PACKED)
 
 
-def _standard_input(options: IntakeOptions) -> Iterator[Document | Skipped]:
+@cache
+def _spooled(stream: IO[bytes], max_bytes: int) -> Path:
+    """A pipe's bytes in a file, to be read more than once; one byte over the limit shows that there were more."""
     with tempfile.NamedTemporaryFile(prefix="docmill-stdin-", delete=False) as spool:
-        shutil.copyfileobj(sys.stdin.buffer, spool)
-    path = Path(spool.name)
-    try:
-        yield from _documents(Blob("stdin", "-", ".txt", lambda: path.open("rb")), options)
-    finally:
-        path.unlink(missing_ok=True)
+        atexit.register(Path(spool.name).unlink, missing_ok=True)
+        left = max_bytes + 1
+        while left > 0 and (block := stream.read(min(left, _BLOCK))):
+            spool.write(block)
+            left -= len(block)
+    return Path(spool.name)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from catalogue.architecture import architecture_of
+from catalogue.chat_templates import template_for, without_thinking
 from catalogue.model import Model
 from catalogue.resolve import find_model
 from producer.prompts import PromptRenderer
@@ -37,4 +39,12 @@ def load_model_text(name_or_path: str, home: Path) -> ModelText:
     """Find the model (never downloading) and read its vocabulary. Raises CatalogueError or ProducerError."""
     model = find_model(name_or_path, home)
     tokenizer = load_tokenizer(model, home)
+    tokenizer.vocabulary = replace(tokenizer.vocabulary, chat_template=_chat_template(model, tokenizer))
     return ModelText(model, tokenizer, PromptRenderer(tokenizer))
+
+
+def _chat_template(model: Model, tokenizer: ModelTokenizer) -> str | None:
+    """The model's own template, or the one its catalogue entry or family names; None: prompts are bare text."""
+    own = tokenizer.vocabulary.chat_template
+    template = own if own is not None else template_for(model.name, architecture_of(model))
+    return without_thinking(template) if template is not None else None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from broker.sampling import Sampling
-from producer.errors import NoRoomForOutput
+from producer.errors import NoRoomForOutput, ProducerError
 from producer.tasks import MergeStrategy, Task, TaskFile
 
 MIN_SUMMARY_TOKENS = 48  # below this a chunk's summary says nothing
@@ -51,6 +51,11 @@ class Plan:
             return min(self.max_tokens, self.summary_tokens)
         return self.max_tokens
 
+    @property
+    def carried_tokens(self) -> int:
+        """What every prompt keeps free for the summary so far (refine)."""
+        return self.output_reserve if self.merge_strategy is MergeStrategy.REFINE else 0
+
     def output_tokens(self, jobs: int) -> int:
         """The output of each of a level's `jobs`: its share of the summary asked for."""
         if self.merge_strategy is not MergeStrategy.TREE:
@@ -82,15 +87,18 @@ class Plan:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Plan:
-        """Read what `to_json` wrote."""
-        return cls(
-            **{
-                **stored,
-                "task": TaskFile.model_validate(stored["task"]),
-                "merge_strategy": MergeStrategy(stored["merge_strategy"]),
-                "sampling": Sampling.from_json(stored["sampling"]),
-            }
-        )
+        """Read what `to_json` wrote. Raises ProducerError for a plan of another version."""
+        try:
+            return cls(
+                **{
+                    **stored,
+                    "task": TaskFile.model_validate(stored["task"]),
+                    "merge_strategy": MergeStrategy(stored["merge_strategy"]),
+                    "sampling": Sampling.from_json(stored["sampling"]),
+                }
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ProducerError(f"the batch's plan is of another version of docmill: {error}") from error
 
     def checked_task(self) -> Task:
         """The task with its templates compiled."""

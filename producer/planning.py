@@ -10,7 +10,8 @@ from broker.sampling import Sampling
 from producer.advance import SPARE_TOKENS
 from producer.errors import NoRoomForText, ProducerError
 from producer.model_text import ModelText
-from producer.plan import Plan
+from producer.plan import MIN_SUMMARY_TOKENS, Plan
+from producer.prompts import TaskTemplate
 from producer.tasks import MergeStrategy, Task
 
 
@@ -48,6 +49,8 @@ def make_plan(wishes: Wishes, task: Task, text: ModelText) -> Plan:
         sampling=_sampling(wishes, file.sampling, model.suggested_sampling),
     )
     room = room_for_text(plan, task, text)
+    if merge_strategy is MergeStrategy.TREE:
+        _check_room_for_merges(plan, task, text)
     chunk_tokens, source = min(
         (room, "the context window"),
         (wishes.chunk_tokens or room, "--chunk-tokens")
@@ -66,15 +69,26 @@ def make_plan(wishes: Wishes, task: Task, text: ModelText) -> Plan:
 
 def room_for_text(plan: Plan, task: Task, text: ModelText) -> int:
     """Tokens of the window that are left for a chunk beside template, output and (refine) carried summary."""
-    user = task.chunk.render(text="", document="a document with a name of usual length.txt", index=9999)
-    overhead = len(text.renderer.render(plan.task.system, user).ids) + SPARE_TOKENS
-    carried = 0
-    if plan.merge_strategy is MergeStrategy.REFINE:
-        carried = plan.output_reserve
-    room = plan.max_prompt_tokens - overhead - carried
+    beside = _overhead(task.chunk, plan, text, index=9999)
+    if plan.merge_strategy is MergeStrategy.REFINE and task.refine is not None:
+        beside = max(beside, _overhead(task.refine, plan, text, summary="", index=9999)) + plan.carried_tokens
+    room = plan.max_prompt_tokens - beside
     if room < 1:
-        raise NoRoomForText(needed=overhead + carried + plan.output_reserve + 1, limit=plan.context_window)
+        raise NoRoomForText(needed=beside + plan.output_reserve + 1, limit=plan.context_window)
     return room
+
+
+def _check_room_for_merges(plan: Plan, task: Task, text: ModelText) -> None:
+    """Refuse now what could not be merged later: a merge prompt must take two answers."""
+    beside = _overhead(task.merge, plan, text, level=9)
+    two = 2 * min(MIN_SUMMARY_TOKENS, plan.output_reserve)
+    if plan.max_prompt_tokens - beside < two:
+        raise NoRoomForText(needed=beside + two + plan.output_reserve, limit=plan.context_window)
+
+
+def _overhead(template: TaskTemplate, plan: Plan, text: ModelText, **values: object) -> int:
+    user = template.render(text="", document="a document with a name of usual length.txt", **values)
+    return len(text.renderer.render(plan.task.system, user).ids) + SPARE_TOKENS
 
 
 def _sampling(wishes: Wishes, task: Mapping[str, Any], model: Mapping[str, Any]) -> Sampling:

@@ -10,20 +10,26 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import Any, NoReturn
 
 from jinja2 import Environment, StrictUndefined, TemplateError, meta
-from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from producer.encoded import Encoded, encode_around
 from producer.errors import TemplateInvalid, UnknownTemplateVariable
 from producer.tokens import ModelTokenizer
 
 Message = dict[str, str]
 _CHAT_TEMPLATE = "the model's chat template"
+_EDGE = "\x0b"  # white space that no template writes itself
+_SAMPLE = "\"a' <b> & {{c}} \\n\u00e9"  # what a template that escapes would change
+_TEMPLATE_ERRORS = (
+    TemplateError, ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +41,19 @@ class RenderedPrompt:
 
 
 @dataclass(frozen=True, slots=True)
-class _Layout:
-    """A rendered template: its own text, with 0 and 1 where system and user text go; which of them it strips."""
+class _Slot:
+    """Where a template inserts a text, and on which sides it strips it."""
 
-    parts: list[str | int]
-    strips: tuple[bool, bool]
+    text: int
+    strips_left: bool
+    strips_right: bool
+
+    def fill(self, text: str) -> str:
+        text = text.lstrip() if self.strips_left else text
+        return text.rstrip() if self.strips_right else text
+
+
+_Layout = list[str | _Slot]  # a rendered template: its own text, and where it inserts others
 
 
 class PromptRenderer:
@@ -52,56 +66,58 @@ class PromptRenderer:
         self._special = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         self._layouts: dict[bool, _Layout] = {}
 
-    def render(self, system: str | None, user: str) -> RenderedPrompt:
-        """The prompt of one turn, ready for the model's answer. Raises TemplateInvalid."""
+    def render(self, system: str | None, user: str, known: Encoded | None = None) -> RenderedPrompt:
+        """The prompt of one turn, ready for the model's answer. Raises TemplateInvalid.
+
+        `known` is a part of the texts whose ids are known: it is not encoded again.
+        """
         has_system = bool(system)
         if has_system not in self._layouts:
             self._layouts[has_system] = self._layout(has_system=has_system)
-        layout = self._layouts[has_system]
-        contents = [
-            text.strip() if strips else text for text, strips in zip((system or "", user), layout.strips, strict=True)
-        ]
-        return self._encode(layout.parts, contents)
+        return self._encode(self._layouts[has_system], (system or "", user), known)
 
     def _layout(self, *, has_system: bool) -> _Layout:
-        """Render the template with marks for the texts; white space around them shows whether it strips."""
+        """Render the template with marks for the texts; white space around them shows where it strips."""
         marks = [secrets.token_hex(16) for _ in range(2)]
-        probes = [f" {mark} " for mark in marks]
-        rendered = self._apply(probes[0] if has_system else "", probes[1])
-        strips = (probes[0] not in rendered, probes[1] not in rendered)
-        shown = [mark if stripped else probe for mark, probe, stripped in zip(marks, probes, strips, strict=True)]
-        pieces = re.split(f"({'|'.join(map(re.escape, shown))})", rendered)
-        parts = [shown.index(piece) if piece in shown else piece for piece in pieces if piece]
-        if parts.count(1) != 1 or parts.count(0) != int(has_system):
+        system, user = (f"{_EDGE}{mark}{_EDGE}" for mark in marks)
+        rendered = self._apply(system if has_system else "", user)
+        layout: _Layout = []
+        for piece in re.split(f"({_EDGE}?(?:{'|'.join(marks)}){_EDGE}?)", rendered):
+            bare = piece.strip(_EDGE)
+            if bare in marks:
+                layout.append(_Slot(marks.index(bare), not piece.startswith(_EDGE), not piece.endswith(_EDGE)))
+            else:
+                layout.append(piece)
+        found = sorted(part.text for part in layout if isinstance(part, _Slot))
+        samples = (_SAMPLE if has_system else "", _SAMPLE[::-1])
+        if found != ([0, 1] if has_system else [1]) or self._apply(*samples) != _filled(layout, samples):
             raise TemplateInvalid(_CHAT_TEMPLATE, "it does not insert each text once and unchanged")
-        return _Layout(parts, strips)
+        return layout
 
     def _apply(self, system: str, user: str) -> str:
         if self._chat_template is None:
             return "\n\n".join(part for part in (system, user) if part)
-        messages: list[Message] = [{"role": "user", "content": user}]
-        try:
-            if not system:
-                return self._render_messages(messages)
-            try:
-                return self._render_messages([{"role": "system", "content": system}, *messages])
-            except TemplateInvalid:  # a template without a system role, as Gemma's
-                return self._render_messages([{"role": "user", "content": f"{system}\n\n{user}"}])
-        except (TemplateError, SecurityError, TypeError) as error:
-            raise TemplateInvalid(_CHAT_TEMPLATE, str(error)) from error
+        if system:
+            with suppress(TemplateInvalid):
+                rendered = self._render_messages(({"role": "system", "content": system}, _user(user)))
+                if system.strip() in rendered:
+                    return rendered
+            user = f"{system}\n\n{user}"  # a template without a system role, as Gemma's
+        return self._render_messages((_user(user),))
 
     def _render_messages(self, messages: Sequence[Message]) -> str:
         vocabulary = self._tokenizer.vocabulary
-        template = self._chat_template
-        assert template is not None  # noqa: S101 - checked by the caller
-        rendered: str = template.render(
-            messages=messages,
-            add_generation_prompt=True,
-            bos_token=vocabulary.bos_token,
-            eos_token=vocabulary.eos_token,
-            tools=None,
-            documents=None,
-        )
+        try:
+            rendered: str = self._chat_template.render(
+                messages=list(messages),
+                add_generation_prompt=True,
+                bos_token=vocabulary.bos_token,
+                eos_token=vocabulary.eos_token,
+                tools=None,
+                documents=None,
+            )
+        except _TEMPLATE_ERRORS as error:
+            raise TemplateInvalid(_CHAT_TEMPLATE, str(error)) from error
         return rendered
 
     @cached_property
@@ -117,28 +133,29 @@ class PromptRenderer:
         except TemplateError as error:
             raise TemplateInvalid(_CHAT_TEMPLATE, str(error)) from error
 
-    def _encode(self, parts: Sequence[str | int], contents: Sequence[str]) -> RenderedPrompt:
+    def _encode(self, layout: _Layout, texts: Sequence[str], known: Encoded | None) -> RenderedPrompt:
         """Special tokens of the template become ids; the text between them is encoded in one go each."""
         ids: list[int] = []
-        text: list[str] = []
         run = ""
-        for part in parts:
-            if isinstance(part, int):
-                text.append(contents[part])
-                run += contents[part]
+        for part in layout:
+            if isinstance(part, _Slot):
+                run += part.fill(texts[part.text])
                 continue
-            text.append(part)
             end = 0
             for found in self._special.finditer(part):
-                ids += self._tokenizer.encode(run + part[end : found.start()])
+                ids += encode_around(run + part[end : found.start()], known, self._tokenizer)
                 ids.append(self._special_ids[found.group()])
                 run, end = "", found.end()
             run += part[end:]
-        ids += self._tokenizer.encode(run)
+        ids += encode_around(run, known, self._tokenizer)
         vocabulary = self._tokenizer.vocabulary
         if vocabulary.add_bos and vocabulary.bos_id is not None and ids[:1] != [vocabulary.bos_id]:
             ids.insert(0, vocabulary.bos_id)
-        return RenderedPrompt(ids, "".join(text))
+        return RenderedPrompt(ids, _filled(layout, texts))
+
+
+def _filled(layout: _Layout, texts: Sequence[str]) -> str:
+    return "".join(part.fill(texts[part.text]) if isinstance(part, _Slot) else part for part in layout)
 
 
 class TaskTemplate:
@@ -160,13 +177,17 @@ class TaskTemplate:
         """The prompt with these values. Raises TemplateInvalid."""
         try:
             return self._template.render(**values)
-        except (TemplateError, SecurityError, TypeError, ValueError, ZeroDivisionError) as error:
+        except _TEMPLATE_ERRORS as error:
             raise TemplateInvalid(self.where, str(error)) from error
 
 
 def braces_to_jinja(prompt: str) -> str:
     """`List every date in: {text}` as a Jinja template; Jinja's own `{{ text }}` stays."""
     return re.sub(r"(?<!\{)\{\s*([A-Za-z_]\w*)\s*\}(?!\})", r"{{ \1 }}", prompt)
+
+
+def _user(content: str) -> Message:
+    return {"role": "user", "content": content}
 
 
 def _sandbox() -> Environment:

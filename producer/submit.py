@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import islice
@@ -16,7 +17,8 @@ from pathlib import Path
 
 from producer.advance import new_job
 from producer.chunking import Chunk, split
-from producer.errors import ProducerError
+from producer.encoded import Encoded
+from producer.errors import DocumentUnreadable, ProducerError
 from producer.intake import Document, IntakeOptions, Skipped, read_documents
 from producer.model_text import ModelText
 from producer.plan import Plan
@@ -91,18 +93,27 @@ class Submitter:
         Two submitters of the same submission must not run at once.
         """
         documents = read_documents(submission.inputs, submission.intake)
-        first = list(islice(documents, 1))  # raises before anything is stored when an input does not exist
         batch_id, resumed = self._open_batch(submission, resume)
-        return self._fill(batch_id, submission, _chain(first, documents), resumed, on_document)
+        return self._fill(batch_id, submission, documents, resumed, on_document)
 
     def _open_batch(self, submission: Submission, resume: Resume) -> tuple[str, bool]:
         found = self._submissions.latest_with_key(submission.key)
         if found is not None and found.state is BatchState.VALIDATING:
             self._submissions.discard_unfinished_documents(found.id)
             return found.id, True
-        if found is not None and resume is Resume.ANY:
+        if found is not None and resume is Resume.ANY and not self._has_grown(found.id, submission):
             return found.id, True
         return self._new_batch(submission), False
+
+    def _has_grown(self, batch_id: str, submission: Submission) -> bool:
+        """Whether the inputs hold a document that this batch, which takes no more, does not."""
+        known = self._submissions.known_documents(batch_id)
+        for document in read_documents(submission.inputs, submission.intake):
+            if isinstance(document, Document):
+                with suppress(ProducerError):
+                    if identity_of(document, content_hash_of(document)) not in known:
+                        return True
+        return False
 
     def _new_batch(self, submission: Submission) -> str:
         return self._submissions.create(
@@ -126,7 +137,6 @@ class Submitter:
         on_document: OnDocument | None,
     ) -> Submitted:
         known = self._submissions.known_documents(batch_id) if resumed else set()
-        is_open = self._batches.find(batch_id).state is BatchState.VALIDATING
         skipped: list[Skipped] = []
         warnings: list[str] = []
         stored = 0
@@ -141,21 +151,16 @@ class Submitter:
                 content_hash = content_hash_of(document)
                 identity = identity_of(document, content_hash)
                 if identity not in known:
-                    if not is_open:  # the inputs have grown since that batch was closed
-                        return self._start_over(submission, on_document)
                     self._store(batch_id, submission, document, content_hash, identity)
                     known.add(identity)
                 stored += 1
             except ProducerError as error:
                 self._submissions.discard_unfinished_documents(batch_id)
-                skipped.append(Skipped(document.name, str(error)))
-        if is_open:
+                reason = error.reason if isinstance(error, DocumentUnreadable) else str(error)
+                skipped.append(Skipped(document.name, reason))
+        if self._batches.find(batch_id).state is BatchState.VALIDATING:
             self._close(batch_id, stored, skipped)
         return Submitted(batch_id, stored, skipped, warnings, resumed)
-
-    def _start_over(self, submission: Submission, on_document: OnDocument | None) -> Submitted:
-        documents = read_documents(submission.inputs, submission.intake)
-        return self._fill(self._new_batch(submission), submission, documents, resumed=False, on_document=on_document)
 
     def _close(self, batch_id: str, stored: int, skipped: Sequence[Skipped]) -> None:
         if stored:
@@ -212,20 +217,23 @@ class Submitter:
 def split_document(document: Document, plan: Plan, task: Task, text: ModelText) -> Iterator[Chunk]:
     """The document's chunks with their prompts, exactly as they would be submitted.
 
-    The number of a chunk is not known before it is cut, so prompts that use `index` get their room reserved.
+    With merge strategy refine every chunk but the first is checked in the refine prompt, where it will be read.
     """
-    position = 0
+    position = 0  # of the chunk that is being cut
 
-    def render(content: str) -> RenderedPrompt:
-        user = task.chunk.render(text=content, document=document.name, index=position + 1)
-        return text.renderer.render(plan.task.system, user)
+    def render(content: Encoded) -> RenderedPrompt:
+        values = {"text": content.text, "document": document.name, "index": position + 1}
+        if position and plan.merge_strategy is MergeStrategy.REFINE and task.refine is not None:
+            user = task.refine.render(summary="", **values)
+        else:
+            user = task.chunk.render(**values)
+        return text.renderer.render(plan.task.system, user, content)
 
-    reserve = plan.summary_tokens if plan.merge_strategy is MergeStrategy.REFINE else 0
     for chunk in split(
         document.open(),
         text.tokenizer,
         render,
-        max_prompt_tokens=plan.max_prompt_tokens - reserve,
+        max_prompt_tokens=plan.max_prompt_tokens - plan.carried_tokens,
         max_chunk_tokens=plan.chunk_tokens,
         overlap_tokens=plan.overlap_tokens,
     ):
@@ -249,8 +257,3 @@ def identity_of(document: Document, content_hash: str) -> str:
 def _batched(chunks: Iterator[Chunk], size: int) -> Iterator[list[Chunk]]:
     while some := list(islice(chunks, size)):
         yield some
-
-
-def _chain(first: Sequence[Document | Skipped], rest: Iterator[Document | Skipped]) -> Iterator[Document | Skipped]:
-    yield from first
-    yield from rest

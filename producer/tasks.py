@@ -66,12 +66,16 @@ class Task:
             Sampling.from_json(file.sampling)
         except (TypeError, ValueError) as error:
             raise TaskInvalid(where, f"sampling: {error}") from None
-        return cls(
+        task = cls(
             file=file,
             chunk=TaskTemplate(file.chunk, _CHUNK_VARIABLES, f"{where}: chunk"),
             merge=TaskTemplate(file.merge, _MERGE_VARIABLES, f"{where}: merge"),
             refine=None if file.refine is None else TaskTemplate(file.refine, _REFINE_VARIABLES, f"{where}: refine"),
         )
+        for template in (task.chunk, task.merge, task.refine):
+            if template is not None and "text" not in template.variables:
+                raise TaskInvalid(where, f"{template.where.rpartition(': ')[2]}: it does not use {{{{ text }}}}")
+        return task
 
 
 def builtin_names() -> list[str]:
@@ -105,7 +109,7 @@ def load_task(name_or_path: str) -> Task:
 def task_from_prompt(prompt: str) -> Task:
     """A task on the spot: `List every date in: {text}`. A prompt without `{text}` gets the text below it."""
     template = braces_to_jinja(prompt)
-    if "text" not in template.replace(" ", "").partition("{{")[2]:
+    if "text" not in TaskTemplate(template, _CHUNK_VARIABLES, "--prompt").variables:
         template += "\n\n{{ text }}"
     return Task.from_file(TaskFile(name="prompt", chunk=template), "--prompt")
 

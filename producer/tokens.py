@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,15 @@ from tokenizers import Encoding, Tokenizer
 from catalogue.fingerprint import quick_fingerprint
 from catalogue.gguf_file import GgufHeader, read_header
 from catalogue.model import Model, ModelKind
+from producer.encoded import parts_at_words
 from producer.errors import TokenizerUnsupported
-from producer.gguf_tokenizer import build_tokenizer
+from producer.gguf_tokenizer import USER_DEFINED, build_tokenizer
 
 _CONTROL = 3
-_CACHE_VERSION = 1
-_TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>")
+_CACHE_VERSION = 2
+# A chat model ends its turn with a token that not every file lists as an end.
+_TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>")
+_MARK = re.compile(r"<.+>|\[.+\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +48,12 @@ class ModelTokenizer:
     def __init__(self, tokenizer: Tokenizer, vocabulary: Vocabulary) -> None:
         tokenizer.no_padding()
         tokenizer.no_truncation()
+        added = {token.content for token in tokenizer.get_added_tokens_decoder().values() if not token.special}
+        tokenizer.add_special_tokens([token for token in vocabulary.special_ids if token in added])
         tokenizer.encode_special_tokens = True  # special tokens in a text are encoded as the text they are
         self._tokenizer = tokenizer
         self.vocabulary = vocabulary
+        self.parts_at_words = parts_at_words(tokenizer)  # whether `producer.encoded` may take ids from a whole's
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
@@ -97,20 +104,21 @@ def load_tokenizer(model: Model, home: Path) -> ModelTokenizer:
 
 def _from_gguf(model: Model, home: Path) -> ModelTokenizer:
     cached = home / "cache" / f"tokenizer-{_CACHE_VERSION}-{quick_fingerprint(model.path)}.json"
-    if not cached.is_file():
-        header = read_header(model.path)
-        content = {
-            "tokenizer": build_tokenizer(header, model.name).to_str(),
-            "vocabulary": _gguf_vocabulary(header),
-        }
+    try:
+        content = json.loads(cached.read_text("utf-8"))
+    except (OSError, ValueError):  # not there yet, or damaged
+        content = _build(model)
         cached.parent.mkdir(parents=True, exist_ok=True)
         part = cached.with_suffix(f".{os.getpid()}.part")
         part.write_text(json.dumps(content), encoding="utf-8")
         part.replace(cached)
-    content = json.loads(cached.read_text("utf-8"))
-    vocabulary = content["vocabulary"]
-    vocabulary["eos_ids"] = tuple(vocabulary["eos_ids"])
+    vocabulary = content["vocabulary"] | {"eos_ids": tuple(content["vocabulary"]["eos_ids"])}
     return ModelTokenizer(Tokenizer.from_str(content["tokenizer"]), Vocabulary(**vocabulary))
+
+
+def _build(model: Model) -> dict[str, Any]:
+    header = read_header(model.path)
+    return {"tokenizer": build_tokenizer(header, model.name).to_str(), "vocabulary": _gguf_vocabulary(header)}
 
 
 def _gguf_vocabulary(header: GgufHeader) -> dict[str, Any]:
@@ -120,11 +128,9 @@ def _gguf_vocabulary(header: GgufHeader) -> dict[str, Any]:
     control = {
         name: i
         for i, (name, kind) in enumerate(zip(header.tokens, header.token_types, strict=True))
-        if kind == _CONTROL
+        if kind == _CONTROL or (kind == USER_DEFINED and _parts_turns(name, header.chat_template))
     }
-    eos_ids = list(header.eos_ids)
-    # A chat model ends its turn with a token that not every file lists as an end.
-    eos_ids += [control[name] for name in ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>") if name in control]
+    eos_ids = [*header.eos_ids, *(control[name] for name in _TURN_ENDS if name in control)]
     return {
         "special_ids": control,
         "bos_id": header.bos_id,
@@ -142,18 +148,18 @@ def _from_directory(model: Model) -> ModelTokenizer:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:
         raise TokenizerUnsupported(model.name, f"{path} cannot be read: {error}") from error
-    config = _json(model.path / "tokenizer_config.json")
-    generation = _json(model.path / "generation_config.json")
-    specials = {added.content: i for i, added in tokenizer.get_added_tokens_decoder().items() if added.special}
+    config = _json(model, "tokenizer_config.json")
+    generation = _json(model, "generation_config.json")
     bos, eos = _token_text(config.get("bos_token")), _token_text(config.get("eos_token"))
-    listed = generation.get("eos_token_id", _json(model.path / "config.json").get("eos_token_id"))
+    template = _chat_template(model, config)
+    specials = {
+        added.content: i
+        for i, added in tokenizer.get_added_tokens_decoder().items()
+        if added.special or _parts_turns(added.content, template)
+    }
+    listed = generation.get("eos_token_id", _json(model, "config.json").get("eos_token_id"))
     eos_ids = [listed] if isinstance(listed, int) else list(listed or [])
-    if eos in specials:
-        eos_ids.append(specials[eos])
-    template_file = model.path / "chat_template.jinja"
-    template = template_file.read_text("utf-8") if template_file.is_file() else config.get("chat_template")
-    if isinstance(template, list):  # several named templates
-        template = next((t["template"] for t in template if t.get("name") == "default"), None)
+    eos_ids += [specials[name] for name in (eos, *_TURN_ENDS) if name in specials]
     vocabulary = Vocabulary(
         special_ids=specials,
         bos_id=specials.get(bos),
@@ -166,10 +172,27 @@ def _from_directory(model: Model) -> ModelTokenizer:
     return ModelTokenizer(tokenizer, vocabulary)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _parts_turns(token: str, template: str | None) -> bool:
+    """Whether a token parts the turns of a conversation: no document may speak it, however the model lists it."""
+    return token in _TURN_ENDS or (_MARK.fullmatch(token) is not None and token in (template or ""))
+
+
+def _chat_template(model: Model, config: Mapping[str, Any]) -> str | None:
+    file = model.path / "chat_template.jinja"
+    template = file.read_text("utf-8") if file.is_file() else config.get("chat_template")
+    if isinstance(template, list):  # several named templates
+        template = next((t["template"] for t in template if t.get("name") == "default"), None)
+    return template
+
+
+def _json(model: Model, name: str) -> dict[str, Any]:
+    path = model.path / name
     if not path.is_file():
         return {}
-    content = json.loads(path.read_text("utf-8"))
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise TokenizerUnsupported(model.name, f"{path} cannot be read: {error}") from error
     return content if isinstance(content, dict) else {}
 
 

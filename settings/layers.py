@@ -12,7 +12,9 @@ import yaml
 from settings.errors import SettingsError
 
 Key = tuple[str, ...]
+SECTIONS = ("llm", "optimization", "broker", "storage", "worker", "producer")
 _PREFIX = "DOCMILL_"
+_HOME = "DOCMILL_HOME"
 
 
 @dataclass(slots=True)
@@ -23,9 +25,9 @@ class Layer:
     sources: dict[Key, str] = field(default_factory=dict)
 
     def put(self, key: Key, value: Any, source: str) -> None:
-        """Set one value."""
-        self.values[key] = value
-        self.sources[key] = source
+        """Set one value; the top-level `optimization` belongs to `llm`."""
+        self.values[home_of(key)] = value
+        self.sources[home_of(key)] = source
 
 
 def file_layer(path: Path) -> Layer:
@@ -41,18 +43,27 @@ def file_layer(path: Path) -> Layer:
         line = f":{mark.line + 1}" if mark else ""
         raise SettingsError(f"{path}{line}: not YAML: {getattr(error, 'problem', None) or error}") from None
     layer = Layer()
-    if node is not None:
+    if isinstance(node, yaml.MappingNode):
         _walk(node, (), path, layer)
+    elif node is not None:
+        raise SettingsError(f"{path}: the file must hold sections like `llm:`, not a single value or a list")
     return layer
 
 
 def environment_layer(environment: Mapping[str, str]) -> Layer:
-    """`DOCMILL_SECTION__KEY=value`; the value is read as YAML would read it."""
+    """`DOCMILL_SECTION__KEY=value`, and `DOCMILL_HOME`; an empty value or `null` sets none. Raises SettingsError."""
     layer = Layer()
     for name, text in sorted(environment.items()):
-        if name.startswith(_PREFIX) and "__" in name:
-            key = tuple(part.lower() for part in name.removeprefix(_PREFIX).split("__"))
-            layer.put(key, _scalar(text), name)
+        if not name.startswith(_PREFIX):
+            continue
+        parts = name.removeprefix(_PREFIX).lower().split("__")
+        if name == _HOME and text:
+            layer.put(("home",), text, name)
+        elif len(parts) > 1:
+            layer.put(tuple(parts), None if text.lower() in ("", "null", "~") else text, name)
+        elif section := next((s for s in SECTIONS if parts[0].startswith(f"{s}_")), None):
+            meant = f"{_PREFIX}{section}__{parts[0].removeprefix(f'{section}_')}".upper()
+            raise SettingsError(f"{name}: section and key are parted by two underscores; did you mean {meant}?")
     return layer
 
 
@@ -65,41 +76,45 @@ def override_layer(overrides: Mapping[str, Any]) -> Layer:
 
 
 def merge(*layers: Layer) -> Layer:
-    """One layer; earlier ones win. The top-level `optimization` is moved into `llm`, where it belongs."""
+    """One layer; earlier ones win."""
     merged = Layer()
     for layer in reversed(layers):
-        merged.sources |= {_home_of(key): source for key, source in layer.sources.items()}
-        merged.values |= {_home_of(key): value for key, value in layer.values.items()}
+        merged.sources |= layer.sources
+        merged.values |= layer.values
     return merged
 
 
-def _home_of(key: Key) -> Key:
+def home_of(key: Key) -> Key:
+    """Where a key lies: the top-level `optimization` in `llm`."""
     return ("llm", *key) if key[0] == "optimization" else key
 
 
-def _walk(node: yaml.Node, key: Key, path: Path, layer: Layer) -> None:
-    source = f"{path}:{node.start_mark.line + 1}"
-    if isinstance(node, yaml.MappingNode):
-        if key:
-            layer.sources[key] = source
-        for key_node, value_node in node.value:
-            child = (*key, str(key_node.value))
-            if child in layer.sources:
-                raise SettingsError(f"{path}:{key_node.start_mark.line + 1}: {'.'.join(child)} is set twice")
-            layer.sources[child] = f"{path}:{key_node.start_mark.line + 1}"
-            _walk(value_node, child, path, layer)
-        return
-    if not key:
-        raise SettingsError(f"{path}: the file must hold sections like `llm:`, not a single value")
-    value = yaml.safe_load(yaml.serialize(node))
-    if value is None and len(key) == 1:
-        return  # an empty section
-    layer.put(key, value, source)
+def _walk(section: yaml.MappingNode, key: Key, path: Path, layer: Layer) -> None:
+    for key_node, node in section.value:
+        where = f"{path}:{key_node.start_mark.line + 1}"
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise SettingsError(f"{where}: a key must be a word")
+        child = home_of((*key, str(key_node.value)))
+        name = ".".join(child)
+        if child in layer.sources:
+            raise SettingsError(f"{where}: {name} is set twice, here and at {layer.sources[child]}")
+        layer.sources[child] = where
+        if isinstance(node, yaml.MappingNode):
+            if len(child) > 2:  # nothing lies deeper than llm.optimization.threads; an alias can be endless
+                raise SettingsError(f"{where}: {name} is a value, not a section")
+            _walk(node, child, path, layer)
+            continue
+        value = _value(node, f"{where}: {name}")
+        if value is not None or not _is_section(child):  # an empty section sets nothing
+            layer.put(child, value, where)
 
 
-def _scalar(text: str) -> Any:
+def _value(node: yaml.Node, where: str) -> Any:
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-    return text if isinstance(value, (dict, list)) else value
+        return yaml.safe_load(yaml.serialize(node))
+    except (yaml.YAMLError, ValueError) as error:  # an unknown tag, a date that does not exist
+        raise SettingsError(f"{where}: {getattr(error, 'problem', None) or error}") from None
+
+
+def _is_section(key: Key) -> bool:
+    return (len(key) == 1 and key != ("home",)) or key[1:] == ("optimization",)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from settings.errors import SettingsError
-from settings.layers import Key, Layer, environment_layer, file_layer, merge, override_layer
+from settings.layers import SECTIONS, Key, Layer, environment_layer, file_layer, merge, override_layer
 from settings.masking import mask
 from settings.model import Optimization, Profile, Settings
 
-_SECTIONS = ("llm", "optimization", "broker", "storage", "worker", "producer", "home")
+_TOP = (*SECTIONS, "home")
+_PREFIXES = re.compile(r"^(Value error, |Input should be )")
 
 
 def load_settings(
@@ -34,18 +36,13 @@ def load_settings(
     layer = merge(override_layer(overrides or {}), environment_layer(env), file_layer(file) if file else Layer())
     tree = _tree(layer)
     _check_sections(tree, layer)
-    profiles = {name: tree.pop(name) for name in list(tree) if name == "llm" or name.endswith("_llm")}
+    profiles = {name: tree.pop(name) for name in list(tree) if _is_profile(name)}
     profiles.setdefault("llm", {})
-    home = (
-        (overrides or {}).get("home") or env.get("DOCMILL_HOME") or tree.pop("home", None) or user_data_path("docmill")
-    )
-    tree.pop("home", None)
+    home = Path(tree.pop("home", None) or user_data_path("docmill")).expanduser().absolute()
     try:
-        settings = Settings.model_validate(
-            {**tree, "profiles": profiles, "home": Path(str(home)).expanduser().absolute()}
-        )
+        settings = Settings.model_validate({**tree, "profiles": profiles, "home": home})
     except ValidationError as error:
-        raise SettingsError(_explain(error.errors()[0], layer)) from None
+        raise SettingsError(_explain(error.errors(), layer)) from None
     return settings.model_copy(update={"sources": {".".join(key): source for key, source in layer.sources.items()}})
 
 
@@ -92,41 +89,59 @@ def _tree(layer: Layer) -> dict[str, Any]:
 def _check_sections(tree: Mapping[str, Any], layer: Layer) -> None:
     for name, value in tree.items():
         where = layer.sources.get((name,)) or next(s for k, s in layer.sources.items() if k[0] == name)
-        if name not in _SECTIONS and not name.endswith("_llm"):
-            near = get_close_matches(name, _SECTIONS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(_SECTIONS)} and any *_llm"
+        if name not in _TOP and not _is_profile(name):
+            near = get_close_matches(name, _TOP, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(_TOP)} and any *_llm"
             raise SettingsError(f"{where}: unknown section {name!r}; {hint}")
+        if name == "home" and not isinstance(value, str | None):
+            raise SettingsError(f"{where}: home is the path of a directory, not {value!r}")
         if name != "home" and not isinstance(value, dict):
-            raise SettingsError(f"{where}: {name} is a section with keys, not {value!r}")
+            raise SettingsError(f"{where}: {name} is a section with keys, not {mask(repr(value))}")
 
 
-def _explain(error: ErrorDetails, layer: Layer) -> str:
-    loc = tuple(str(part) for part in error["loc"])
-    key: Key = loc[1:] if loc[0] == "profiles" else loc
-    while key and key not in layer.sources:
-        key = key[:-1]  # unions add their member's name to the path
-    where = layer.sources.get(key, "the settings")
+def _is_profile(name: str) -> bool:
+    return name == "llm" or name.endswith("_llm")
+
+
+def _explain(errors: Sequence[ErrorDetails], layer: Layer) -> str:
+    """The first wrong setting: where it was set, its value, what is allowed, and the nearest of that."""
+    error = errors[0]
+    key = _key_of(error, layer)
     name = ".".join(key)
+    where = layer.sources.get(key, "the settings")
     if error["type"] == "extra_forbidden":
         near = get_close_matches(key[-1], _fields_of(key), n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(_fields_of(key))}"
         return f"{where}: unknown key {name}; {hint}"
-    message = error["msg"].removeprefix("Value error, ")
+    message = " or ".join(_message(e) for e in errors if _key_of(e, layer) == key)  # a union's members each say theirs
     value = error["input"]
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and _is_profile(key[-1]):  # a profile's keys that contradict each other
+        culprits = ((*key, "max_tokens"), (*key, "context_window"))
+        where = next((layer.sources[culprit] for culprit in culprits if culprit in layer.sources), where)
         return f"{where}: {name}: {message}"
-    hint = ""
-    if error["type"] == "literal_error" and isinstance(value, str):
-        options = str(error.get("ctx", {}).get("expected", "")).replace("'", "").replace(" or ", ", ").split(", ")
-        near = get_close_matches(value, options, n=1, cutoff=0.3)
-        hint = f"; did you mean {near[0]}?" if near else ""
-    return f"{where}: {name} is {mask(value)!r}: {message}{hint}"
+    near = (
+        get_close_matches(value, re.findall(r"'([^']+)'", message), n=1, cutoff=0.3) if isinstance(value, str) else []
+    )
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"{where}: {name} is {mask(repr(value))}: {message}{hint}"
+
+
+def _key_of(error: ErrorDetails, layer: Layer) -> Key:
+    key: Key = tuple(str(part) for part in error["loc"])
+    key = key[1:] if key[0] == "profiles" else key
+    while len(key) > 1 and key not in layer.sources:
+        key = key[:-1]  # unions add their member's name to the path
+    return key
+
+
+def _message(error: ErrorDetails) -> str:
+    return _PREFIXES.sub(lambda found: "" if found[0].startswith("Value") else "it should be ", error["msg"])
 
 
 def _fields_of(key: Key) -> list[str]:
     if "optimization" in key[:-1]:
         return list(Optimization.model_fields)
-    if key[0] == "llm" or key[0].endswith("_llm"):
+    if _is_profile(key[0]):
         return list(Profile.model_fields)
     section = Settings.model_fields[key[0]].annotation
     return list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from settings.errors import SettingsError
 
-Count = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(gt=0)]
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("it should be a number")  # noqa: TRY004 - what pydantic makes a validation error of
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_number)]
+Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Count = Annotated[Whole, Field(ge=1)]
+Seconds = Annotated[Real, Field(gt=0)]
 
 
 class Section(BaseModel):
@@ -27,7 +37,7 @@ class Optimization(Section):
     threads: Count | None = None
     batch_size: Count | None = None
     cuda_enabled: bool | None = None
-    cuda_layers: Literal["all"] | Annotated[int, Field(ge=0)] | None = None
+    cuda_layers: Literal["all"] | Annotated[Whole, Field(ge=0)] | None = None
     kv_cache: bool = True
 
 
@@ -35,12 +45,12 @@ class Profile(Section):
     """A model and how to use it. What is None is left to the task and the model."""
 
     model: Annotated[str, Field(min_length=1)] = "smollm2-135m-instruct"
-    temperature: Annotated[float, Field(ge=0, le=5)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0)] | None = None
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
-    seed: int | None = None
+    temperature: Annotated[Real, Field(ge=0, le=5)] | None = None
+    top_p: Annotated[Real, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[Whole, Field(ge=0)] | None = None
+    min_p: Annotated[Real, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[Real, Field(gt=0, le=10)] | None = None
+    seed: Whole | None = None
     max_tokens: Count = 512
     context_window: Count | None = None
     chunk_tokens: Count | None = None
@@ -72,24 +82,33 @@ class Worker(Section):
 
     engine: Literal["auto", "openvino", "llamacpp", "simulated"] = "auto"
     slots: Count | None = None
-    lookahead: Annotated[int, Field(ge=0)] = 3
+    lookahead: Annotated[Whole, Field(ge=0)] = 3
     lease_s: Seconds = 10.0
     max_attempts: Count = 3
     poison_deaths: Count = 3
-    drain_timeout_s: Annotated[float, Field(ge=0)] = 0.0
+    drain_timeout_s: Annotated[Real, Field(ge=0)] = 0.0
 
 
 class Producer(Section):
     """Intake, chunking and the dispatcher."""
 
     chunk_tokens: Count | None = None
-    overlap_tokens: Annotated[int, Field(ge=0)] = 0
+    overlap_tokens: Annotated[Whole, Field(ge=0)] = 0
     encoding: str | None = None
     text_field: str = "text"
     max_document_bytes: Count = 1 << 30
     watermark: Count | None = None
     dispatch_interval_s: Seconds = 0.25
     republish_s: Seconds = 60.0
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, encoding: str | None) -> str | None:
+        try:
+            codecs.lookup(encoding or "utf-8")
+        except (LookupError, ValueError):
+            raise ValueError("there is no such encoding") from None
+        return encoding
 
 
 class Settings(Section):

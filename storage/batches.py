@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, Integer, Table, and_, bindparam, case, func, select, update
 from sqlalchemy.orm import Session
 
 from storage.columns import db_now
 from storage.database import Database
 from storage.errors import AmbiguousBatch, NoSuchBatch, WrongState
-from storage.jobs import end_attempts
+from storage.moves import end_attempts, lock_jobs
 from storage.states import AttemptOutcome, BatchState, DocumentState, JobState
+from storage.submission import discard_half_written
 from storage.tables import Attempt, Batch, Document, Job
 
 _SLICE = 2_000  # rows a transaction: a batch of a million is cancelled without one long lock
@@ -66,114 +68,152 @@ class Batches:
         return self.end_unfinished(batch_id, JobState.CANCELLED)
 
     def end_unfinished(self, batch_id: str, state: JobState) -> int:
-        """Cancel or expire every job and document of the batch that has not ended. Returns how many jobs."""
+        """Cancel or expire every document and job of the batch that has not ended. Returns how many jobs.
+
+        Documents first, so that no dispatcher begins another level of theirs.
+        """
         with self._database.write() as session:
-            self._end_documents(session, batch_id, state)
+            discard_half_written(session, batch_id)
+        reason = "the batch was cancelled" if state is JobState.CANCELLED else "the batch's deadline passed"
+        last: int | None = -1
+        while last is not None:
+            with self._database.write() as session:
+                last = _end_documents(session, batch_id, reason, after=last)
+        total = 0
+        while ended := sum(self._end_jobs(batch_id, source, state) for source in (JobState.RUNNING, JobState.QUEUED)):
+            total += ended
+        return total
+
+    def retry_failed(self, batch_id: str) -> int:
+        """Queue the batch's failed jobs again with all their attempts back. Returns how many.
+
+        Raises WrongState unless the batch is at work or completed.
+        """
         total = 0
         while True:
             with self._database.write() as session:
-                ended = self._end_slice(session, batch_id, state)
-            total += ended
-            if ended < _SLICE:
+                queued = _queue_failed(session, batch_id)
+            total += queued
+            if queued < _SLICE:
                 return total
 
-    def retry_failed(self, batch_id: str) -> int:
-        """Queue the batch's failed jobs again with all their attempts back. Returns how many."""
+    def _end_jobs(self, batch_id: str, source: JobState, state: JobState) -> int:
+        """End one slice of the jobs in state `source`; returns how many."""
         with self._database.write() as session:
-            documents = session.execute(
+            ids = lock_jobs(session, and_(Job.batch_id == batch_id, Job.state == source), limit=_SLICE)
+            if not ids:
+                return 0
+            documents = session.scalars(
                 update(Job)
-                .where(Job.batch_id == batch_id, Job.state == JobState.FAILED)
-                .values(
-                    state=JobState.QUEUED,
-                    failures=0,
-                    losses=0,
-                    published_at=None,
-                    publishes=0,
-                    not_before=0.0,
-                    error_kind=None,
-                    error=None,
-                    finished_at=None,
-                )
+                .where(Job.id.in_(ids))
+                .values(state=state, finished_at=db_now(), lease_until=None)
                 .returning(Job.document_id)
-            ).scalars()
-            by_document = Counter(documents)
-            total = by_document.total()
-            if total:
-                self._reopen(session, batch_id, by_document)
-            return total
+            ).all()
+            end_attempts(session, Attempt.job_id.in_(ids), AttemptOutcome.CANCELLED)
+            _update_documents(session, documents, lambda table, jobs: {"open_jobs": table.c.open_jobs - jobs})
+            counter = Batch.jobs_cancelled if state is JobState.CANCELLED else Batch.jobs_expired
+            session.execute(update(Batch).where(Batch.id == batch_id).values({counter: counter + len(ids)}))
+            return len(ids)
 
-    @staticmethod
-    def _end_documents(session: Session, batch_id: str, state: JobState) -> None:
-        reason = "the batch was cancelled" if state is JobState.CANCELLED else "the batch's deadline passed"
-        ended = session.execute(
-            update(Document)
-            .where(
-                Document.batch_id == batch_id,
-                Document.state.in_((DocumentState.OPEN, DocumentState.MERGING)),
-                Document.chunk_count.is_not(None),
-            )
-            .values(state=DocumentState.CANCELLED, error=reason, finished_at=db_now(), open_jobs=0)
-            .returning(Document.id)
-        ).all()
-        session.execute(
-            update(Batch).where(Batch.id == batch_id).values(documents_open=Batch.documents_open - len(ended))
+
+def _end_documents(session: Session, batch_id: str, reason: str, *, after: int) -> int | None:
+    """End one slice of the documents behind position `after`; returns the last's position, None at the end."""
+    rows = session.execute(
+        select(Document.id, Document.position)
+        .where(
+            Document.batch_id == batch_id,
+            Document.position > after,
+            Document.state.in_((DocumentState.OPEN, DocumentState.MERGING)),
         )
+        .order_by(Document.position)
+        .limit(_SLICE)
+        .with_for_update(key_share=True)
+    ).all()
+    if not rows:
+        return None
+    session.execute(
+        update(Document)
+        .where(Document.id.in_([row.id for row in rows]))
+        .values(state=DocumentState.CANCELLED, error=reason, finished_at=db_now())
+    )
+    session.execute(update(Batch).where(Batch.id == batch_id).values(documents_open=Batch.documents_open - len(rows)))
+    last: int = rows[-1].position
+    return last
 
-    @staticmethod
-    def _end_slice(session: Session, batch_id: str, state: JobState) -> int:
-        unfinished = (JobState.QUEUED, JobState.RUNNING)
-        chosen = (
-            select(Job.id).where(Job.batch_id == batch_id, Job.state.in_(unfinished)).limit(_SLICE).scalar_subquery()
+
+def _queue_failed(session: Session, batch_id: str) -> int:
+    ids = lock_jobs(session, and_(Job.batch_id == batch_id, Job.state == JobState.FAILED), limit=_SLICE)
+    documents = session.scalars(
+        update(Job)
+        .where(Job.id.in_(ids))
+        .values(
+            state=JobState.QUEUED,
+            failures=0,
+            losses=0,
+            published_at=None,
+            publishes=0,
+            not_before=0.0,
+            error_kind=None,
+            error=None,
+            finished_at=None,
         )
-        ended = session.scalars(
-            update(Job)
-            .where(Job.id.in_(chosen), Job.state.in_(unfinished))
-            .values(state=state, finished_at=db_now(), lease_until=None)
-            .returning(Job.id)
-        ).all()
-        end_attempts(session, Attempt.job_id.in_(ended), AttemptOutcome.CANCELLED)
-        counter = Batch.jobs_cancelled if state is JobState.CANCELLED else Batch.jobs_expired
-        session.execute(
-            update(Batch).where(Batch.id == batch_id).values({counter: counter + len(ended)})
-        )  # fmt: skip
-        return len(ended)
+        .returning(Job.document_id)
+    ).all()
+    _reopen_batch(session, batch_id, jobs=len(ids), documents=_reopen_documents(session, documents))
+    return len(ids)
 
-    @staticmethod
-    def _reopen(session: Session, batch_id: str, failed_by_document: Mapping[int, int]) -> None:
-        reopened = 0
-        for document_id, failed in failed_by_document.items():
-            was_failed = session.scalar(
-                select(Document.state == DocumentState.FAILED).where(Document.id == document_id)
-            )
-            reopened += bool(was_failed)
-            session.execute(
-                update(Document)
-                .where(Document.id == document_id)
-                .values(
-                    open_jobs=Document.open_jobs + failed,
-                    failed_jobs=Document.failed_jobs - failed,
-                    error=None,
-                    finished_at=None,
-                    state=_working_state(session, document_id),
-                )
-            )
-        total = sum(failed_by_document.values())
-        session.execute(
-            update(Batch)
-            .where(Batch.id == batch_id)
-            .values(
-                jobs_failed=Batch.jobs_failed - total,
-                documents_open=Batch.documents_open + reopened,
-                documents_failed=Batch.documents_failed - reopened,
-            )
+
+def _reopen_documents(session: Session, documents_of_jobs: Sequence[int]) -> int:
+    """Take the documents of these formerly failed jobs back to work; returns how many had failed with them."""
+    had_failed = session.scalars(
+        select(Document.id).where(Document.id.in_(set(documents_of_jobs)), Document.state == DocumentState.FAILED)
+    ).all()
+    _update_documents(
+        session,
+        documents_of_jobs,
+        lambda table, jobs: {
+            "open_jobs": table.c.open_jobs + jobs,
+            "failed_jobs": table.c.failed_jobs - jobs,
+            "error": None,
+            "finished_at": None,
+            "state": case((table.c.level > 0, DocumentState.MERGING), else_=DocumentState.OPEN),
+        },
+    )
+    return len(had_failed)
+
+
+def _reopen_batch(session: Session, batch_id: str, *, jobs: int, documents: int) -> None:
+    state = session.scalar(select(Batch.state).where(Batch.id == batch_id).with_for_update(key_share=True))
+    if state not in (BatchState.IN_PROGRESS, BatchState.FINALIZING, BatchState.COMPLETED):
+        raise WrongState(batch_id, str(state), "only a batch at work or a completed one can be retried")
+    if not jobs:
+        return
+    session.execute(
+        update(Batch)
+        .where(Batch.id == batch_id)
+        .values(
+            state=BatchState.IN_PROGRESS,
+            finalizing_at=None,
+            completed_at=None,
+            jobs_failed=Batch.jobs_failed - jobs,
+            documents_open=Batch.documents_open + documents,
+            documents_failed=Batch.documents_failed - documents,
         )
-        session.execute(
-            update(Batch)
-            .where(Batch.id == batch_id, Batch.state.in_((BatchState.COMPLETED, BatchState.FINALIZING)))
-            .values(state=BatchState.IN_PROGRESS, finalizing_at=None, completed_at=None)
+    )
+
+
+def _update_documents(
+    session: Session,
+    documents_of_jobs: Sequence[int],
+    values: Callable[[Table, ColumnElement[int]], Mapping[str, Any]],
+) -> None:
+    """Change each document once, in order of their ids; `values` is given the number of its jobs among these."""
+    jobs_of = sorted(Counter(documents_of_jobs).items())
+    if jobs_of:
+        table = cast(Table, Document.__table__)
+        session.connection().execute(
+            update(table)
+            .where(table.c.id == bindparam("document"))
+            .values(**values(table, bindparam("jobs", type_=Integer))),
+            [{"document": document_id, "jobs": jobs} for document_id, jobs in jobs_of],
         )
-
-
-def _working_state(session: Session, document_id: int) -> DocumentState:
-    level = session.scalar(select(Document.level).where(Document.id == document_id))
-    return DocumentState.MERGING if level else DocumentState.OPEN

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from sys import byteorder
 from typing import Any
@@ -41,22 +42,39 @@ def _now_postgresql(element: db_now, compiler: Any, **kw: Any) -> str:
     return "extract(epoch from clock_timestamp())::double precision"
 
 
-class SafeText(TypeDecorator[str]):
+def safe_text(text: str) -> str:
     """Text that every database takes: NUL becomes U+2400 (Postgres refuses it), lone surrogates U+FFFD."""
+    text = text.replace("\x00", "\u2400")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def safe_json(value: Any) -> str:
+    """JSON that every database takes, its strings made so by `safe_text`."""
+    return json.dumps(_safe(value), ensure_ascii=False)
+
+
+def _safe(value: Any) -> Any:
+    if isinstance(value, str):
+        return safe_text(value)
+    if isinstance(value, Mapping):
+        return {_safe(key): _safe(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_safe(item) for item in value]
+    return value
+
+
+class SafeText(TypeDecorator[str]):
+    """Text as `safe_text` makes it."""
 
     impl = Text
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        if value is None:
-            return None
-        if "\x00" in value:
-            value = value.replace("\x00", "\u2400")
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            value = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return value
+        return None if value is None else safe_text(value)
 
 
 class TokenIds(TypeDecorator[Sequence[int]]):

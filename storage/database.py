@@ -16,12 +16,16 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from sqlalchemy.orm import Session
 
+from storage.columns import safe_json
 from storage.errors import DatabaseUnavailable, StorageError
 
 _SQLITE_BUSY_S = 30
 _WRITES = "docmill_writes"
+# By name: each driver has its own. DatabaseError itself is what sqlite3 raises for a damaged file.
+_OPERATIONAL = ("OperationalError", "InterfaceError", "InternalError", "DatabaseError")
 
 
 class Database:
@@ -79,7 +83,9 @@ def _sqlite_engine(url: URL) -> Engine:
     if url.database in (None, "", ":memory:"):
         raise StorageError("docmill needs a database file that its processes share, not an in-memory SQLite")
     Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, connect_args={"timeout": _SQLITE_BUSY_S, "check_same_thread": False})
+    engine = create_engine(
+        url, json_serializer=safe_json, connect_args={"timeout": _SQLITE_BUSY_S, "check_same_thread": False}
+    )
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: Any) -> None:
@@ -100,6 +106,7 @@ def _sqlite_engine(url: URL) -> Engine:
 def _postgres_engine(url: URL, pool_size: int) -> Engine:
     return create_engine(
         url,
+        json_serializer=safe_json,
         pool_size=pool_size,
         max_overflow=2,
         pool_pre_ping=True,
@@ -114,7 +121,9 @@ def _translated(name: str) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        if type(error).__name__ not in ("OperationalError", "InterfaceError", "InternalError"):
+        if type(error).__name__ not in _OPERATIONAL:
             raise
         reason = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else "no answer"
         raise DatabaseUnavailable(f"the database {name} failed: {reason}") from error
+    except NoFreeConnection as error:
+        raise DatabaseUnavailable(f"the database {name} answers too slowly: no connection was free") from error

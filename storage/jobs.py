@@ -10,11 +10,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, insert, or_, tuple_, update
+from sqlalchemy import ColumnElement, and_, case, insert, or_, tuple_, update
 from sqlalchemy.orm import Session
 
 from storage.columns import db_now
 from storage.database import Database
+from storage.moves import count_failed, end_attempts, lock_jobs
 from storage.states import AttemptOutcome, JobState
 from storage.tables import Attempt, Batch, Document, Job, Result
 
@@ -92,6 +93,7 @@ class Jobs:
                     state=JobState.RUNNING,
                     owner=self._worker.name,
                     epoch=Job.epoch + 1,
+                    losses=Job.losses + case((Job.state == JobState.RUNNING, 1), else_=0),
                     lease_until=db_now() + self._lease_s,
                 )
                 .returning(
@@ -123,13 +125,15 @@ class Jobs:
 
         What is missing was cancelled, expired or taken over: its worker must stop working on it.
         """
-        pairs = [(job.id, job.epoch) for job in held]
+        pairs = sorted((job.id, job.epoch) for job in held)
         if not pairs:
             return set()
+        mine = and_(Job.id.in_([job_id for job_id, _ in pairs]), tuple_(Job.id, Job.epoch).in_(pairs))
         with self._database.write() as session:
+            lock_jobs(session, mine)
             rows = session.execute(
                 update(Job)
-                .where(tuple_(Job.id, Job.epoch).in_(pairs), Job.state == JobState.RUNNING)
+                .where(mine, Job.state == JobState.RUNNING)
                 .values(lease_until=db_now() + self._lease_s)
                 .returning(Job.id, Job.epoch)
             )
@@ -193,7 +197,7 @@ class Jobs:
             )  # fmt: skip
             _end_attempt(session, job, AttemptOutcome.FAILED if ended else AttemptOutcome.FENCED, failure=failure)
             if ended:
-                count_failed(session, job.batch_id, job.document_id)
+                count_failed(session, {(job.batch_id, job.document_id): 1})
             return ended
 
     def _requeue(
@@ -231,25 +235,6 @@ class Jobs:
 
 def _held(job: ClaimedJob) -> ColumnElement[bool]:
     return and_(Job.id == job.id, Job.epoch == job.epoch, Job.state == JobState.RUNNING)
-
-
-def count_failed(session: Session, batch_id: str, document_id: int) -> None:
-    """Count one failed job on its document and its batch, in the transaction that failed it."""
-    session.execute(
-        update(Document)
-        .where(Document.id == document_id)
-        .values(open_jobs=Document.open_jobs - 1, failed_jobs=Document.failed_jobs + 1)
-    )
-    session.execute(update(Batch).where(Batch.id == batch_id).values(jobs_failed=Batch.jobs_failed + 1))
-
-
-def end_attempts(session: Session, which: ColumnElement[bool], outcome: AttemptOutcome) -> None:
-    """End the running attempts that `which` picks: their worker will not."""
-    session.execute(
-        update(Attempt)
-        .where(which, Attempt.outcome == AttemptOutcome.RUNNING)
-        .values(outcome=outcome, finished_at=db_now())
-    )
 
 
 def _end_attempt(

@@ -54,7 +54,7 @@ class Levels:
         self._batches = Batches(database)
 
     def ended(self, limit: int = 100) -> list[EndedLevel]:
-        """Documents of batches in progress that wait for their next level, or their end."""
+        """Documents of batches in progress that wait for their next level, or their end, the oldest first."""
         with self._database.read() as session:
             rows = session.execute(
                 select(
@@ -66,8 +66,10 @@ class Levels:
                     Batch.state == BatchState.IN_PROGRESS,
                     Document.open_jobs == 0,
                     Document.state.in_(_WORKING),
+                    Document.finished_at.is_(None),
                     Document.chunk_count.is_not(None),
                 )
+                .order_by(Document.id)
                 .limit(limit)
             )  # fmt: skip
             return [EndedLevel(*row) for row in rows]
@@ -140,8 +142,11 @@ class Levels:
         for batch_id in self._ids(
             Batch.state == BatchState.IN_PROGRESS, Batch.expires_at.is_not(None), Batch.expires_at < db_now()
         ):
-            if self._move(batch_id, BatchState.IN_PROGRESS, BatchState.EXPIRED):
-                self._batches.end_unfinished(batch_id, JobState.EXPIRED)
+            self._change(batch_id, BatchState.IN_PROGRESS, state=BatchState.EXPIRED)
+        # Stamped when all of its jobs have ended: whoever finds it unstamped goes on where another died.
+        for batch_id in self._ids(Batch.state == BatchState.EXPIRED, Batch.expired_at.is_(None)):
+            if self._batches.end_unfinished(batch_id, JobState.EXPIRED) == 0:
+                self._change(batch_id, BatchState.EXPIRED, expired_at=db_now())
         for batch_id in self._ids(Batch.state == BatchState.CANCELLING):
             if self._batches.end_unfinished(batch_id, JobState.CANCELLED) == 0:
                 self._move(batch_id, BatchState.CANCELLING, BatchState.CANCELLED)
@@ -154,14 +159,14 @@ class Levels:
         with self._database.read() as session:
             return session.scalars(select(Batch.id).where(*conditions)).all()
 
-    def _move(self, batch_id: str, source: BatchState, target: BatchState, *conditions: ColumnElement[bool]) -> bool:
+    def _move(self, batch_id: str, source: BatchState, target: BatchState, *conditions: ColumnElement[bool]) -> None:
+        self._change(batch_id, source, *conditions, **{"state": target, f"{target}_at": db_now()})
+
+    def _change(self, batch_id: str, source: BatchState, *conditions: ColumnElement[bool], **values: Any) -> None:
         with self._database.write() as session:
-            return session.execute(
-                update(Batch)
-                .where(Batch.id == batch_id, Batch.state == source, *conditions)
-                .values({"state": target, f"{target}_at": db_now()})
-                .returning(Batch.id)
-            ).one_or_none() is not None  # fmt: skip
+            session.execute(
+                update(Batch).where(Batch.id == batch_id, Batch.state == source, *conditions).values(**values)
+            )
 
     @staticmethod
     def _leave_level(session: Session, ended: EndedLevel, **values: Any) -> bool:

@@ -6,15 +6,17 @@ publishing and `mark_published` doubles a message at worst, and the claim absorb
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
-from sqlalchemy import Select, func, select, tuple_, update
+from sqlalchemy import Select, Table, bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from storage.columns import db_now
 from storage.database import Database
-from storage.jobs import count_failed, end_attempts
+from storage.moves import count_failed, end_attempts
 from storage.states import AttemptOutcome, BatchState, JobState
 from storage.tables import Attempt, Batch, Document, Job, Worker
 
@@ -102,7 +104,7 @@ class Outbox:
             rows = session.execute(
                 _publishable()
                 .where(Job.model == model, Job.state == JobState.QUEUED, Job.published_at.is_not(None))
-                .where(waited > age_s * Job.publishes * Job.publishes)
+                .where(Job.published_at < db_now() - age_s, waited > age_s * Job.publishes * Job.publishes)
                 .order_by(Job.published_at)
                 .limit(limit)
             )
@@ -110,12 +112,16 @@ class Outbox:
 
     def mark_published(self, jobs: Sequence[Publishable]) -> None:
         """Note that messages of these jobs are on the queue (a job claimed since then keeps its row)."""
-        pairs = [(job.id, job.epoch) for job in jobs]
+        if not jobs:
+            return
+        table = cast(Table, Job.__table__)
+        same = (table.c.id == bindparam("job_id"), table.c.epoch == bindparam("job_epoch"))
         with self._database.write() as session:
-            session.execute(
-                update(Job)
-                .where(tuple_(Job.id, Job.epoch).in_(pairs), Job.state == JobState.QUEUED)
-                .values(published_at=db_now(), publishes=Job.publishes + 1)
+            session.connection().execute(
+                update(table)
+                .where(*same, table.c.state == JobState.QUEUED)
+                .values(published_at=db_now(), publishes=table.c.publishes + 1),
+                [{"job_id": job.id, "job_epoch": job.epoch} for job in sorted(jobs, key=lambda job: job.id)],
             )
 
     def rescue(self, *, max_losses: int, limit: int = 500) -> int:
@@ -126,33 +132,23 @@ class Outbox:
                 .where(Job.state == JobState.RUNNING, Job.lease_until < db_now())
                 .order_by(Job.lease_until)
                 .limit(limit)
-                .with_for_update(skip_locked=True)
+                .with_for_update(skip_locked=True, key_share=True)
             ).all()
+            failed: Counter[tuple[str, int]] = Counter()
             for row in expired:
-                self._rescue_one(session, *row.tuple(), max_losses=max_losses)
+                gives_up = row.losses + 1 >= max_losses
+                self._take_back(session, row.id, row.epoch, row.losses, gives_up=gives_up)
+                if gives_up:
+                    failed[row.batch_id, row.document_id] += 1
+            count_failed(session, failed)
             return len(expired)
 
-    def _rescue_one(
-        self,
-        session: Session,
-        job_id: int,
-        epoch: int,
-        losses: int,
-        batch_id: str,
-        document_id: int,
-        *,
-        max_losses: int,
-    ) -> None:
-        gives_up = losses + 1 >= max_losses
+    @staticmethod
+    def _take_back(session: Session, job_id: int, epoch: int, losses: int, *, gives_up: bool) -> None:
         reason = f"its worker was lost {losses + 1} times while it ran"
-        moved = session.execute(
+        session.execute(
             update(Job)
-            .where(
-                Job.id == job_id,
-                Job.epoch == epoch,
-                Job.state == JobState.RUNNING,
-                Job.lease_until < db_now(),
-            )
+            .where(Job.id == job_id, Job.epoch == epoch, Job.state == JobState.RUNNING)  # locked by its reader
             .values(
                 state=JobState.FAILED if gives_up else JobState.QUEUED,
                 owner=None,
@@ -164,13 +160,8 @@ class Outbox:
                 error=reason if gives_up else None,
                 finished_at=db_now() if gives_up else None,
             )
-            .returning(Job.id)
-        ).one_or_none()
-        if moved is None:
-            return
+        )
         end_attempts(session, (Attempt.job_id == job_id) & (Attempt.epoch == epoch), AttemptOutcome.LOST)
-        if gives_up:
-            count_failed(session, batch_id, document_id)
 
 
 def _publishable() -> Select[int, int, str, int, str, str, int, int]:

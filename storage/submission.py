@@ -122,19 +122,14 @@ class Submissions:
     def discard_unfinished_documents(self, batch_id: str) -> None:
         """Remove what a submission that died left half written, so that it can be written again."""
         with self._database.write() as session:
-            unfinished = select(Document.id).where(Document.batch_id == batch_id, Document.chunk_count.is_(None))
-            gone = session.scalars(
-                delete(Job).where(Job.document_id.in_(unfinished)).returning(Job.prompt_tokens + Job.max_tokens)
-            ).all()
-            session.execute(delete(Chunk).where(Chunk.document_id.in_(unfinished)))
-            session.execute(delete(Document).where(Document.batch_id == batch_id, Document.chunk_count.is_(None)))
-            count_new_jobs(session, batch_id, count=-len(gone), tokens=-sum(gone))
+            discard_half_written(session, batch_id)
 
     def begin_document(
         self, batch_id: str, *, name: str, source: str, content_hash: str, identity: str, remarks: Sequence[str]
     ) -> int:
-        """Store a document that has no chunks yet; returns its id."""
+        """Store a document that has no chunks yet; returns its id. Raises WrongState once the batch is cancelled."""
         with self._database.write() as session:
+            _require_validating(session, batch_id)
             position = session.scalar(
                 select(func.coalesce(func.max(Document.position), -1) + 1).where(Document.batch_id == batch_id)
             )
@@ -155,8 +150,9 @@ class Submissions:
             ).scalar_one()
 
     def add_chunks(self, document_id: int, chunks: Sequence[NewChunk]) -> None:
-        """Store the next chunks of a document that is being written."""
+        """Store the next chunks of a document that is being written. Raises WrongState once the batch is cancelled."""
         with self._database.write() as session:
+            _require_validating(session, _batch_of(session, document_id))
             session.execute(
                 insert(Chunk),
                 [
@@ -173,24 +169,30 @@ class Submissions:
             )
 
     def add_jobs(self, batch_id: str, document_id: int, jobs: Sequence[NewJob]) -> None:
-        """Store the next jobs of a document that is being written."""
+        """Store the next jobs of a document that is being written. Raises WrongState once the batch is cancelled."""
         with self._database.write() as session:
+            _require_validating(session, batch_id)
             insert_jobs(session, batch_id, document_id, jobs)
 
     def finish_document(
         self, document_id: int, *, characters: int, tokens: int, chunk_count: int, max_tokens: int | None
     ) -> None:
-        """All is written: the document counts from now on. `max_tokens` is set on its jobs of level 0."""
+        """All is written: the document counts from now on. `max_tokens` is set on its jobs of level 0.
+
+        Raises WrongState once the batch is cancelled.
+        """
         with self._database.write() as session:
+            batch_id = _batch_of(session, document_id)
+            _require_validating(session, batch_id)
             if max_tokens is not None:
                 _set_max_tokens(session, document_id, max_tokens)
             open_jobs = session.scalar(select(func.count()).where(Job.document_id == document_id, Job.level == 0))
-            batch_id = session.execute(
+            session.execute(
                 update(Document)
                 .where(Document.id == document_id, Document.chunk_count.is_(None))
                 .values(characters=characters, tokens=tokens, chunk_count=chunk_count, open_jobs=open_jobs)
-                .returning(Document.batch_id)
-            ).scalar_one()
+                .returning(Document.id)
+            ).one()
             session.execute(
                 update(Batch)
                 .where(Batch.id == batch_id)
@@ -222,6 +224,34 @@ class Submissions:
     def _state(self, batch_id: str) -> str:
         with self._database.read() as session:
             return session.scalar(select(Batch.state).where(Batch.id == batch_id)) or "gone"
+
+
+def discard_half_written(session: Session, batch_id: str) -> None:
+    """Remove the batch's documents that are not wholly written, with all that is theirs."""
+    half = select(Document.id).where(Document.batch_id == batch_id, Document.chunk_count.is_(None))
+    ids = session.scalars(half).all()
+    if not ids:
+        return
+    gone = session.scalars(
+        delete(Job).where(Job.document_id.in_(ids)).returning(Job.prompt_tokens + Job.max_tokens)
+    ).all()
+    session.execute(delete(Chunk).where(Chunk.document_id.in_(ids)))
+    session.execute(delete(Document).where(Document.id.in_(ids)))
+    count_new_jobs(session, batch_id, count=-len(gone), tokens=-sum(gone))
+
+
+def _batch_of(session: Session, document_id: int) -> str:
+    batch_id = session.scalar(select(Document.batch_id).where(Document.id == document_id))
+    if batch_id is None:
+        raise WrongState(f"of document {document_id}", "cancelled", "it takes no more documents")
+    return batch_id
+
+
+def _require_validating(session: Session, batch_id: str) -> None:
+    """Hold the batch in `validating` until this transaction ends."""
+    state = session.scalar(select(Batch.state).where(Batch.id == batch_id).with_for_update(key_share=True))
+    if state is not BatchState.VALIDATING:
+        raise WrongState(batch_id, str(state or "gone"), "it takes no more documents")
 
 
 def _set_max_tokens(session: Session, document_id: int, max_tokens: int) -> None:

@@ -67,7 +67,10 @@ class Batcher:
         self._thread = threading.Thread(target=self._supervise, name="engine", daemon=True)
 
     def start(self) -> EngineFacts:
-        """Load the model and return what the engine says of itself. Raises ModelUnusable or EngineDied."""
+        """Load the model and return what the engine says of itself. Raises ModelUnusable or EngineDied.
+
+        EngineClosed when `close` came first.
+        """
         self._thread.start()
         return self._facts.result()
 
@@ -150,6 +153,8 @@ class Batcher:
         finally:
             if self._process is not None:
                 self._process.stop()
+            if not self._facts.done():
+                self._facts.set_exception(EngineClosed("closed while the model was loading"))
 
     def _run(self, process: EngineProcess) -> str:
         """Hand out what the process says until it ends; returns how it did."""
@@ -205,15 +210,18 @@ class Batcher:
         self._alone = bool(self._suspects)
         if self._alone:
             if not self._active:
-                self._hand_over(self._suspects.popleft())
+                self._hand_over(self._suspects, self._process)
             return
-        while self._pending:
-            self._hand_over(self._pending.popleft())
+        while self._pending and self._hand_over(self._pending, self._process):
+            pass
 
-    def _hand_over(self, ticket: _Ticket) -> None:
-        assert self._process is not None  # noqa: S101 - checked by _feed
-        self._active[ticket.request.id] = ticket
-        self._process.send(Add(ticket.request))
+    def _hand_over(self, waiting: deque[_Ticket], process: EngineProcess) -> bool:
+        """Hand over the first that waits. False: the process has ended, and nobody is to blame for that."""
+        request = waiting[0].request
+        if not process.send(Add(request)):
+            return False
+        self._active[request.id] = waiting.popleft()
+        return True
 
     def _bury(self, reason: str) -> None:
         """The process is dead: blame the request that was alone in it, or suspect all that were."""

@@ -34,6 +34,7 @@ from worker.engines.spec import EngineSpec
 _BEAT_S = 1.0
 _STOP_S = 5.0
 _PROBE = (1,) * 8  # any model has these tokens
+_RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # getrusage(2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +117,14 @@ class EngineProcess:
         """The process id."""
         return self._process.pid or 0
 
-    def send(self, message: ToEngine) -> None:
-        """Send a message; one that is dying loses it, which `receive` will show."""
-        with self._sending, contextlib.suppress(OSError):
-            self._connection.send(message)
+    def send(self, message: ToEngine) -> bool:
+        """Send a message. False: the process has ended, as `receive` will show, and nothing was sent."""
+        with self._sending:
+            try:
+                self._connection.send(message)
+            except OSError:
+                return False
+        return True
 
     def receive(self, timeout_s: float) -> FromEngine | None:
         """The next message, None after `timeout_s`. Raises EOFError once the process has ended and all is read."""
@@ -134,6 +139,8 @@ class EngineProcess:
     def how_it_ended(self) -> str:
         """Why the process is no more, in words."""
         self._process.join(_STOP_S)
+        if self._process.is_alive():
+            self.kill()  # it has closed its end and hangs: the next one needs its memory
         code = self._process.exitcode
         if code is not None and code < 0:
             return f"was killed by {signal.Signals(-code).name}"
@@ -186,12 +193,17 @@ def _serve(engine: Engine, connection: Connection[FromEngine, ToEngine]) -> None
         completions = engine.step()
         now = time.monotonic()
         if completions:
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            connection.send(Finished([replace(done, peak_memory_bytes=peak) for done in completions]))
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
+            connection.send(Finished([_with_memory(done, peak) for done in completions]))
             said_at = now
         elif now - said_at > _BEAT_S:
             connection.send(Beat())
             said_at = now
+
+
+def _with_memory(done: Completion, peak_bytes: int) -> Completion:
+    """The process's own memory, where the engine names no device's."""
+    return done if done.peak_memory_bytes else replace(done, peak_memory_bytes=peak_bytes)
 
 
 def _take(engine: Engine, message: ToEngine, connection: Connection[FromEngine, ToEngine]) -> None:

@@ -74,6 +74,8 @@ def _serve_loaded(
     facts: EngineFacts,
     on_ready: Callable[[str, EngineFacts], None],
 ) -> None:
+    for remark in facts.remarks:
+        log.warning("%s", remark)
     host = socket.gethostname()
     identity = WorkerIdentity(f"{host}/{options.device}-{os.getpid()}", facts.engine, options.spec.model.name)
     jobs = Jobs(database, identity, lease_s=options.lease_s)

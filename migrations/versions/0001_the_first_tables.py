@@ -63,13 +63,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("batches", schema=None) as batch_op:
         batch_op.create_index("ix_batches_created_at", ["created_at"], unique=False)
-        batch_op.create_index(
-            "ix_batches_live",
-            ["priority", "created_at"],
-            unique=False,
-            sqlite_where=sa.text("state IN ('validating', 'in_progress', 'finalizing', 'cancelling')"),
-            postgresql_where=sa.text("state IN ('validating', 'in_progress', 'finalizing', 'cancelling')"),
-        )
+        batch_op.create_index("ix_batches_state_priority_created_at", ["state", "priority", "created_at"], unique=False)
         batch_op.create_index("ix_batches_submission_key", ["submission_key", "created_at"], unique=False)
 
     op.create_table(
@@ -127,8 +121,8 @@ def upgrade() -> None:
             "ix_documents_level_ended",
             ["batch_id"],
             unique=False,
-            sqlite_where=sa.text("open_jobs = 0 AND state IN ('open', 'merging')"),
-            postgresql_where=sa.text("open_jobs = 0 AND state IN ('open', 'merging')"),
+            sqlite_where=sa.text("open_jobs = 0 AND finished_at IS NULL AND chunk_count IS NOT NULL"),
+            postgresql_where=sa.text("open_jobs = 0 AND finished_at IS NULL AND chunk_count IS NOT NULL"),
         )
 
     op.create_table(
@@ -191,13 +185,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("document_id", "level", "position", name=op.f("uq_jobs_document_id_level_position")),
     )
     with op.batch_alter_table("jobs", schema=None) as batch_op:
-        batch_op.create_index(
-            "ix_jobs_failed",
-            ["batch_id"],
-            unique=False,
-            sqlite_where=sa.text("state = 'failed'"),
-            postgresql_where=sa.text("state = 'failed'"),
-        )
+        batch_op.create_index("ix_jobs_batch_id_state_id", ["batch_id", "state", "id"], unique=False)
         batch_op.create_index(
             "ix_jobs_leased",
             ["lease_until"],
@@ -211,13 +199,6 @@ def upgrade() -> None:
             unique=False,
             sqlite_where=sa.text("state = 'queued' AND published_at IS NOT NULL"),
             postgresql_where=sa.text("state = 'queued' AND published_at IS NOT NULL"),
-        )
-        batch_op.create_index(
-            "ix_jobs_unfinished",
-            ["batch_id", "state"],
-            unique=False,
-            sqlite_where=sa.text("state IN ('queued', 'running')"),
-            postgresql_where=sa.text("state IN ('queued', 'running')"),
         )
         batch_op.create_index(
             "ix_jobs_unpublished",
@@ -316,11 +297,6 @@ def downgrade() -> None:
             postgresql_where=sa.text("state = 'queued' AND published_at IS NULL"),
         )
         batch_op.drop_index(
-            "ix_jobs_unfinished",
-            sqlite_where=sa.text("state IN ('queued', 'running')"),
-            postgresql_where=sa.text("state IN ('queued', 'running')"),
-        )
-        batch_op.drop_index(
             "ix_jobs_published",
             sqlite_where=sa.text("state = 'queued' AND published_at IS NOT NULL"),
             postgresql_where=sa.text("state = 'queued' AND published_at IS NOT NULL"),
@@ -330,30 +306,22 @@ def downgrade() -> None:
             sqlite_where=sa.text("state = 'running'"),
             postgresql_where=sa.text("state = 'running'"),
         )
-        batch_op.drop_index(
-            "ix_jobs_failed",
-            sqlite_where=sa.text("state = 'failed'"),
-            postgresql_where=sa.text("state = 'failed'"),
-        )
+        batch_op.drop_index("ix_jobs_batch_id_state_id")
 
     op.drop_table("jobs")
     op.drop_table("chunks")
     with op.batch_alter_table("documents", schema=None) as batch_op:
         batch_op.drop_index(
             "ix_documents_level_ended",
-            sqlite_where=sa.text("open_jobs = 0 AND state IN ('open', 'merging')"),
-            postgresql_where=sa.text("open_jobs = 0 AND state IN ('open', 'merging')"),
+            sqlite_where=sa.text("open_jobs = 0 AND finished_at IS NULL AND chunk_count IS NOT NULL"),
+            postgresql_where=sa.text("open_jobs = 0 AND finished_at IS NULL AND chunk_count IS NOT NULL"),
         )
 
     op.drop_table("documents")
     op.drop_table("workers")
     with op.batch_alter_table("batches", schema=None) as batch_op:
         batch_op.drop_index("ix_batches_submission_key")
-        batch_op.drop_index(
-            "ix_batches_live",
-            sqlite_where=sa.text("state IN ('validating', 'in_progress', 'finalizing', 'cancelling')"),
-            postgresql_where=sa.text("state IN ('validating', 'in_progress', 'finalizing', 'cancelling')"),
-        )
+        batch_op.drop_index("ix_batches_state_priority_created_at")
         batch_op.drop_index("ix_batches_created_at")
 
     op.drop_table("batches")

@@ -32,6 +32,11 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     stop_token_ids: tuple[int, ...] = ()
 
+    @property
+    def most_tokens(self) -> int:
+        """Tokens whose keys and values are kept when the output is as long as it may be."""
+        return len(self.prompt_ids) + self.max_tokens
+
 
 @dataclass(frozen=True, slots=True)
 class Completion:
@@ -60,7 +65,7 @@ class EngineFacts:
     """What an engine that has loaded its model says of itself.
 
     `context_window` in tokens; `slots` is how many requests it works on at once; `fingerprint` names the exact
-    weights and precision, so that two results can be told to come from the same model.
+    weights and precision, so that two results can be told to come from the same model. `remarks` are for the log.
     """
 
     engine: str
@@ -68,6 +73,7 @@ class EngineFacts:
     context_window: int
     slots: int
     fingerprint: str
+    remarks: tuple[str, ...] = ()
 
 
 class Engine(Protocol):

@@ -30,29 +30,39 @@ from worker.engines.base import (
     check_fits,
     cut_at_stop,
 )
+from worker.engines.kv_memory import kv_tokens
 from worker.engines.spec import EngineSpec
 
-_KV_TOKENS = 32_768  # shared by all slots unless options["kv_tokens"] says otherwise
+_KV_TOKENS = 32_768  # most that all slots share unless options["kv_tokens"] says otherwise: it is taken in full
 _STEP_S = 0.1
+# `optimization.quantization`: what keys and values are kept in, with the bytes of one.
+_KV_TYPES = {
+    None: (xllamacpp.ggml_type.GGML_TYPE_F16, 2.0),
+    "fp16": (xllamacpp.ggml_type.GGML_TYPE_F16, 2.0),
+    "int8": (xllamacpp.ggml_type.GGML_TYPE_Q8_0, 34 / 32),
+    "int4": (xllamacpp.ggml_type.GGML_TYPE_Q4_0, 18 / 32),
+}
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Running:
     request: Request
     taken_at: float
     started_at: float = 0.0
+    first_at: float | None = None
     cancelled: bool = False
+    stopped: bool = False  # at one of the request's own stop tokens
+    tokens: int = 0
     beside: list[int] = field(default_factory=list)
     text: list[str] = field(default_factory=list)
     last: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def kv_tokens(self) -> int:
-        return len(self.request.prompt_ids) + self.request.max_tokens
-
 
 class LlamaCppEngine:
-    """Each running request has a thread that waits in the server's blocking call."""
+    """Each running request has a thread that waits in the server's blocking call.
+
+    Option: `kv_tokens`, the size of the cache that all slots share.
+    """
 
     def __init__(self, spec: EngineSpec) -> None:
         if spec.model.kind is not ModelKind.GGUF:
@@ -61,13 +71,18 @@ class LlamaCppEngine:
             verify(spec.model.path)
         except CatalogueError as error:
             raise ModelUnusable(str(error)) from error
-        wanted = int(spec.options.get("kv_tokens", _KV_TOKENS))
-        self._kv_tokens = max(spec.window, min(spec.window * spec.slots, wanted))
-        self._server = _server(spec, self._kv_tokens)
-        fingerprint = spec.model.sha256 or quick_fingerprint(spec.model.path)
-        self.facts = EngineFacts("llamacpp", spec.model.name, spec.window, spec.slots, fingerprint[:32])
+        kv_type, kv_bytes = spec.kv_precision(_KV_TYPES, "llama.cpp keeps keys and values in 16, 8 or 4 bits")
+        gpu_layers, remarks = _gpu_layers(spec)
+        self._kv_tokens = kv_tokens(spec, spec.model.path, bytes_per_value=kv_bytes)
+        if "kv_tokens" not in spec.options:
+            self._kv_tokens = max(spec.window, min(self._kv_tokens, _KV_TOKENS))
+        self._server = _server(spec, self._kv_tokens, kv_type, gpu_layers)
+        weights = (spec.model.sha256 or quick_fingerprint(spec.model.path))[:32]
+        fingerprint = f"{weights}-kv-{kv_type.name.removeprefix('GGML_TYPE_').lower()}"
+        self.facts = EngineFacts("llamacpp", spec.model.name, spec.window, spec.slots, fingerprint, remarks)
         self._waiting: deque[_Running] = deque()
         self._running: dict[RequestId, _Running] = {}
+        self._leaving: set[_Running] = set()  # cancelled, and still in the server until its next token
         self._ended: queue.SimpleQueue[tuple[_Running, BaseException | None]] = queue.SimpleQueue()
 
     @property
@@ -84,7 +99,7 @@ class LlamaCppEngine:
         """Start what there is room for and wait a moment; returns what has finished."""
         while self._waiting and self._has_room(self._waiting[0]):
             self._start(self._waiting.popleft())
-        if not self._running:
+        if not self._running and not self._waiting:
             return []
         for running in self._running.values():
             running.beside.append(len(self._running))
@@ -96,11 +111,15 @@ class LlamaCppEngine:
             except queue.Empty:
                 return finished
             wait_s = 0.0
-            if self._running.get(running.request.id) is not running:
-                continue  # cancelled
-            del self._running[running.request.id]
+            if running.cancelled:
+                self._leaving.discard(running)
+                continue
             if error is not None:
+                if finished:  # theirs is done: the error can wait for the next step
+                    self._ended.put((running, error))
+                    return finished
                 raise EngineFailed(f"llama.cpp: {error}") from error
+            del self._running[running.request.id]
             finished.append(_completion(running))
 
     def cancel(self, request_id: RequestId) -> None:
@@ -109,6 +128,7 @@ class LlamaCppEngine:
         running = self._running.pop(request_id, None)
         if running is not None:
             running.cancelled = True
+            self._leaving.add(running)
 
     def close(self) -> None:
         """Free the model."""
@@ -118,8 +138,9 @@ class LlamaCppEngine:
         self._server = None
 
     def _has_room(self, candidate: _Running) -> bool:
-        taken = sum(running.kv_tokens for running in self._running.values())
-        return len(self._running) < self.facts.slots and taken + candidate.kv_tokens <= self._kv_tokens
+        inside = [*self._running.values(), *self._leaving]
+        taken = sum(running.request.most_tokens for running in inside)
+        return len(inside) < self.facts.slots and taken + candidate.request.most_tokens <= self._kv_tokens
 
     def _start(self, running: _Running) -> None:
         self._running[running.request.id] = running
@@ -127,30 +148,49 @@ class LlamaCppEngine:
         threading.Thread(target=self._generate, args=(self._server, running), daemon=True).start()
 
     def _generate(self, server: Any, running: _Running) -> None:
+        stop_ids = frozenset(running.request.stop_token_ids)
+
         def receive(part: dict[str, Any]) -> bool:
             if "choices" not in part:  # an exception raised here would be swallowed
                 running.last = part
                 return True
             choice = part["choices"][0]
-            running.text.append(choice["text"])
+            running.first_at = running.first_at or time.monotonic()
+            tokens = part.get("__verbose", {}).get("tokens", ())
+            running.tokens += len(tokens)
+            running.stopped = not stop_ids.isdisjoint(tokens)
+            if not running.stopped:
+                running.text.append(choice["text"])
             if choice["finish_reason"] is not None:
                 running.last = part
-            return running.cancelled  # True ends the stream
+            return running.cancelled or running.stopped  # True ends the stream
 
         try:
             server.handle_completions(_body(running.request), receive)
-            whole = running.cancelled or "choices" in running.last
+            whole = running.cancelled or running.stopped or "choices" in running.last
             self._ended.put((running, None if whole else RuntimeError(f"it ended early: {running.last}")))
         except Exception as error:  # noqa: BLE001 - handed to the engine's thread
             self._ended.put((running, error))
 
 
-def _server(spec: EngineSpec, kv_tokens: int) -> Any:
+def _gpu_layers(spec: EngineSpec) -> tuple[int, tuple[str, ...]]:
+    """Layers on a GPU (-1: as many as fit), and remarks. The wheel on PyPI is built for the CPU."""
+    cpu = xllamacpp.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_CPU
+    if all(device["type"] == cpu for device in xllamacpp.get_device_info()):
+        return 0, spec.without_gpu("this build of llama.cpp")
+    if spec.cuda_enabled is False:
+        return 0, ()
+    return (spec.cuda_layers if isinstance(spec.cuda_layers, int) else -1), ()
+
+
+def _server(spec: EngineSpec, kv_tokens: int, kv_type: Any, gpu_layers: int) -> Any:
     params = xllamacpp.CommonParams()
     params.model.path = str(spec.model.path)
     params.n_parallel = spec.slots
     params.n_ctx = kv_tokens
     params.kv_unified = True
+    params.cache_type_k = params.cache_type_v = kv_type
+    params.n_gpu_layers = gpu_layers
     params.ctx_shift = False  # never forget the beginning of a prompt in silence
     params.cache_ram_mib = 0
     params.cpuparams.n_threads = spec.cpu_threads
@@ -179,6 +219,8 @@ def _body(request: Request) -> dict[str, Any]:
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+    if request.stop_token_ids:
+        body |= {"return_tokens": True, "verbose": True}  # llama.cpp knows its own end tokens, not these
     if sampling.seed is not None:
         body["seed"] = sampling.seed
     return body
@@ -186,6 +228,8 @@ def _body(request: Request) -> dict[str, Any]:
 
 def _completion(running: _Running) -> Completion:
     request, last = running.request, running.last
+    if running.stopped:
+        return _completion_at_stop_token(running)
     timings, usage = last["timings"], last["usage"]
     prefill_s, decode_s = timings["prompt_ms"] / 1000, timings["predicted_ms"] / 1000
     in_server_s = time.monotonic() - running.started_at
@@ -200,5 +244,22 @@ def _completion(running: _Running) -> Completion:
         queue_s=running.started_at - running.taken_at + max(0.0, in_server_s - prefill_s - decode_s),
         prefill_s=prefill_s,
         decode_s=decode_s,
+        batch_size=sum(running.beside) / max(1, len(running.beside)),
+    )
+
+
+def _completion_at_stop_token(running: _Running) -> Completion:
+    """The stream was ended here, before the server could say what it measured: the times are those seen here."""
+    request, now = running.request, time.monotonic()
+    first_at = running.first_at or now
+    return Completion(
+        request_id=request.id,
+        text=cut_at_stop("".join(running.text), request.sampling.stop),
+        finish_reason=FinishReason.STOP,
+        prompt_tokens=len(request.prompt_ids),
+        completion_tokens=running.tokens,
+        queue_s=running.started_at - running.taken_at,
+        prefill_s=first_at - running.started_at,
+        decode_s=now - first_at,
         batch_size=sum(running.beside) / max(1, len(running.beside)),
     )

@@ -31,10 +31,15 @@ from worker.engines.base import (
     check_fits,
     cut_at_stop,
 )
+from worker.engines.kv_memory import kv_tokens
 from worker.engines.spec import EngineSpec
 
 _BATCHED_TOKENS = 512  # tokens a step; 2,048 was slower
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+# `optimization.quantization`: int8 halves the memory of keys and values, and greedy text stays as good. The engine
+# has u4 too, which corrupts the process's memory (2026.4.1).
+_KV_PRECISIONS = {None: "f16", "fp16": "f16", "int8": "u8"}
+_KV_BYTES = {"f16": 2.0, "u8": 1.25}  # a value; u8 with its scales
 
 
 @dataclass(slots=True)
@@ -48,14 +53,21 @@ class _Running:
 
 
 class OpenVinoEngine:
-    """Requests wait here until one of `slots` is free, so that waiting and computing are measured apart."""
+    """Requests wait here until there is room for them, so that waiting and computing are measured apart.
+
+    Options: `precision` of the computation, bf16 or f32; `kv_tokens`, what the cache may grow to.
+    """
 
     def __init__(self, spec: EngineSpec) -> None:
         precision = spec.options.get("precision") or ("bf16" if _has_bf16() else "f32")
+        kv_precision = spec.kv_precision(_KV_PRECISIONS, "OpenVINO keeps keys and values in 16 or 8 bits")
+        remarks = spec.without_gpu("OpenVINO")
         path = _weights(spec)
-        self._pipeline = _pipeline(path, spec, precision)
+        self._kv_tokens = kv_tokens(spec, path, bytes_per_value=_KV_BYTES[kv_precision])
+        self._pipeline = _pipeline(path, spec, precision, kv_precision)
         self._tokenizer = self._pipeline.get_tokenizer()
-        self.facts = EngineFacts("openvino", spec.model.name, spec.window, spec.slots, f"{path.stem}-{precision}")
+        fingerprint = f"{path.stem}-{precision}-kv-{kv_precision}"
+        self.facts = EngineFacts("openvino", spec.model.name, spec.window, spec.slots, fingerprint, remarks)
         self._waiting: deque[_Running] = deque()
         self._running: dict[RequestId, _Running] = {}
         self._next_number = 0
@@ -72,7 +84,7 @@ class OpenVinoEngine:
 
     def step(self) -> list[Completion]:
         """One forward pass over everything that runs; returns what has finished."""
-        while self._waiting and len(self._running) < self.facts.slots:
+        while self._waiting and self._has_room(self._waiting[0]):
             self._start(self._waiting.popleft())
         if not self._running:
             return []
@@ -92,13 +104,18 @@ class OpenVinoEngine:
         running = self._running.pop(request_id, None)
         if running is not None:
             running.handle.cancel()
-            self._pipeline.step()  # only a step lets go of a cancelled request
+            if not self._running:
+                self._pipeline.step()  # only a step lets go of a cancelled request; nobody else's will come
 
     def close(self) -> None:
         """Free the model."""
         self._waiting.clear()
         self._running.clear()
         self._pipeline = self._tokenizer = None
+
+    def _has_room(self, candidate: _Running) -> bool:
+        taken = sum(running.request.most_tokens for running in self._running.values())
+        return len(self._running) < self.facts.slots and taken + candidate.request.most_tokens <= self._kv_tokens
 
     def _start(self, running: _Running) -> None:
         ids = np.array([running.request.prompt_ids], dtype=np.int64)
@@ -139,17 +156,17 @@ def _weights(spec: EngineSpec) -> Path:
         raise ModelUnusable(str(error)) from error
 
 
-def _pipeline(path: Path, spec: EngineSpec, precision: str) -> Any:
+def _pipeline(path: Path, spec: EngineSpec, precision: str, kv_precision: str) -> Any:
     scheduler = genai.SchedulerConfig()
     scheduler.max_num_seqs = spec.slots
     scheduler.max_num_batched_tokens = _BATCHED_TOKENS
     scheduler.dynamic_split_fuse = True
     scheduler.enable_prefix_caching = True
     scheduler.num_kv_blocks = 0
-    scheduler.cache_size = 0  # both zero: the KV cache grows as it is needed
+    scheduler.cache_size = 0  # both zero: the cache grows to what runs at once, and is used again
     properties = {
         "INFERENCE_PRECISION_HINT": precision,
-        "KV_CACHE_PRECISION": "f16",  # the default quantizes the cache
+        "KV_CACHE_PRECISION": kv_precision,  # said always: the default quantizes
         "INFERENCE_NUM_THREADS": spec.cpu_threads,
     }
     try:

@@ -4,26 +4,38 @@ from __future__ import annotations
 
 from catalogue.gguf_file import read_header
 from catalogue.model import Model, ModelKind
+from catalogue.model_shape import read_model_shape
 from worker.engines.base import Engine, ModelUnusable
 from worker.engines.spec import EngineSpec
 
-ENGINES = ("openvino", "llamacpp", "simulated")
+ENGINES = ("exllamav2", "exllamav3", "openvino", "llamacpp", "simulated")
+_EXTRAS = {"exllamav2": "exllamav2", "exllamav3": "exllamav3"}
 _OPENVINO_READS = frozenset({"llama", "qwen2", "qwen3"})  # architectures of its GGUF reader
 
 
-def choose_engine(model: Model) -> str:
+def choose_engine(model: Model, quantization: str | None = None) -> str:
     """The engine for a model on this machine. Raises CatalogueError for a damaged file."""
     if model.kind is ModelKind.SIMULATED:
         return "simulated"
-    if model.kind is ModelKind.GGUF and read_header(model.path).architecture in _OPENVINO_READS:
-        return "openvino"
-    return "llamacpp"
+    if model.kind is ModelKind.DIRECTORY:
+        return "exllamav3" if read_model_shape(model.path).weights_format == "exl3" else "exllamav2"
+    if model.kind is not ModelKind.GGUF or quantization == "int4":  # llama.cpp keeps keys and values in 4 bits
+        return "llamacpp"
+    return "openvino" if read_header(model.path).architecture in _OPENVINO_READS else "llamacpp"
 
 
 def load_engine(spec: EngineSpec) -> Engine:
     """Load the model. Raises ModelUnusable, saying what to do."""
     try:
         match spec.engine:
+            case "exllamav2":
+                from worker.engines import exllamav2
+
+                return exllamav2.load(spec)
+            case "exllamav3":
+                from worker.engines import exllamav3
+
+                return exllamav3.load(spec)
             case "openvino":
                 from worker.engines.openvino import OpenVinoEngine
 
@@ -37,7 +49,8 @@ def load_engine(spec: EngineSpec) -> Engine:
 
                 return SimulatedEngine(spec)
     except ImportError as error:
+        extra = _EXTRAS.get(spec.engine, "cpu")
         raise ModelUnusable(
-            f"the engine {spec.engine} is not installed ({error}); pip install 'docmill[cpu]'"
+            f"the engine {spec.engine} is not installed ({error}); pip install 'docmill[{extra}]'"
         ) from error
     raise ModelUnusable(f"there is no engine {spec.engine!r}; there are {', '.join(ENGINES)}")

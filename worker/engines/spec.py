@@ -6,18 +6,23 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import psutil
 
 from catalogue.model import Model
+from worker.engines.base import ModelUnusable
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
     """One model on one engine. `context_window` caps the model's own, in tokens; None leaves it.
 
-    `home` is where converted weights are cached. `options` are the engine's own.
+    `home` is where converted weights are cached. `options` are the engine's own. `quantization`, `kv_cache`,
+    `cuda_enabled` and `cuda_layers` are those of `optimization` in config.yaml: an engine that cannot do what they
+    ask for refuses to load. `quantization` is the precision of the keys and values; the weights are the file's.
     """
 
     engine: str
@@ -27,6 +32,9 @@ class EngineSpec:
     threads: int | None = None
     quantization: str | None = None
     context_window: int | None = None
+    kv_cache: bool = True
+    cuda_enabled: bool | None = None
+    cuda_layers: int | Literal["all"] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -41,3 +49,31 @@ class EngineSpec:
             return self.threads
         usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return min(psutil.cpu_count(logical=False) or usable, usable)
+
+    def kv_precision(self, known: Mapping[str | None, T], why_not: str) -> T:
+        """What this engine calls the `quantization` asked for. Raises ModelUnusable for one that it does not have."""
+        if not self.kv_cache:
+            raise ModelUnusable(
+                "optimization.kv_cache: false cannot be had: without keys and values kept, every token would cost "
+                "the whole prompt again; remove it"
+            )
+        if self.quantization not in known:
+            names = " or ".join(name for name in known if name)
+            raise ModelUnusable(
+                f"optimization.quantization: {self.quantization} cannot be had: {why_not}; use {names}, or remove it"
+            )
+        return known[self.quantization]
+
+    def without_gpu(self, engine: str) -> tuple[str, ...]:
+        """Remarks for an engine that has no GPU here. Raises ModelUnusable where layers on a GPU are counted out.
+
+        `cuda_enabled: true` and `cuda_layers: all` mean the GPU where there is one, so one file serves all machines.
+        """
+        if isinstance(self.cuda_layers, int) and self.cuda_layers > 0:
+            raise ModelUnusable(
+                f"optimization.cuda_layers: {self.cuda_layers} cannot be had: {engine} has no GPU here; remove it, "
+                "or write cuda_layers: all to use a GPU only where there is one"
+            )
+        if self.cuda_enabled or self.cuda_layers == "all":
+            return (f"cuda was asked for, but {engine} has no GPU here: it runs on the CPU",)
+        return ()

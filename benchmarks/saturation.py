@@ -1,0 +1,186 @@
+"""How much of the bare engine's speed docmill keeps, end to end.
+
+Two engines with the same model and settings live in two processes. In every round both run the same prompts, one
+after the other: the bare engine in the smallest loop there is (add everything, step until all is done), docmill by
+submitting documents to a running stack (broker, dispatcher, worker) and waiting for the batch. The figure is the
+ratio of their tokens a second (prompt + generated), because this holds on a machine whose speed drifts; the median
+of the rounds counts. Every round has prompts of its own, so that no engine's prefix cache knows them.
+
+docmill's clock starts when the batch's rows are written (`in_progress_at`) and stops when the batch is completed:
+publishing, claims, heartbeats, storing results and ending the batch are in it, chunking is not (see producer.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from sqlalchemy import select
+
+from benchmarks.machine import describe_machine
+from benchmarks.text import prose
+from broker.sampling import Sampling
+from catalogue.pull import pull
+from cli.services import worker_options
+from cli.stack import Stack
+from producer.client import Client
+from settings.load import load_settings
+from settings.model import Settings
+from storage.states import BatchState
+from storage.tables import Job
+from worker.engines.base import Request
+from worker.engines.registry import load_engine
+from worker.engines.spec import EngineSpec
+
+MODEL = "smollm2-135m-instruct"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One side of a round."""
+
+    tokens: int
+    seconds: float
+
+    @property
+    def tokens_per_s(self) -> float:
+        return self.tokens / self.seconds
+
+
+def main() -> int:
+    options = _options()
+    home = Path(options.home).absolute() if options.home else Path(tempfile.mkdtemp(prefix="docmill-saturation-"))
+    pull(MODEL, home)
+    model = "simulated" if options.engine == "simulated" else MODEL
+    settings = load_settings(
+        environment={"DOCMILL_HOME": str(home)}, overrides={"llm.model": model, "worker.slots": options.slots}
+    )
+    spec = worker_options(settings, None, model=model, engine=options.engine, slots=options.slots).spec
+    print(f"# {describe_machine()}", file=sys.stderr)
+    rounds = _measure(settings, spec, options)
+    ratios = [docmill.tokens_per_s / bare.tokens_per_s for bare, docmill in rounds]
+    report = {
+        "machine": describe_machine(),
+        "engine": spec.engine,
+        "model": model,
+        "slots": spec.slots,
+        "jobs_a_round": options.jobs,
+        "max_tokens": options.max_tokens,
+        "bare_tokens_per_s": [round(bare.tokens_per_s, 1) for bare, _ in rounds],
+        "docmill_tokens_per_s": [round(docmill.tokens_per_s, 1) for _, docmill in rounds],
+        "ratios": [round(ratio, 3) for ratio in ratios],
+        "median_ratio": round(statistics.median(ratios), 3),
+    }
+    if options.json:
+        print(json.dumps(report))
+    else:
+        for name, value in report.items():
+            print(f"{name:22} {value}")
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=48, help="jobs a round (default 48)")
+    parser.add_argument("--slots", type=int, default=16, help="jobs in the engine at once (default 16)")
+    parser.add_argument("--max-tokens", type=int, default=64)
+    parser.add_argument("--chunk-tokens", type=int, default=700)
+    parser.add_argument("--engine", default="auto", help="auto, openvino, llamacpp or simulated")
+    parser.add_argument("--home", help="where the model lies or is fetched to (default: a new directory)")
+    parser.add_argument("--json", action="store_true")
+    return parser.parse_args()
+
+
+def _measure(settings: Settings, spec: EngineSpec, options: argparse.Namespace) -> list[tuple[Run, Run]]:
+    worker = ["--model", spec.model.name, "--engine", spec.engine, "--slots", str(options.slots)]
+    with Bare(spec) as bare, Stack(settings, ["--home", str(settings.home)], worker) as stack:
+        client = Client(settings)
+        while not client.reports.workers():
+            stack.check()
+            time.sleep(0.1)
+        _round(client, bare, options, number=0, jobs=options.slots)  # warms both up
+        rounds = []
+        for number in range(1, options.rounds + 1):
+            pair = _round(client, bare, options, number=number, jobs=options.jobs)
+            print(f"# round {number}: bare {pair[0].tokens_per_s:,.0f}, docmill {pair[1].tokens_per_s:,.0f} tokens/s",
+                  file=sys.stderr)  # fmt: skip
+            rounds.append(pair)
+        return rounds
+
+
+def _round(client: Client, bare: Bare, options: argparse.Namespace, *, number: int, jobs: int) -> tuple[Run, Run]:
+    """docmill's side says which prompts; the order of the two sides changes from round to round."""
+    with tempfile.TemporaryDirectory() as scratch:
+        document = Path(scratch) / f"round-{number}.txt"
+        document.write_text(prose(seed=number, characters=jobs * options.chunk_tokens * 3), encoding="utf-8")
+        submission, text = client.prepare(
+            (str(document),), merge="none", chunk_tokens=options.chunk_tokens, max_tokens=options.max_tokens,
+            sampling={"temperature": 0.0},
+        )  # fmt: skip
+        batch_id = client.submit(submission, text).batch_id
+        requests = _requests(client, batch_id)
+        status = client.wait(batch_id, interval_s=0.05)
+    assert status.state is BatchState.COMPLETED, status
+    assert status.ended_at is not None
+    assert status.in_progress_at is not None
+    docmill = Run(status.prompt_tokens + status.completion_tokens, status.ended_at - status.in_progress_at)
+    return bare.run(requests), docmill
+
+
+def _requests(client: Client, batch_id: str) -> list[Request]:
+    with client.database.read() as session:
+        jobs = session.scalars(select(Job).where(Job.batch_id == batch_id).order_by(Job.id)).all()
+    return [
+        Request(str(job.id), tuple(job.prompt_ids), job.max_tokens, Sampling.from_json(job.sampling),
+                tuple(job.stop_token_ids))
+        for job in jobs
+    ]  # fmt: skip
+
+
+class Bare:
+    """The engine by itself, in a process of its own as docmill's is."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_bare_loop, args=(theirs, spec), daemon=True)
+        self._process.start()
+
+    def __enter__(self) -> Bare:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._connection.send(None)
+        self._process.join(10)
+
+    def run(self, requests: Sequence[Request]) -> Run:
+        self._connection.send(requests)
+        tokens, seconds = self._connection.recv()
+        return Run(tokens, seconds)
+
+
+def _bare_loop(connection: Connection, spec: EngineSpec) -> None:
+    engine = load_engine(spec)
+    while requests := connection.recv():
+        began = time.monotonic()
+        for request in requests:
+            engine.add(request)
+        tokens = 0
+        while engine.in_flight:
+            tokens += sum(done.prompt_tokens + done.completion_tokens for done in engine.step())
+        connection.send((tokens, time.monotonic() - began))
+    engine.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

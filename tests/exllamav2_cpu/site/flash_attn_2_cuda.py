@@ -1,0 +1,1 @@
+"""exllamav2 imports this only to see that it is there."""

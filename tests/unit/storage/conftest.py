@@ -1,0 +1,245 @@
+"""Storage's own fixtures: a migrated database of each kind, made from a template, and a hand on everything in it."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from storage.batches import Batches
+from storage.database import Database
+from storage.jobs import ClaimedJob, Generated, Jobs, WorkerIdentity
+from storage.levels import Levels
+from storage.outbox import Outbox
+from storage.reports import Reports
+from storage.schema import upgrade
+from storage.submission import NewBatch, NewChunk, NewJob, Submissions
+from storage.tables import Base
+from storage.workers import Workers
+from tests.integration.audit import contradictions
+
+# Every column that is compared with the database's clock.
+_CLOCKED = {
+    "jobs": ("lease_until", "not_before", "published_at", "created_at", "finished_at"),
+    "batches": ("created_at", "in_progress_at", "expires_at", "completed_at"),
+    "attempts": ("started_at", "finished_at"),
+    "workers": ("started_at", "seen_at"),
+}
+
+
+def new_jobs(count: int, *, level: int = 0, tokens: int = 3, max_tokens: int = 10, priority: int = 5) -> list[NewJob]:
+    """Jobs of one level, each reading the input of its position."""
+    return [
+        NewJob(level, position, position, position, range(1, tokens + 1), max_tokens, {"temperature": 0.0}, (2,),
+               priority)
+        for position in range(count)
+    ]  # fmt: skip
+
+
+def generated(text: str = "a text", *, completion_tokens: int = 7, prompt_tokens: int = 3) -> Generated:
+    """What an engine could have said."""
+    return Generated(
+        text, "stop", prompt_tokens, 1, completion_tokens,
+        queue_s=0.1, prefill_s=0.2, decode_s=0.3, batch_size=2.5, peak_memory_bytes=1 << 20,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Mill:
+    """Every hand that storage offers on one database, short ways to fill it, and its clock."""
+
+    database: Database
+
+    @cached_property
+    def submissions(self) -> Submissions:
+        return Submissions(self.database)
+
+    @cached_property
+    def outbox(self) -> Outbox:
+        return Outbox(self.database)
+
+    @cached_property
+    def batches(self) -> Batches:
+        return Batches(self.database)
+
+    @cached_property
+    def levels(self) -> Levels:
+        return Levels(self.database)
+
+    @cached_property
+    def reports(self) -> Reports:
+        return Reports(self.database)
+
+    def worker(self, name: str = "w", *, lease_s: float = 30.0, model: str = "m") -> Jobs:
+        return Jobs(self.database, WorkerIdentity(name, "simulated", model), lease_s=lease_s)
+
+    def register(self, name: str, *, slots: int, model: str = "m") -> Workers:
+        workers = Workers(self.database, WorkerIdentity(name, "simulated", model))
+        workers.register(slots=slots)
+        return workers
+
+    def create(self, *, key: str = "k", model: str = "m", priority: int = 5, deadline_s: float | None = None) -> str:
+        return self.submissions.create(NewBatch(key, model, "summarize", {}, {}, priority, deadline_s))
+
+    def document(self, batch_id: str, jobs: int, *, name: str = "d", priority: int = 5, finish: bool = True) -> int:
+        identity = uuid.uuid4().hex
+        document_id = self.submissions.begin_document(
+            batch_id, name=name, source="file.txt", content_hash=identity, identity=identity, remarks=[]
+        )
+        self.submissions.add_chunks(
+            document_id, [NewChunk(at, at * 10, at * 10 + 10, 3, f"chunk {at}") for at in range(jobs)]
+        )
+        self.submissions.add_jobs(batch_id, document_id, new_jobs(jobs, priority=priority))
+        if finish:
+            self.submissions.finish_document(
+                document_id, characters=jobs * 10, tokens=jobs * 3, chunk_count=jobs, max_tokens=None
+            )
+        return document_id
+
+    def submit(self, *jobs_of_documents: int, **batch: Any) -> str:
+        """A batch in progress with documents of so many jobs each."""
+        batch_id = self.create(**batch)
+        for number, jobs in enumerate(jobs_of_documents):
+            self.document(batch_id, jobs, name=f"d{number}")
+        self.submissions.start(batch_id)
+        return batch_id
+
+    def claim(self, job_id: int, worker: str = "w") -> ClaimedJob:
+        job = self.worker(worker).claim(job_id)
+        assert job is not None
+        return job
+
+    def run(self, job_id: int, text: str = "a text") -> None:
+        assert self.worker().complete(self.claim(job_id), generated(text))
+
+    def job_ids(self, batch_id: str) -> list[int]:
+        return [row.id for row in self.rows("SELECT id FROM jobs WHERE batch_id = :b ORDER BY id", b=batch_id)]
+
+    def document_ids(self, batch_id: str) -> list[int]:
+        return [row.id for row in self.rows("SELECT id FROM documents WHERE batch_id = :b ORDER BY id", b=batch_id)]
+
+    def job(self, job_id: int) -> sa.Row[Any]:
+        return self.rows("SELECT * FROM jobs WHERE id = :i", i=job_id)[0]
+
+    def of_document(self, document_id: int) -> sa.Row[Any]:
+        return self.rows("SELECT * FROM documents WHERE id = :i", i=document_id)[0]
+
+    def of_batch(self, batch_id: str) -> sa.Row[Any]:
+        return self.rows("SELECT * FROM batches WHERE id = :i", i=batch_id)[0]
+
+    def attempts(self, job_id: int) -> list[sa.Row[Any]]:
+        return list(self.rows("SELECT * FROM attempts WHERE job_id = :i ORDER BY epoch", i=job_id))
+
+    def outcomes(self, job_id: int) -> list[str]:
+        return [row.outcome for row in self.attempts(job_id)]
+
+    def states(self, batch_id: str) -> list[str]:
+        return [row.state for row in self.rows("SELECT state FROM jobs WHERE batch_id = :b ORDER BY id", b=batch_id)]
+
+    def rows(self, query: str, **values: object) -> Sequence[sa.Row[Any]]:
+        with self.database.engine.connect() as connection:
+            return connection.execute(sa.text(query), values).all()
+
+    def change(self, statement: str, **values: object) -> None:
+        with self.database.write() as session:
+            session.execute(sa.text(statement), values)
+
+    def let_pass(self, seconds: float) -> None:
+        """Move everything stored into the past: for the database, so many seconds have gone by."""
+        for table, columns in _CLOCKED.items():
+            self.change(f"UPDATE {table} SET " + ", ".join(f"{name} = {name} - {seconds}" for name in columns))
+
+    def check(self) -> None:
+        with self.database.engine.connect() as connection:
+            assert contradictions(connection) == []
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated, empty SQLite file to copy."""
+    path = tmp_path_factory.mktemp("template") / "docmill.db"
+    database = Database(f"sqlite:///{path}")
+    upgrade(database)
+    with database.engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_database(postgres_server: str) -> str:
+    """The URL of a migrated Postgres database that the tests empty after themselves."""
+    server = sa.make_url(postgres_server).set(drivername="postgresql+psycopg")
+    name = f"storage_{uuid.uuid4().hex[:8]}"
+    engine = sa.create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql("ALTER SYSTEM SET fsync = off")  # a server of this run only: no crash to survive
+        connection.exec_driver_sql("SELECT pg_reload_conf()")
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    engine.dispose()
+    url = server.set(database=name).render_as_string(hide_password=False)
+    database = Database(url)
+    upgrade(database)
+    database.close()
+    return url
+
+
+def empty(url: str) -> None:
+    """Delete every row."""
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        for table in reversed(Base.metadata.sorted_tables):
+            connection.execute(table.delete())
+    engine.dispose()
+
+
+@pytest.fixture
+def fast_path() -> Iterator[Path]:
+    """A directory in memory where there is one: hundreds of tests need not wait for the disk."""
+    memory = Path("/dev/shm")
+    with TemporaryDirectory(prefix="docmill-", dir=memory if memory.is_dir() else None) as name:
+        yield Path(name)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def migrated_url(request: pytest.FixtureRequest, fast_path: Path) -> Iterator[str]:
+    """A migrated, empty database of each kind."""
+    if request.param == "sqlite":
+        template = request.getfixturevalue("sqlite_template")
+        yield f"sqlite:///{shutil.copy(template, fast_path / 'docmill.db')}"
+        return
+    url = request.getfixturevalue("postgres_database")
+    yield url
+    empty(url)
+
+
+@pytest.fixture
+def database(migrated_url: str) -> Iterator[Database]:
+    """The same as everywhere, made faster."""
+    database = Database(migrated_url)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def mill(database: Database) -> Iterator[Mill]:
+    """Every hand on the database. Whatever a test did, the counters must be right at its end."""
+    mill = Mill(database)
+    yield mill
+    mill.check()
+
+
+@pytest.fixture
+def sqlite_mill(sqlite_template: Path, fast_path: Path) -> Iterator[Mill]:
+    """On SQLite alone."""
+    database = Database(f"sqlite:///{shutil.copy(sqlite_template, fast_path / 'docmill.db')}")
+    yield Mill(database)
+    database.close()

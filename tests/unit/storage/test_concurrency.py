@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import multiprocessing
+import random
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from storage.batches import Batches
+from storage.database import Database
+from storage.jobs import Failure, Jobs, WorkerIdentity
+from storage.levels import EndedLevel, Levels
+from storage.outbox import Outbox
+from tests.unit.storage.conftest import Mill, generated, new_jobs
+
+THREADS = 4
+
+
+def work_through(url: str, name: str, job_ids: list[int], threads: int = THREADS) -> None:
+    """A worker process: every thread tries every job, in an order of its own."""
+    database = Database(url, pool_size=threads)
+    jobs = Jobs(database, WorkerIdentity(name, "simulated", "m"), lease_s=30.0)
+
+    def run(seed: int) -> None:
+        for job_id in random.Random(seed).sample(job_ids, len(job_ids)):
+            job = jobs.claim(job_id)
+            if job is not None:
+                assert jobs.complete(job, generated())
+
+    in_threads([lambda seed=seed: run(seed) for seed in range(threads)])  # type: ignore[misc]
+    database.close()
+
+
+def in_threads(acts: list[Callable[[], None]]) -> None:
+    """Begin all at once; raise what any of them raised."""
+    together = threading.Barrier(len(acts))
+
+    def begin(act: Callable[[], None]) -> None:
+        together.wait()
+        act()
+
+    with ThreadPoolExecutor(len(acts)) as pool:
+        for future in [pool.submit(begin, act) for act in acts]:
+            future.result()
+
+
+def test_fan_in_is_exact_when_processes_and_threads_finish_together(mill: Mill) -> None:
+    batch_id = mill.submit(*[4] * 12)
+    job_ids = mill.job_ids(batch_id)
+    url = mill.database.url.render_as_string(hide_password=False)
+    spawn = multiprocessing.get_context("spawn")
+    processes = [spawn.Process(target=work_through, args=(url, f"p{number}", job_ids)) for number in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    batch = mill.of_batch(batch_id)
+    assert (batch.jobs_succeeded, batch.completion_tokens) == (48, 48 * 7)
+    assert {row.open_jobs for row in mill.rows("SELECT open_jobs FROM documents")} == {0}
+    assert {row.epoch for row in mill.rows("SELECT epoch FROM jobs")} == {1}, "no job ran twice"
+    assert len(mill.levels.ended()) == 12
+
+
+def test_of_many_dispatchers_one_takes_each_document_on(mill: Mill) -> None:
+    batch_id = mill.submit(*[1] * 6)
+    for job_id in mill.job_ids(batch_id):
+        mill.run(job_id)
+    ended = mill.levels.ended()
+    url = mill.database.url
+    begun: list[tuple[int, str]] = []
+
+    def take_on(number: int) -> None:
+        database = Database(url.render_as_string(hide_password=False))
+        levels = Levels(database)
+        moves: list[tuple[str, Callable[[EndedLevel], bool]]] = [
+            ("level", lambda document: levels.begin_level(document, new_jobs(2, level=1))),
+            ("finish", lambda document: levels.finish(document, text="joined", has_one_result=True)),
+            ("fail", lambda document: levels.fail(document, "no")),
+            ("level", lambda document: levels.begin_level(document, new_jobs(2, level=1))),
+        ]
+        name, move = moves[number]
+        begun.extend((document.document_id, name) for document in ended if move(document))
+        levels.settle_batches()
+        database.close()
+
+    in_threads([lambda number=number: take_on(number) for number in range(4)])  # type: ignore[misc]
+    assert sorted(document for document, _ in begun) == sorted(document.document_id for document in ended)
+    levels = sum(name == "level" for _, name in begun)
+    assert mill.of_batch(batch_id).jobs_total == 6 + 2 * levels
+
+
+def test_many_rescuers_take_each_lost_job_back_once(mill: Mill) -> None:
+    batch_id = mill.submit(5, 5, 5)
+    for job_id in mill.job_ids(batch_id):
+        mill.claim(job_id)
+    mill.let_pass(31)
+    url = mill.database.url.render_as_string(hide_password=False)
+    taken: list[int] = []
+
+    def rescue() -> None:
+        database = Database(url)
+        taken.append(Outbox(database).rescue(max_losses=1))
+        database.close()
+
+    in_threads([rescue] * 3)
+    while more := mill.outbox.rescue(max_losses=1):  # rows that another's lock hid
+        taken.append(more)
+    assert sum(taken) == 15
+    assert mill.of_batch(batch_id).jobs_failed == 15
+
+
+def test_cancel_rescue_and_heartbeats_among_running_workers_end_in_one_state_each(mill: Mill) -> None:
+    batch_id, other = mill.submit(*[5] * 12), mill.submit(*[3] * 4)
+    url = mill.database.url.render_as_string(hide_password=False)
+    progress = threading.Semaphore(0)
+    ended = threading.Event()
+
+    def work(number: int) -> None:
+        database = Database(url)
+        jobs = Jobs(database, WorkerIdentity(f"w{number}", "simulated", "m"), lease_s=0.05)
+        chance = random.Random(number)
+        held = []
+        for job_id in chance.sample(range(min(all_jobs), max(all_jobs) + 1), len(all_jobs)):
+            if job := jobs.claim(job_id):
+                held.append(job)
+            jobs.heartbeat(held)
+            if len(held) > 3:
+                job = held.pop(chance.randrange(len(held)))
+                chance.choice(
+                    [
+                        lambda job=job: jobs.complete(job, generated()),
+                        lambda job=job: jobs.fail(job, Failure("a", "b")),
+                        lambda job=job: jobs.retry(job, Failure("a", "b"), delay_s=0),
+                        lambda job=job: jobs.release(job),
+                    ]
+                )()
+            progress.release()
+        database.close()
+
+    def dispatch() -> None:
+        database = Database(url)
+        outbox, levels = Outbox(database), Levels(database)
+        while not ended.is_set():
+            outbox.rescue(max_losses=3)
+            outbox.mark_published(outbox.unpublished("m", 20))
+            for document in levels.ended():
+                levels.finish(document, text="joined", has_one_result=True)
+            levels.settle_batches()
+        database.close()
+
+    def cancel() -> None:
+        for _ in range(30):
+            progress.acquire()
+        database = Database(url)
+        Batches(database).cancel(batch_id)
+        Batches(database).retry_failed(other)
+        database.close()
+
+    all_jobs = [*mill.job_ids(batch_id), *mill.job_ids(other)]
+    dispatchers = [threading.Thread(target=dispatch) for _ in range(2)]
+    for thread in dispatchers:
+        thread.start()
+    try:
+        in_threads([*[lambda number=number: work(number) for number in range(3)], cancel])  # type: ignore[misc]
+    finally:
+        ended.set()
+        for thread in dispatchers:
+            thread.join()
+    mill.check()
+    mill.levels.settle_batches()
+    mill.levels.settle_batches()
+    assert mill.of_batch(batch_id).state == "cancelled"
+    assert set(mill.states(batch_id)) <= {"succeeded", "failed", "cancelled"}

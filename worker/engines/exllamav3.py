@@ -1,0 +1,132 @@
+"""ExLlamaV3 (1.6): EXL3 models on NVIDIA GPUs, beside exllamav2 and in its shape.
+
+Written from the package's source. Nothing of it has run: there was no GPU, and no stand-in for its kernels. What it
+shares with exllamav2 (the loop, the plan, the steps down) is tested there; docs/gpu.md keeps the list.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from exllamav3 import Cache, CacheLayer_fp16, CacheLayer_quant, Config, Generator, Job, Model, Tokenizer
+from exllamav3.generator.sampler import ComboSampler
+
+from broker.sampling import Sampling
+from worker.engines.base import EngineFacts, ModelUnusable, Request
+from worker.engines.gpu_loading import (
+    CacheSize,
+    directory_fingerprint,
+    eos_ids,
+    load_stepping_down,
+    plan_and_reality,
+    plan_of,
+    read_shape,
+    refuse_cpu_settings,
+)
+from worker.engines.paged import PagedEngine
+from worker.engines.spec import EngineSpec
+from worker.gpu_memory import CacheType
+from worker.gpu_plan import GpuPlan
+
+_BITS = {CacheType.Q8: 8, CacheType.Q6: 6, CacheType.Q4: 4}
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    config: Any
+    model: Any
+    cache: Any
+
+
+def load(spec: EngineSpec) -> PagedEngine:
+    """The engine for an EXL3 directory. Raises ModelUnusable. Options as in exllamav2."""
+    refuse_cpu_settings(spec)
+    shape = read_shape(spec)
+    devices = torch.cuda.device_count()
+    if not devices:
+        raise ModelUnusable("exllamav3 needs an NVIDIA GPU, and torch sees none; `docmill plan` and docs/gpu.md help")
+    plan = plan_of(spec, shape, [torch.cuda.mem_get_info(index)[0] for index in range(devices)])
+    loaded, size = load_stepping_down(spec, plan, lambda size: _try(spec, plan, size))
+    generator = Generator(
+        loaded.model,
+        loaded.cache,
+        Tokenizer.from_config(loaded.config),
+        max_batch_size=spec.slots,
+        max_chunk_size=plan.max_input_len,
+        max_q_size=1,
+    )
+    facts = EngineFacts(
+        engine="exllamav3",
+        model=spec.model.name,
+        context_window=min(plan.window, size.tokens),
+        slots=spec.slots,
+        fingerprint=f"{directory_fingerprint(spec.model.path)}-kv-{size.cache_type}",
+        remarks=(plan_and_reality(plan, size, sum(torch.cuda.memory_allocated(i) for i in range(devices))),),
+    )
+    return PagedEngine(
+        facts,
+        generator,
+        _job_maker(eos_ids(spec.model.path)),
+        peak_bytes=lambda: sum(torch.cuda.max_memory_allocated(i) for i in range(devices)),
+        free=loaded.model.unload,
+    )
+
+
+def _try(spec: EngineSpec, plan: GpuPlan, size: CacheSize) -> _Loaded | None:
+    """Load model and cache; None where memory does not suffice. The cache is made before the model is loaded."""
+    try:
+        config = Config.from_directory(str(spec.model.path))
+        model = Model.from_config(config)
+    except Exception as error:
+        raise ModelUnusable(f"exllamav3 cannot read {spec.model.path}: {error}") from error
+    bits = _BITS.get(size.cache_type)
+    if bits is None:
+        cache = Cache(model, max_num_tokens=size.tokens, layer_type=CacheLayer_fp16, max_batch_size=spec.slots)
+    else:
+        cache = Cache(
+            model, max_num_tokens=size.tokens, layer_type=CacheLayer_quant, max_batch_size=spec.slots,
+            k_bits=bits, v_bits=bits,
+        )  # fmt: skip
+    split = spec.options.get("gpu_split")
+    try:
+        model.load(
+            use_per_device=[float(part) for part in split] if split else None,
+            tensor_p=bool(spec.options.get("tensor_parallel")),
+            max_chunk_size=plan.max_input_len,
+        )
+    except Exception as error:
+        if not isinstance(error, torch.cuda.OutOfMemoryError) and "nsufficient VRAM" not in str(error):
+            raise ModelUnusable(f"exllamav3 cannot load {spec.model.path}: {error}") from error
+        model.unload()
+        gc.collect()
+        torch.cuda.empty_cache()
+        return None
+    return _Loaded(config, model, cache)
+
+
+def _job_maker(ends: tuple[int, ...]) -> Callable[[Request], Any]:
+    def make(request: Request) -> Any:
+        return Job(
+            input_ids=torch.tensor([request.prompt_ids], dtype=torch.long),
+            max_new_tokens=request.max_tokens,
+            sampler=_sampler(request.sampling),
+            seed=request.sampling.seed,
+            stop_conditions=[*dict.fromkeys((*request.stop_token_ids, *ends)), *request.sampling.stop],
+            identifier=request.id,
+        )
+
+    return make
+
+
+def _sampler(sampling: Sampling) -> Any:
+    return ComboSampler(
+        rep_p=sampling.repetition_penalty,
+        temperature=sampling.temperature,
+        min_p=sampling.min_p,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+    )
