@@ -6,8 +6,11 @@ DEMO_HOME ?= $(CURDIR)/.venv/demo-home
 DEMO_OUT ?= demo-out
 DOCS ?=
 PYTEST_ARGS ?=
+# torch for the exllamav2 tests, which run its real Python code on the CPU. TORCH= leaves them out.
+TORCH ?= torch==2.13.0
+TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help install install-dev demo test lint format bench clean
+.PHONY: help install install-dev install-exllamav2 demo test lint format bench clean
 .DEFAULT_GOAL := help
 
 help: ## What can be made
@@ -27,15 +30,32 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/.installed-local
 
+# The wheel has only sources (its kernels are built for CUDA at the first import), and pulls what it never imports.
+$(VENV)/.installed-exllamav2: $(VENV)/.installed-dev
+ifneq ($(TORCH),)
+	@if $(BIN)/python -c "import urllib.request as u; u.urlopen('$(TORCH_CPU_INDEX)/torch/', timeout=5)" 2>/dev/null; then \
+	  echo "torch: a CPU build from $(TORCH_CPU_INDEX)"; \
+	  $(BIN)/python -m pip install --quiet '$(TORCH)' --index-url $(TORCH_CPU_INDEX); \
+	else \
+	  echo "torch: from the usual index, for PyTorch's CPU index does not answer; this may be a CUDA build of gigabytes"; \
+	  $(BIN)/python -m pip install --quiet '$(TORCH)'; \
+	fi
+	$(BIN)/python -m pip install --quiet --editable '.[exllamav2-tests]'
+	$(BIN)/python -m pip install --quiet --no-deps exllamav2==0.3.2
+endif
+	@touch $@
+
 install: $(VENV)/.installed-local ## docmill with the embedded broker and the CPU engines, in .venv
 	@echo "installed: $(BIN)/docmill"
 
 install-dev: $(VENV)/.installed-dev
 
+install-exllamav2: $(VENV)/.installed-exllamav2
+
 demo: install ## Summarize real documents with a real model (DOCS=path for your own)
 	@DOCMILL_HOME='$(DEMO_HOME)' $(BIN)/docmill demo --out '$(DEMO_OUT)' $(DOCS)
 
-test: install-dev ## All tests
+test: install-exllamav2 ## All tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: install-dev ## Style, types, layers
@@ -49,8 +69,8 @@ format: install-dev ## Format the code
 	$(BIN)/ruff format .
 
 bench: install-dev ## The benchmarks behind every figure in the docs
-	$(BIN)/python benchmarks/producer.py
-	$(BIN)/python benchmarks/saturation.py
+	$(BIN)/python -m benchmarks.producer
+	$(BIN)/python -m benchmarks.saturation
 
 clean: ## Remove what was made here
 	rm -rf $(VENV) $(DEMO_OUT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -30,8 +30,8 @@ from benchmarks.machine import describe_machine
 from benchmarks.text import prose
 from broker.sampling import Sampling
 from catalogue.pull import pull
-from cli.services import worker_options
 from cli.stack import Stack
+from cli.worker import WorkerFlags, worker_options
 from producer.client import Client
 from settings.load import load_settings
 from settings.model import Settings
@@ -64,7 +64,7 @@ def main() -> int:
     settings = load_settings(
         environment={"DOCMILL_HOME": str(home)}, overrides={"llm.model": model, "worker.slots": options.slots}
     )
-    spec = worker_options(settings, None, model=model, engine=options.engine, slots=options.slots).spec
+    spec = worker_options(settings, None, WorkerFlags(model, options.engine, options.slots)).spec
     print(f"# {describe_machine()}", file=sys.stderr)
     rounds = _measure(settings, spec, options)
     ratios = [docmill.tokens_per_s / bare.tokens_per_s for bare, docmill in rounds]

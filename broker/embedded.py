@@ -15,14 +15,16 @@ from types import TracebackType
 
 from filelock import FileLock
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 from tenacity import RetryError, Retrying, retry_if_not_result, stop_after_delay, wait_fixed
 
 from broker.app import socket_url
 from broker.children import die_with_parent
 from broker.errors import EmbeddedBrokerFailed
 
-_START_S = 10.0
+_START_S = 30.0
 _STOP_S = 10.0
 _SOCKET_PATH_MAX = 100  # bytes; the kernel's limit is 108
 
@@ -118,7 +120,7 @@ class EmbeddedBroker:
 def is_answering(path: Path) -> bool:
     """Whether a server answers on this socket and has read its data."""
     try:
-        with Redis(unix_socket_path=str(path), socket_timeout=1.0) as client:
+        with _connection(path, timeout_s=1.0) as client:
             return bool(client.ping())
     except (RedisError, OSError):
         return False
@@ -130,9 +132,14 @@ def running_url(directory: Path) -> str | None:
     return socket_url(str(path)) if is_answering(path) else None
 
 
+def _connection(path: Path, *, timeout_s: float) -> Redis:
+    """A client that says at once that nobody answers: by default it would try for several seconds."""
+    return Redis(unix_socket_path=str(path), socket_timeout=timeout_s, retry=Retry(NoBackoff(), 0))
+
+
 def _shut_down(path: Path) -> None:
     try:
-        with Redis(unix_socket_path=str(path), socket_timeout=_STOP_S) as client:
+        with _connection(path, timeout_s=_STOP_S) as client:
             client.shutdown()
     except (RedisError, OSError):
         path.unlink(missing_ok=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from celery import Celery
-from kombu.exceptions import KombuError
+from kombu.exceptions import BatchPublishError, KombuError
 from redis.exceptions import RedisError
 
 from broker.app import TASK_NAME, queue_of
@@ -46,8 +46,7 @@ def publish(app: Celery, jobs: Iterable[Announced]) -> None:
                 for job in jobs:
                     _send(app, producer, job)
     except (KombuError, RedisError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BrokerUnavailable(mask(app.conf.broker_url), reason) from error
+        raise _unavailable(app, error) from error
 
 
 def ping(app: Celery, timeout_s: float = 3.0) -> None:
@@ -56,12 +55,19 @@ def ping(app: Celery, timeout_s: float = 3.0) -> None:
         with app.connection_for_write(connect_timeout=timeout_s) as connection:
             connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=timeout_s)
     except (KombuError, RedisError, OSError) as error:
-        raise BrokerUnavailable(mask(app.conf.broker_url), str(error)) from error
+        raise _unavailable(app, error) from error
 
 
 def task_id_of(job: Announced) -> str:
     """A readable task id, unique to a job's attempt."""
     return f"{job.batch_id}.{job.id}-{job.epoch + 1}"
+
+
+def _unavailable(app: Celery, error: Exception) -> BrokerUnavailable:
+    cause = error.__cause__ if isinstance(error, BatchPublishError) and error.__cause__ else error
+    said = str(cause).rpartition(" caused error: ")[2]  # without the command, which holds the message
+    reason = said.splitlines()[0] if said else type(cause).__name__
+    return BrokerUnavailable(mask(app.conf.broker_url), mask(reason))
 
 
 def _send(app: Celery, producer: object, job: Announced) -> None:

@@ -37,7 +37,16 @@ class GgufHeader:
 def read_header(path: Path) -> GgufHeader:
     """Read the header of a whole, undamaged file. Raises ModelDamaged."""
     reader = _open(path)
+    try:
+        header = _header(reader)
+    except (TypeError, ValueError, AttributeError) as error:  # a value of another kind, a name that is no UTF-8
+        raise ModelDamaged(path, f"its header is damaged ({type(error).__name__}: {error})") from error
+    if header is None:
+        raise ModelDamaged(path, "its header names no architecture, context length or vocabulary")
+    return header
 
+
+def _header(reader: Any) -> GgufHeader | None:
     def value(key: str, default: Any = None) -> Any:
         field = reader.fields.get(key)
         return default if field is None else field.contents()
@@ -46,7 +55,7 @@ def read_header(path: Path) -> GgufHeader:
     context_window = value(f"{architecture}.context_length")
     tokens = value("tokenizer.ggml.tokens")
     if not isinstance(architecture, str) or not context_window or not tokens:
-        raise ModelDamaged(path, "its header names no architecture, context length or vocabulary")
+        return None
     ids = [value(f"tokenizer.ggml.{key}_token_id") for key in ("eos", "eot", "eom")]
     return GgufHeader(
         architecture=architecture,

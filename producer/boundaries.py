@@ -24,32 +24,32 @@ def count_fences(text: str) -> int:
 
 
 class Boundaries:
-    """The places of one window of text, as character positions after which it may be cut.
-
-    A kind of place is looked for only when the better kinds did not do: most cuts are at paragraphs.
-    """
+    """The places of one window of text, as character positions after which it may be cut."""
 
     def __init__(self, text: str, *, starts_in_fence: bool) -> None:
         self._text = text
         self._starts_in_fence = starts_in_fence
 
-    def last(self, low: int, high: int, *, anchor: int) -> int:
+    def last(self, low: int, high: int, *, anchor: int, lowest: int) -> int:
         """The best place in (low, high]; a grapheme border, or `high` itself, where there is no better.
 
-        `anchor` is a grapheme border at or before `low`.
+        Where `high` lies in a code fence, places before that fence do down to `lowest`. `anchor` is a grapheme
+        border before all of them.
         """
-        for ends in self._best_first():
+        for ends, above in self._best_first(low, lowest if self._is_in_fence(high) else low):
             at = bisect_right(ends, high) - 1
-            if at >= 0 and ends[at] > low:
-                return ends[at]
+            while at >= 0 and ends[at] > above:
+                if self._is_border(ends[at]):
+                    return ends[at]
+                at -= 1
         return self._grapheme_before(anchor, high) or high
 
     def first_sentence(self, low: int, high: int) -> int | None:
         """The first sentence, else word, that begins in [low, high)."""
         for ends in (self._sentences, self._words):
-            at = bisect_left(ends, low)
-            if at < len(ends) and ends[at] < high:
-                return ends[at]
+            for at in range(bisect_left(ends, low), bisect_left(ends, high)):
+                if self._is_border(ends[at]):
+                    return ends[at]
         return None
 
     def grapheme_end(self, position: int) -> int:
@@ -74,12 +74,17 @@ class Boundaries:
             best = match.end()
         return best
 
-    def _best_first(self) -> Iterator[Sequence[int]]:
-        yield self._headings
-        yield self._paragraphs
-        yield self._sentences
-        yield self._lines
-        yield self._words
+    def _best_first(self, low: int, lowest: int) -> Iterator[tuple[Sequence[int], int]]:
+        """Kinds of places, each with where it must lie above; a kind is looked for when the one before did not do."""
+        yield self._headings, lowest
+        yield self._paragraphs, lowest
+        yield self._sentences, low
+        yield self._lines, low
+        yield self._words, low
+
+    def _is_border(self, end: int) -> bool:
+        """Whether what follows white space or a stop is a grapheme of its own, not a mark upon it."""
+        return self.grapheme_end(end - 1) <= end
 
     @cached_property
     def _headings(self) -> Sequence[int]:
@@ -103,7 +108,14 @@ class Boundaries:
 
     @cached_property
     def _fences(self) -> Sequence[int]:
-        return [match.start() for match in _FENCE.finditer(self._text)]
+        """Where the fences open, and where the lines that close them end, in turns."""
+        places: list[int] = []
+        opens = not self._starts_in_fence
+        for match in _FENCE.finditer(self._text):
+            newline = self._text.find("\n", match.start())
+            places.append(match.start() if opens else newline if newline >= 0 else len(self._text) - 1)
+            opens = not opens
+        return places
 
     def _is_in_fence(self, position: int) -> bool:
         passed = bisect_left(self._fences, position)

@@ -21,6 +21,7 @@ from producer.tokens import ModelTokenizer
 _WINDOW = 256 * 1024  # characters
 _CHARACTERS_A_TOKEN = 8  # a generous guess: the window must hold at least one chunk
 _LEAST_FILL = 0.5  # a boundary that leaves a chunk emptier than this is not better than a lesser one further on
+_LEAST_FILL_BEFORE_FENCE = 0.1  # unless it keeps a code fence whole
 
 Render = Callable[[Encoded], RenderedPrompt]
 
@@ -171,7 +172,7 @@ class _Window:
             if isinstance(found, _Cut):
                 return self._with_whole_grapheme(position, found, fits)
             less = min(want, bisect_left(self._starts, end) - first)
-            want = max(less - found, less // 2 if found < want else 0)
+            want = max(less - found, less // 2)  # half: a template may repeat its text
         character = self._encoded.encode(position, position + 1)
         found = fits(character, position + 1)
         if isinstance(found, int):
@@ -194,8 +195,9 @@ class _Window:
         if first + want >= len(self._starts):
             return len(self.text)
         high = self._starts[first + want]
-        low = max(position, done, self._starts[first + int(want * _LEAST_FILL)] - 1)
-        end = self._boundaries.last(low, high, anchor=position) if low < high else high
+        lowest = max(position, done, self._starts[first + int(want * _LEAST_FILL_BEFORE_FENCE)] - 1)
+        low = max(lowest, self._starts[first + int(want * _LEAST_FILL)] - 1)
+        end = self._boundaries.last(low, high, anchor=position, lowest=lowest) if low < high else high
         return end if end > position else max(high, position + 1)
 
     def _with_whole_grapheme(self, position: int, cut: _Cut, fits: _Fits) -> _Cut:

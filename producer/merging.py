@@ -16,7 +16,7 @@ from producer.tasks import MergeStrategy
 from storage.levels import LevelResult
 
 SEPARATOR = "\n\n"
-_SENTENCE_END = re.compile(r"[.!?…。！？][\"'”’)\]]*(?=\s|$)")  # noqa: RUF001
+_SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*(?=\s|$)|[。！？][\"'”’)\]」』]*")  # noqa: RUF001
 
 
 @dataclass(frozen=True, slots=True)

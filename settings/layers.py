@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.constructor import SafeConstructor
 
 from settings.errors import SettingsError
 
@@ -111,7 +112,7 @@ def _walk(section: yaml.MappingNode, key: Key, path: Path, layer: Layer) -> None
 
 def _value(node: yaml.Node, where: str) -> Any:
     try:
-        return yaml.safe_load(yaml.serialize(node))
+        return SafeConstructor().construct_document(node)
     except (yaml.YAMLError, ValueError) as error:  # an unknown tag, a date that does not exist
         raise SettingsError(f"{where}: {getattr(error, 'problem', None) or error}") from None
 

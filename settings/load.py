@@ -69,6 +69,8 @@ def _config_file(config: Path | None, env: Mapping[str, str]) -> Path | None:
     if config is not None:
         return config
     if named := env.get("DOCMILL_CONFIG"):
+        if not Path(named).is_file():
+            raise SettingsError(f"DOCMILL_CONFIG is {named!r}, which is not a file")
         return Path(named)
     here = Path("config.yaml")
     return here if here.is_file() else None
@@ -93,7 +95,7 @@ def _check_sections(tree: Mapping[str, Any], layer: Layer) -> None:
             near = get_close_matches(name, _TOP, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(_TOP)} and any *_llm"
             raise SettingsError(f"{where}: unknown section {name!r}; {hint}")
-        if name == "home" and not isinstance(value, str | None):
+        if name == "home" and not isinstance(value, str | Path | None):
             raise SettingsError(f"{where}: home is the path of a directory, not {value!r}")
         if name != "home" and not isinstance(value, dict):
             raise SettingsError(f"{where}: {name} is a section with keys, not {mask(repr(value))}")

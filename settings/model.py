@@ -80,7 +80,7 @@ class Storage(Section):
 class Worker(Section):
     """A lease of `lease_s` is renewed every third of it; a job of a dead worker waits that long."""
 
-    engine: Literal["auto", "openvino", "llamacpp", "simulated"] = "auto"
+    engine: Literal["auto", "exllamav2", "exllamav3", "openvino", "llamacpp", "simulated"] = "auto"
     slots: Count | None = None
     lookahead: Annotated[Whole, Field(ge=0)] = 3
     lease_s: Seconds = 10.0

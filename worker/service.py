@@ -77,7 +77,8 @@ def _serve_loaded(
     for remark in facts.remarks:
         log.warning("%s", remark)
     host = socket.gethostname()
-    identity = WorkerIdentity(f"{host}/{options.device}-{os.getpid()}", facts.engine, options.spec.model.name)
+    unique = options.device if options.device != "cpu" else f"cpu-{os.getpid()}"  # a GPU has one worker
+    identity = WorkerIdentity(f"{host}/{unique}", facts.engine, options.spec.model.name)
     jobs = Jobs(database, identity, lease_s=options.lease_s)
     workers = Workers(database, identity)
     workers.register(slots=facts.slots)
@@ -92,7 +93,7 @@ def _serve_loaded(
             pool="threads",
             concurrency=facts.slots + options.lookahead,
             queues=[queue_of(options.spec.model.name)],
-            hostname=f"{options.device}-{os.getpid()}@{host}",
+            hostname=f"{unique}@{host}",
             without_gossip=True,
             without_mingle=True,
             quiet=True,

@@ -1,4 +1,4 @@
-"""One loaded engine of each kind for the contract suite."""
+"""One loaded engine of each kind for the contract suite. exllamav3 has run nowhere here: it needs a GPU."""
 
 from __future__ import annotations
 
@@ -10,18 +10,32 @@ from pathlib import Path
 import pytest
 
 from catalogue.model import Model, ModelKind
+from catalogue.resolve import find_model
 from producer.model_text import ModelText
+from tests.engines.in_child import EngineInChild
+from tests.exllamav2_cpu.installed import require_exllamav2
+from tests.exllamav2_cpu.models import tiny_model
 from worker.engines.base import Completion, Engine, Request
-from worker.engines.registry import ENGINES, load_engine
+from worker.engines.registry import load_engine
 from worker.engines.spec import EngineSpec
+
+CPU_ENGINES = ("openvino", "llamacpp", "simulated")
+TESTED_ENGINES = ("exllamav2", *CPU_ENGINES)
 
 
 @pytest.fixture(scope="session")
-def make_spec(demo_model: Model, home: Path) -> Callable[..., EngineSpec]:
-    """A spec of the demo model on an engine."""
+def tiny_llama(demo_model: Model, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A Llama of two layers with random weights, as a model directory."""
+    directory = tiny_model(tmp_path_factory.mktemp("models") / "tiny", demo_model.path)
+    return find_model(str(directory), home)
+
+
+@pytest.fixture(scope="session")
+def make_spec(demo_model: Model, tiny_llama: Model, home: Path) -> Callable[..., EngineSpec]:
+    """A spec of the demo model on an engine; of a tiny one where that engine runs on its stand-in."""
 
     def make(engine: str, **changes: object) -> EngineSpec:
-        model = demo_model
+        model = tiny_llama if engine == "exllamav2" else demo_model
         if engine == "simulated":
             model = Model("simulated", demo_model.path, ModelKind.SIMULATED, demo_model.context_window)
         return EngineSpec(
@@ -55,10 +69,18 @@ class Driven:
         return done
 
 
-@pytest.fixture(scope="module", params=ENGINES)
+def load_for_test(spec: EngineSpec) -> Engine:
+    """The engine here; exllamav2 in a process of its own."""
+    if spec.engine != "exllamav2":
+        return load_engine(spec)
+    require_exllamav2()
+    return EngineInChild(spec)
+
+
+@pytest.fixture(scope="module", params=TESTED_ENGINES)
 def driven(request: pytest.FixtureRequest, make_spec: Callable[..., EngineSpec]) -> Iterator[Driven]:
     """Each engine, loaded once."""
-    engine = load_engine(make_spec(request.param))
+    engine = load_for_test(make_spec(request.param))
     yield Driven(engine)
     engine.close()
 

@@ -10,9 +10,9 @@ import pytest
 
 from broker.sampling import Sampling
 from catalogue.model import Model
-from tests.engines.conftest import Driven
+from tests.engines.conftest import CPU_ENGINES, TESTED_ENGINES, Driven, load_for_test
 from worker.engines.base import FinishReason, ModelUnusable, PromptTooLong, Request, RequestRefused
-from worker.engines.registry import ENGINES, load_engine
+from worker.engines.registry import load_engine
 from worker.engines.spec import EngineSpec
 
 Prompt = Callable[[str], tuple[int, ...]]
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.model
 
 def test_facts_name_engine_model_window_and_slots(driven: Driven) -> None:
     facts = driven.engine.facts
-    assert facts.engine in ENGINES
+    assert facts.engine in TESTED_ENGINES
     assert (facts.context_window, facts.slots) == (2048, 4)
     assert facts.model
     assert facts.fingerprint
@@ -113,6 +113,8 @@ def test_a_prompt_that_fills_the_window_to_the_last_token_runs(driven: Driven, p
 
 
 def test_characters_torn_by_token_borders_come_whole(driven: Driven, prompt: Prompt) -> None:
+    if driven.engine.facts.engine == "exllamav2":
+        pytest.skip("random weights write torn characters themselves; test_exllamav2.py has SmolLM2's")
     text = 'Repeat exactly: "👩‍🚀 東京 naïve Привет 👨‍👩‍👧"'
     done = driven.run(*(Request(f"r{i}", prompt(f"{text} {i}"), max_tokens=48) for i in range(3)))
     for completion in done.values():
@@ -124,7 +126,7 @@ def test_an_idle_step_returns_at_once_with_nothing(driven: Driven) -> None:
     assert driven.engine.step() == []
 
 
-@pytest.mark.parametrize("engine", [name for name in ENGINES if name != "simulated"])
+@pytest.mark.parametrize("engine", [name for name in CPU_ENGINES if name != "simulated"])
 @pytest.mark.parametrize("damage", ["missing", "truncated", "garbage", "empty"])
 def test_damaged_models_are_a_clear_error(
     engine: str, damage: str, make_spec: Callable[..., EngineSpec], demo_model: Model, tmp_path: Path
@@ -143,15 +145,15 @@ def test_damaged_models_are_a_clear_error(
 
 
 def test_an_unknown_engine_is_named_with_those_there_are(make_spec: Callable[..., EngineSpec]) -> None:
-    with pytest.raises(ModelUnusable, match="there are openvino, llamacpp, simulated"):
+    with pytest.raises(ModelUnusable, match="there are exllamav2, exllamav3, openvino"):
         load_engine(make_spec("turbo"))
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", TESTED_ENGINES)
 def test_close_may_come_twice_with_work_in_flight(
     engine: str, make_spec: Callable[..., EngineSpec], prompt: Prompt
 ) -> None:
-    loaded = load_engine(make_spec(engine))
+    loaded = load_for_test(make_spec(engine))
     for i in range(6):
         loaded.add(Request(f"r{i}", prompt("Write a story."), max_tokens=100))
     loaded.step()

@@ -11,13 +11,16 @@ from typing import Any
 import pytest
 
 from broker.sampling import Sampling
-from catalogue.model import Model
+from catalogue.f16 import ensure_f16
+from catalogue.model import Model, ModelKind
 from catalogue.resolve import find_model
 from producer.model_text import ModelText
 from tests.engines.conftest import Driven
 from tests.engines.in_child import EngineInChild
-from tests.exllamav2_cpu.models import tiny_model
+from tests.exllamav2_cpu.installed import require_exllamav2
+from tests.exllamav2_cpu.models import smollm2, tiny_model
 from worker.engines.base import Completion, EngineFailed, FinishReason, ModelUnusable, PromptTooLong, Request
+from worker.engines.registry import load_engine
 from worker.engines.spec import EngineSpec
 
 pytestmark = pytest.mark.model
@@ -25,8 +28,9 @@ MakeSpec = Callable[..., EngineSpec]
 
 
 @pytest.fixture(scope="module")
-def tiny(demo_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("exl2") / "tiny", demo_model.path)
+def tiny(tiny_llama: Model) -> Path:
+    require_exllamav2()
+    return tiny_llama.path
 
 
 @pytest.fixture(scope="module")
@@ -242,6 +246,30 @@ def test_settings_that_cannot_apply_are_refused_with_the_reason(
         started(tiny, **changes)
 
 
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.json", None),
+        ("config.json", b"{not json"),
+        ("model.safetensors", None),
+        ("model.safetensors", b"\xff" * 64),
+        ("model.safetensors", "truncated"),
+        ("tokenizer.json", b"{}"),
+    ],
+)
+def test_a_damaged_directory_is_a_clear_error(
+    file: str, content: bytes | str | None, tiny: Path, tmp_path: Path, home: Path, spare: EngineInChild
+) -> None:
+    directory = _copy(tiny, tmp_path / "damaged")
+    whole = (directory / file).read_bytes()
+    (directory / file).unlink()
+    if content is not None:
+        (directory / file).write_bytes(whole[: len(whole) // 2] if content == "truncated" else bytes(content))
+    model = Model("damaged", directory, ModelKind.DIRECTORY, 1024)
+    with pytest.raises(ModelUnusable, match=r"damaged"):
+        spare.load(EngineSpec("exllamav2", model, home, slots=4, context_window=1024))
+
+
 def test_memory_that_is_short_at_load_steps_the_cache_down(
     tiny: Path, tmp_path: Path, engine: EngineInChild, started: Callable[..., EngineInChild]
 ) -> None:
@@ -298,3 +326,35 @@ def test_importing_the_engine_changes_nothing_in_this_process(model_text: ModelT
     import sys
 
     assert "exllamav2" not in sys.modules
+
+
+@pytest.mark.slow
+def test_smollm2_writes_what_llama_cpp_writes_with_the_same_weights(
+    demo_model: Model, home: Path, model_text: ModelText, spec_of: MakeSpec, spare: EngineInChild
+) -> None:
+    """Greedy, the F16 weights on both sides: the first tokens agree on most prompts (an fp16 tie may part them)."""
+    prompts = [
+        "What is the capital of France?",
+        "List three colours.",
+        "Write one sentence about the sea.",
+        "Who wrote Hamlet?",
+        "Repeat exactly: naïve 東京 👩‍🚀",
+        "What is two plus two?",
+    ]
+    requests = [
+        Request(f"r{i}", tuple(model_text.renderer.render(None, text).ids), 16, stop_token_ids=(2,))
+        for i, text in enumerate(prompts)
+    ]
+    f16 = replace(demo_model, path=ensure_f16(demo_model.path, home), sha256=None)
+    llama = load_engine(EngineSpec("llamacpp", f16, home, slots=1, context_window=1024))
+    expected = Driven(llama).run(*requests)
+    llama.close()
+    spare.load(spec_of(smollm2(demo_model.path, home / "cache"), slots=6))
+    found = _run(spare, *requests)
+    agreeing = 0
+    for request in requests:
+        mine, theirs = (model_text.tokenizer.encode(done[request.id].text) for done in (found, expected))
+        shared = next((i for i, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b), len(mine))
+        agreeing += shared >= 8 or mine == theirs
+        assert "\ufffd" not in found[request.id].text.rstrip("\ufffd")
+    assert agreeing >= 5

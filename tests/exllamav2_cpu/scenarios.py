@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +15,22 @@ PROMPTS = ("The quick brown fox jumps over", "A mill on a river", "It was the be
 LONG = " ".join(f"Sentence {i} of a long document about mills." for i in range(60))  # 651 tokens, three pages
 
 
-def texts(directory: Path, cache_bits: int = 16) -> list[str]:
+def texts(directory: Path) -> list[str]:
     """What a model writes after the prompts."""
-    return [output.text for output in generate(load(directory, cache_bits), PROMPTS, 24)]
+    return [output.text for output in generate(load(directory), PROMPTS, 24)]
 
 
-def text_without_pages(directory: Path) -> str:
+def answer(directory: Path, prompt: str) -> str:
+    """The greedy answer, up to the end-of-text token."""
+    generator = load(directory)
+    ids = generator.tokenizer.encode(prompt, encode_special_tokens=True)[0].tolist()
+    return generate(generator, [ids], 32, stop_conditions=[generator.tokenizer.eos_token_id])[0].text
+
+
+def text_without_pages(directory: Path, *, as_packaged: bool = False) -> str:
     """The first of them, written without flash-attn."""
-    return generate(load(directory, paged=False, flash_attn=False), PROMPTS[:1], 24)[0].text
+    generator = load(directory, paged=False, flash_attn=False, as_packaged=as_packaged)
+    return generate(generator, PROMPTS[:1], 24)[0].text
 
 
 def call_missing_kernel() -> None:
@@ -31,22 +41,42 @@ def call_missing_kernel() -> None:
     kernel(1, 2)
 
 
-def worst_choice(directory: Path) -> float:
-    """By how much a token chosen in a batch, over pages, was not the best of a forward pass without cache."""
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A job's tokens, the plain forward pass's best at each place, and how far the logits are from its own."""
+
+    chosen: tuple[int, ...]
+    best: tuple[int, ...]
+    mean_logit_error: float
+    logit_range: float
+    worst_choice: float  # by how much a chosen token's logit is below the best
+
+
+def compare(
+    directory: Path, prompts: Sequence[str], max_new_tokens: int, *, cache_bits: int = 16, as_packaged: bool = False
+) -> list[Compared]:
+    """Finish all prompts (special tokens are read as such) in one batch, then follow each with the plain pass."""
     import torch
 
-    generator = load(directory)
-    prompts = [generator.tokenizer.encode(prompt) for prompt in (*PROMPTS, LONG[:1800])]
-    outputs = generate(generator, [ids[0].tolist() for ids in prompts], 12)
-    worst = 0.0
-    for ids, output in zip(prompts, outputs, strict=True):
-        assert len(output.ids) == 12
-        assert len(set(output.ids)) > 1
-        whole = torch.cat((ids, torch.tensor([output.ids])), 1)
-        logits = generator.model.forward(whole)[0, ids.shape[1] - 1 : -1].float()
-        chosen = logits.gather(1, torch.tensor(output.ids).view(-1, 1))[:, 0]
-        worst = max(worst, float((logits.max(1).values - chosen).max()))
-    return worst
+    from tests.exllamav2_cpu.plain_forward import forward
+
+    generator = load(directory, cache_bits, as_packaged=as_packaged)
+    encoded = [generator.tokenizer.encode(p, encode_special_tokens=True)[0].tolist() for p in prompts]
+    outputs = generate(generator, encoded, max_new_tokens, return_logits=True)
+    compared = []
+    for ids, output in zip(encoded, outputs, strict=True):
+        plain = forward(directory, [*ids, *output.ids[:-1]])[len(ids) - 1 :]
+        chosen = plain.gather(1, torch.tensor(output.ids).view(-1, 1))[:, 0]
+        compared.append(
+            Compared(
+                chosen=output.ids,
+                best=tuple(plain.argmax(1).tolist()),
+                mean_logit_error=float((torch.from_numpy(output.logits) - plain).abs().mean()),
+                logit_range=float(plain.max() - plain.min()),
+                worst_choice=float((plain.max(1).values - chosen).max()),
+            )
+        )
+    return compared
 
 
 def join_late(directory: Path) -> tuple[Output, Output, int]:
@@ -97,6 +127,7 @@ def defragment(directory: Path) -> tuple[int, Output, Output]:
 def logits_and_cache_bytes(directory: Path, bits: int) -> tuple[NDArray[np.float32], int]:
     """Logits of the second token after a long prompt, and the bytes of the cache's tensors."""
     generator = load(directory, bits)
+    generate(generator, PROMPTS, 2)  # so that the long prompt's pages are not the first
     ids = generator.tokenizer.encode(LONG)[0].tolist()
     output = generate(generator, [ids], 2, return_logits=True)[0]
     tensors = generator.cache.all_tensors()

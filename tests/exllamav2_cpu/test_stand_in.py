@@ -25,11 +25,21 @@ def test_kernel_that_is_not_there_raises_when_it_is_called(child: Child) -> None
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_architecture_writes_the_same_in_pages_as_in_one_pass(
+def test_every_architecture_agrees_with_a_plain_forward_pass(
     child: Child, demo_model: Model, tmp_path: Path, architecture: str
 ) -> None:
     directory = tiny_model(tmp_path, demo_model.path, architecture)
-    assert child.run(scenarios.worst_choice, directory) < 0.1
+    prompts = (*scenarios.PROMPTS, scenarios.LONG[:1800])
+    for compared in child.run(scenarios.compare, directory, prompts, 12):
+        assert len(set(compared.chosen)) > 2
+        assert compared.mean_logit_error < compared.logit_range / 2000
+        assert compared.worst_choice < compared.logit_range / 500
+
+
+def test_qwen3_needs_its_head_norm_set_right(child: Child, demo_model: Model, tmp_path: Path) -> None:
+    directory = tiny_model(tmp_path, demo_model.path, "Qwen3ForCausalLM")
+    compared = child.run(scenarios.compare, directory, scenarios.PROMPTS, 4, as_packaged=True)
+    assert all(one.mean_logit_error > one.logit_range / 200 for one in compared)
 
 
 def test_fused_weights_give_the_text_of_the_same_weights_apart(
@@ -83,7 +93,9 @@ def test_quantized_caches_take_the_memory_they_should_and_lose_little(
 def test_without_flash_attention_there_are_no_pages_and_one_job_runs(child: Child, llama: Path) -> None:
     with pytest.raises(AssertionError, match="requires flash-attn"):
         child.run(load, llama, flash_attn=False)
-    assert child.run(scenarios.text_without_pages, llama) == child.run(scenarios.texts, llama)[0]
+    text = child.run(scenarios.texts, llama)[0]
+    assert child.run(scenarios.text_without_pages, llama) == text
+    assert child.run(scenarios.text_without_pages, llama, as_packaged=True) != text
 
 
 def test_pythonpath_alone_is_enough_in_processes_of_processes(llama: Path, tmp_path: Path) -> None:

@@ -44,13 +44,13 @@ def test_a_tiny_model_of_the_architecture_answers(
     try:
         prompts = {name: tuple(text.renderer.render(None, f"{name} and the sea").ids) for name in ("one", "two")}
         done = answers(engine, *(Request(name, ids, max_tokens=8) for name, ids in prompts.items()))
-        again = answers(engine, Request("one", prompts["one"], max_tokens=8))
+        alone = [answers(engine, Request("one", prompts["one"], max_tokens=8))["one"].text for _ in range(2)]
     finally:
         engine.close()
     assert {name: done[name].prompt_tokens for name in done} == {name: len(ids) for name, ids in prompts.items()}
     assert all(1 <= completion.completion_tokens <= 8 for completion in done.values())
     assert any(completion.text for completion in done.values())
-    assert again["one"].completion_tokens >= 1
+    assert alone[0] == alone[1]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -1,8 +1,12 @@
-"""GGUF files of any architecture that llama.cpp knows: two layers, random weights, SmolLM2's vocabulary."""
+"""GGUF files of the catalogue's architectures: two layers, random weights, the first tokens of SmolLM2's vocabulary.
+
+A byte-level vocabulary cut off behind any of its merges is a whole one: rarer words take more tokens.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,7 @@ import gguf
 import numpy as np
 
 HIDDEN, HEADS, KV_HEADS, FEED_FORWARD, LAYERS, EXPERTS = 64, 4, 2, 128, 2, 4
+TOKENS = 1024
 _HEAD = HIDDEN // HEADS
 _WINDOW = 512
 _Dims = tuple[int, ...]
@@ -17,15 +22,33 @@ _Dims = tuple[int, ...]
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma2", "phi2", "phi3", "phimoe")
 
 
+@lru_cache(maxsize=1)
+def first_tokens(model: Path) -> dict[str, tuple[Any, Any, Any]]:
+    """The tokenizer's fields of a GGUF file with the first tokens only: value, type, type of elements."""
+    fields: dict[str, tuple[Any, Any, Any]] = {}
+    for name, field in gguf.GGUFReader(model).fields.items():
+        if not name.startswith("tokenizer.") or name == "tokenizer.chat_template":
+            continue
+        of_elements = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+        value = field.contents(slice(TOKENS)) if of_elements is not None else field.contents()
+        fields[name] = (value, field.types[0], of_elements)
+    tokens = set(fields["tokenizer.ggml.tokens"][0])
+    merges, *types = fields["tokenizer.ggml.merges"]
+    fields["tokenizer.ggml.merges"] = ([merge for merge in merges if merge.replace(" ", "", 1) in tokens], *types)
+    return fields
+
+
 def write_tiny_gguf(path: Path, architecture: str, vocabulary: Path, *, chat_template: str | None = None) -> Path:
-    """Write a model that loads and answers nonsense. `vocabulary` is the GGUF file whose tokenizer it takes."""
+    """Write a model that loads and answers nonsense. `vocabulary` is the GGUF file whose tokens it takes."""
     writer = gguf.GGUFWriter(path, architecture)
     _add_dimensions(writer, architecture)
-    _add_tokenizer(writer, vocabulary, chat_template)
+    for name, (value, kind, of_elements) in first_tokens(vocabulary).items():
+        writer.add_key_value(name, value, kind, sub_type=of_elements)
+    if chat_template is not None:
+        writer.add_chat_template(chat_template)
     random = np.random.default_rng(7)
-    tokens = len(gguf.GGUFReader(vocabulary).fields["tokenizer.ggml.tokens"].data)
-    for name, dims in _tensors(architecture, tokens):
-        if name.endswith(("norm.weight", "rope_factors_long.weight", "rope_factors_short.weight")):
+    for name, dims in _tensors(architecture):
+        if name.endswith("norm.weight"):
             data = np.ones(dims, np.float32)
         elif len(dims) == 1:
             data = np.zeros(dims, np.float32)  # biases
@@ -66,24 +89,15 @@ def _add_dimensions(writer: Any, architecture: str) -> None:
         writer.add_expert_used_count(2)
 
 
-def _add_tokenizer(writer: Any, vocabulary: Path, chat_template: str | None) -> None:
-    for name, field in gguf.GGUFReader(vocabulary).fields.items():
-        if name.startswith("tokenizer.") and name != "tokenizer.chat_template":
-            sub_type = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
-            writer.add_key_value(name, field.contents(), field.types[0], sub_type=sub_type)
-    if chat_template is not None:
-        writer.add_chat_template(chat_template)
-
-
-def _tensors(architecture: str, tokens: int) -> Iterator[tuple[str, _Dims]]:
+def _tensors(architecture: str) -> Iterator[tuple[str, _Dims]]:
     """Names as llama.cpp has them; dimensions as numpy has them, the outputs first."""
-    yield "token_embd.weight", (tokens, HIDDEN)
+    yield "token_embd.weight", (TOKENS, HIDDEN)
     yield "output_norm.weight", (HIDDEN,)
     if architecture != "gemma2":
-        yield "output.weight", (tokens, HIDDEN)
+        yield "output.weight", (TOKENS, HIDDEN)
     if architecture in ("phi2", "phimoe"):
         yield "output_norm.bias", (HIDDEN,)
-        yield "output.bias", (tokens,)
+        yield "output.bias", (TOKENS,)
     for layer in range(LAYERS):
         for name, dims in (*_attention(architecture), *_feed_forward(architecture)):
             yield f"blk.{layer}.{name}", dims

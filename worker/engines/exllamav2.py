@@ -184,7 +184,12 @@ def _take_over_rope_parameters(spec: EngineSpec, config: Any) -> None:
 
 
 def _generator(spec: EngineSpec, loaded: _Loaded, plan: GpuPlan, *, paged: bool) -> tuple[Any, Any]:
-    tokenizer = ExLlamaV2Tokenizer(loaded.model.config)
+    try:
+        tokenizer = ExLlamaV2Tokenizer(loaded.model.config)
+    except Exception as error:
+        raise ModelUnusable(
+            f"exllamav2 cannot read the tokenizer of {spec.model.path}: {_first_line(error)}"
+        ) from error
     generator = ExLlamaV2DynamicGenerator(
         loaded.model,
         loaded.cache,

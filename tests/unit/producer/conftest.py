@@ -24,7 +24,8 @@ from producer.tokens import ModelTokenizer
 
 # Text that has broken chunkers: no white space, control characters, graphemes of many code points, right to left.
 NASTY = [
-    "a" * 40, "no-white_space/at.all," * 4, "\x00", "\x00\x01\x1f\x7f", "👩\u200d👩\u200d👧\u200d👦", "👩🏽\u200d🚀👨🏿\u200d🚒", "🇩🇪🇫🇷🇯🇵",
+    "a" * 40, "no-white_space/at.all," * 4, "\x00", "\x00\x01\x1f\x7f",
+    "👩\u200d👩\u200d👧\u200d👦", "👩🏽\u200d🚀👨🏿\u200d🚒", "🇩🇪🇫🇷🇯🇵",
     "e\u0301\u0327\u0323", "Z͑ͫ̓ͪ̂ͫ̽͏̴̙̤̞͉͚", "नमस्ते", "한국어", "각", "日本語の文章。次の文。", "שלום עולם", "العربية",
     "\r\n", "\r", "\n", "\n\n", "\n\n\n   \n", "    ", "\t", "\u2028", "\u00a0", "\ufeff", "\u200b", "\ufffd",
     "```py\nx = 1\n\n\ny = 2\n```\n", "~~~\n", "# Heading\n", "\n## Next\n\n", "One. Two! Three? ", "don't we'll ",

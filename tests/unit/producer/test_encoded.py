@@ -15,7 +15,9 @@ from producer.tokens import ModelTokenizer
 from tests.unit.producer.conftest import NASTY, write_tiny_gguf
 
 # Words on both sides of every border, and everything that could blur one.
-PARTS = st.one_of(st.sampled_from(NASTY), st.sampled_from(["a b", " a", "b ", " ", "\u017f ", "'s x", "é o", "1 a", "a 1"]))
+PARTS = st.one_of(
+    st.sampled_from(NASTY), st.sampled_from(["a b", " a", "b ", " ", "\u017f ", "'s x", "é o", "1 a", "a 1"])
+)
 TEXTS = st.lists(PARTS, max_size=12).map("".join)
 
 

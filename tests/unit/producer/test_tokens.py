@@ -47,9 +47,7 @@ def test_the_end_of_a_turn_ends_a_text(model_text: ModelText) -> None:
 
 # The demo model has no tokens for some control characters and the first bytes of planes 4 and up: it never sees them.
 _UNREADABLE = {*map(chr, range(32)), "\x7f"} - {*"\t\n\r"}
-_READABLE = st.text(
-    st.characters(codec="utf-8", max_codepoint=0x3FFFF, exclude_characters=_UNREADABLE), max_size=20
-)
+_READABLE = st.text(st.characters(codec="utf-8", max_codepoint=0x3FFFF, exclude_characters=_UNREADABLE), max_size=20)
 
 
 @given(st.lists(st.one_of(st.sampled_from([n for n in NASTY if not set(n) & _UNREADABLE]), _READABLE), max_size=8))

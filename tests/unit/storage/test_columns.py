@@ -21,7 +21,7 @@ def test_text_that_a_database_refuses_is_stored_readably(mill: Mill) -> None:
     )  # fmt: skip
     mill.submissions.finish_document(document_id, characters=1, tokens=1, chunk_count=1, max_tokens=None)
     mill.submissions.start(batch_id)
-    job = mill.claim(*mill.job_ids(batch_id))
+    job = mill.claim(mill.job_ids(batch_id)[0])
     assert job.sampling == {"stop": [STORED]}
     mill.worker().complete(job, generated(NASTY, prompt_tokens=1))
     mill.levels.finish(mill.levels.ended()[0], text=None, has_one_result=True)

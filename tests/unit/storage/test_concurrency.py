@@ -5,10 +5,11 @@ import random
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from storage.batches import Batches
 from storage.database import Database
-from storage.jobs import Failure, Jobs, WorkerIdentity
+from storage.jobs import ClaimedJob, Failure, Jobs, WorkerIdentity
 from storage.levels import EndedLevel, Levels
 from storage.outbox import Outbox
 from tests.unit.storage.conftest import Mill, generated, new_jobs
@@ -27,7 +28,7 @@ def work_through(url: str, name: str, job_ids: list[int], threads: int = THREADS
             if job is not None:
                 assert jobs.complete(job, generated())
 
-    in_threads([lambda seed=seed: run(seed) for seed in range(threads)])  # type: ignore[misc]
+    in_threads([partial(run, seed) for seed in range(threads)])
     database.close()
 
 
@@ -84,7 +85,7 @@ def test_of_many_dispatchers_one_takes_each_document_on(mill: Mill) -> None:
         levels.settle_batches()
         database.close()
 
-    in_threads([lambda number=number: take_on(number) for number in range(4)])  # type: ignore[misc]
+    in_threads([partial(take_on, number) for number in range(4)])
     assert sorted(document for document, _ in begun) == sorted(document.document_id for document in ended)
     levels = sum(name == "level" for _, name in begun)
     assert mill.of_batch(batch_id).jobs_total == 6 + 2 * levels
@@ -110,46 +111,51 @@ def test_many_rescuers_take_each_lost_job_back_once(mill: Mill) -> None:
     assert mill.of_batch(batch_id).jobs_failed == 15
 
 
+def work_badly(url: str, seed: int, job_ids: list[int], progress: threading.Semaphore) -> None:
+    """A worker whose leases are far too short, and whose jobs end in every way there is."""
+    database = Database(url)
+    jobs = Jobs(database, WorkerIdentity(f"w{seed}", "simulated", "m"), lease_s=0.05)
+    chance = random.Random(seed)
+    held: list[ClaimedJob] = []
+    for job_id in chance.sample(job_ids, len(job_ids)):
+        if job := jobs.claim(job_id):
+            held.append(job)
+        jobs.heartbeat(held)
+        if len(held) > 3:
+            job = held.pop(chance.randrange(len(held)))
+            match chance.choice(["complete", "fail", "retry", "release"]):
+                case "complete":
+                    jobs.complete(job, generated())
+                case "fail":
+                    jobs.fail(job, Failure("a", "b"))
+                case "retry":
+                    jobs.retry(job, Failure("a", "b"), delay_s=0)
+                case "release":
+                    jobs.release(job)
+        progress.release()
+    database.close()
+
+
+def dispatch(url: str, ended: threading.Event) -> None:
+    """Everything that a dispatcher does to the database, without a pause."""
+    database = Database(url)
+    outbox, levels = Outbox(database), Levels(database)
+    while not ended.is_set():
+        outbox.rescue(max_losses=3)
+        outbox.mark_published(outbox.unpublished("m", 20))
+        for document in levels.ended():
+            levels.finish(document, text="joined", has_one_result=True)
+        levels.settle_batches()
+    database.close()
+
+
 def test_cancel_rescue_and_heartbeats_among_running_workers_end_in_one_state_each(mill: Mill) -> None:
     batch_id, other = mill.submit(*[5] * 12), mill.submit(*[3] * 4)
+    all_jobs = [*mill.job_ids(batch_id), *mill.job_ids(other)]
     url = mill.database.url.render_as_string(hide_password=False)
-    progress = threading.Semaphore(0)
-    ended = threading.Event()
+    progress, ended = threading.Semaphore(0), threading.Event()
 
-    def work(number: int) -> None:
-        database = Database(url)
-        jobs = Jobs(database, WorkerIdentity(f"w{number}", "simulated", "m"), lease_s=0.05)
-        chance = random.Random(number)
-        held = []
-        for job_id in chance.sample(range(min(all_jobs), max(all_jobs) + 1), len(all_jobs)):
-            if job := jobs.claim(job_id):
-                held.append(job)
-            jobs.heartbeat(held)
-            if len(held) > 3:
-                job = held.pop(chance.randrange(len(held)))
-                chance.choice(
-                    [
-                        lambda job=job: jobs.complete(job, generated()),
-                        lambda job=job: jobs.fail(job, Failure("a", "b")),
-                        lambda job=job: jobs.retry(job, Failure("a", "b"), delay_s=0),
-                        lambda job=job: jobs.release(job),
-                    ]
-                )()
-            progress.release()
-        database.close()
-
-    def dispatch() -> None:
-        database = Database(url)
-        outbox, levels = Outbox(database), Levels(database)
-        while not ended.is_set():
-            outbox.rescue(max_losses=3)
-            outbox.mark_published(outbox.unpublished("m", 20))
-            for document in levels.ended():
-                levels.finish(document, text="joined", has_one_result=True)
-            levels.settle_batches()
-        database.close()
-
-    def cancel() -> None:
+    def cancel_and_retry() -> None:
         for _ in range(30):
             progress.acquire()
         database = Database(url)
@@ -157,18 +163,16 @@ def test_cancel_rescue_and_heartbeats_among_running_workers_end_in_one_state_eac
         Batches(database).retry_failed(other)
         database.close()
 
-    all_jobs = [*mill.job_ids(batch_id), *mill.job_ids(other)]
-    dispatchers = [threading.Thread(target=dispatch) for _ in range(2)]
-    for thread in dispatchers:
-        thread.start()
-    try:
-        in_threads([*[lambda number=number: work(number) for number in range(3)], cancel])  # type: ignore[misc]
-    finally:
-        ended.set()
-        for thread in dispatchers:
-            thread.join()
+    with ThreadPoolExecutor(2) as pool:
+        dispatchers = [pool.submit(dispatch, url, ended) for _ in range(2)]
+        try:
+            in_threads([*[partial(work_badly, url, seed, all_jobs, progress) for seed in range(3)], cancel_and_retry])
+        finally:
+            ended.set()
+    for dispatcher in dispatchers:
+        dispatcher.result()
     mill.check()
-    mill.levels.settle_batches()
-    mill.levels.settle_batches()
+    for _ in range(2):
+        mill.levels.settle_batches()
     assert mill.of_batch(batch_id).state == "cancelled"
     assert set(mill.states(batch_id)) <= {"succeeded", "failed", "cancelled"}

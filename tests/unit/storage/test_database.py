@@ -50,11 +50,16 @@ def test_a_postgres_that_goes_away_is_unavailable_and_comes_back(postgres_databa
         "AND datname = current_database() AND pid <> pg_backend_pid()"
     )
     admin = sa.create_engine(postgres_database)
-    with pytest.raises(DatabaseUnavailable), database.write() as session:
-        session.execute(sa.text("SELECT 1"))
-        with admin.connect() as other:
-            other.execute(terminate)
-        session.execute(sa.text("SELECT 1"))
+
+    def write_while_it_goes_away() -> None:
+        with database.write() as session:
+            session.execute(sa.text("SELECT 1"))
+            with admin.connect() as other:
+                other.execute(terminate)
+            session.execute(sa.text("SELECT 1"))
+
+    with pytest.raises(DatabaseUnavailable):
+        write_while_it_goes_away()
     one_write(database)
     with admin.connect() as other:
         other.execute(terminate)
@@ -78,9 +83,9 @@ def test_a_full_disk_is_unavailable_and_nothing_is_half_stored(sqlite_mill: Mill
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         connection.execute(f"PRAGMA max_page_count = {pages}")
 
+    fills_it = mill.create()
     with pytest.raises(DatabaseUnavailable, match="full"):
-        for _ in range(100):
-            mill.document(mill.create(), 500)
+        mill.document(fills_it, 5_000)
     mill.check()
     sa.event.remove(mill.database.engine, "checkout", fill)
     with mill.database.engine.connect() as connection:
@@ -109,9 +114,14 @@ def test_no_free_connection_is_unavailable(migrated_url: str) -> None:
 
 def test_a_failing_block_rolls_back_and_its_own_error_leaves(database: Database) -> None:
     worker = {"name": "w", "model": "m", "engine": "e", "slots": 1, "started_at": 1.0, "seen_at": 1.0}
-    with pytest.raises(KeyError), database.write() as session:
-        session.execute(sa.insert(Worker).values(**worker))
-        raise KeyError("a bug of ours")
+
+    def write_and_fail() -> None:
+        with database.write() as session:
+            session.execute(sa.insert(Worker).values(**worker))
+            raise KeyError("a bug of ours")
+
+    with pytest.raises(KeyError):
+        write_and_fail()
     with database.read() as session:
         assert session.execute(sa.select(Worker.name)).all() == []
 

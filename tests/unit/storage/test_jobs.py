@@ -65,7 +65,7 @@ def test_claim_of_an_unknown_job_returns_nothing(mill: Mill) -> None:
 def test_heartbeat_returns_only_what_is_still_ours(mill: Mill) -> None:
     kept, stolen, ended = (mill.claim(job_id, "us") for job_id in mill.job_ids(mill.submit(3)))
     cancelled_batch = mill.submit(1, key="other")
-    cancelled = mill.claim(*mill.job_ids(cancelled_batch), "us")
+    cancelled = mill.claim(mill.job_ids(cancelled_batch)[0], "us")
     mill.batches.cancel(cancelled_batch)
     mill.change("UPDATE jobs SET lease_until = 1 WHERE id = :id", id=stolen.id)
     theirs = mill.claim(stolen.id, "them")

@@ -1,0 +1,161 @@
+"""`docmill worker`: jobs on an engine; one process a GPU where the engine is for GPUs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+import yaml
+
+from broker.app import make_app
+from catalogue.resolve import find_model
+from cli.context import CliContext, pass_context
+from cli.gpu_workers import place, run_workers
+from cli.logs import configure_logging
+from cli.services import service_broker_url
+from producer.client import database_url
+from settings.model import Settings
+from storage.database import Database
+from storage.schema import require_current
+from worker.engines.base import EngineFacts
+from worker.engines.registry import choose_engine
+from worker.engines.spec import EngineSpec
+from worker.policy import RetryPolicy
+from worker.service import WorkerOptions, serve
+
+log = logging.getLogger(__name__)
+_DEFAULT_SLOTS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFlags:
+    """What the command line says of a worker; None leaves it to the settings."""
+
+    model: str | None = None
+    engine: str | None = None
+    slots: int | None = None
+    device: str = "cpu"
+    engine_options: dict[str, Any] = field(default_factory=dict)
+
+    def as_arguments(self) -> list[str]:
+        """The same flags, for a worker that is started as a process of its own."""
+        arguments = []
+        for name, value in (("model", self.model), ("engine", self.engine), ("slots", self.slots)):
+            arguments += [f"--{name}", str(value)] if value is not None else []
+        for name, value in self.engine_options.items():
+            arguments += ["--engine-option", f"{name}={yaml.safe_dump(value, default_flow_style=True).strip()}"]
+        return arguments
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  docmill worker
+  docmill --profile advanced_llm worker --slots 16
+  docmill worker --gpus 0,2
+  docmill worker --model models/Llama-70B-exl2 --gpu-split 22,24
+"""
+)
+@click.option("--model", help="Serve this model instead of the profile's.")
+@click.option("--engine", help="exllamav2, exllamav3, openvino, llamacpp or simulated; chosen by the model otherwise.")
+@click.option("--slots", type=click.IntRange(min=1), help="Jobs in the engine at once.")
+@click.option("--gpus", metavar="0,2", help="Use these GPUs, a worker process on each; all of this box otherwise.")
+@click.option(
+    "--gpu-split", metavar="GIB,GIB", help="Lay one model over the GPUs, so many GiB on each."
+)
+@click.option("--tensor-parallel", is_flag=True, help="Lay every layer over all GPUs, where the model's kind can.")
+@click.option("--engine-option", multiple=True, hidden=True, metavar="KEY=VALUE", help="An option of the engine's own.")
+@click.option("--device", default="cpu", hidden=True, help="What this worker is called: cpu, gpu0, gpu0+1.")
+@pass_context
+def worker(
+    context: CliContext,
+    /,
+    gpus: str | None,
+    gpu_split: str | None,
+    tensor_parallel: bool,  # noqa: FBT001
+    engine_option: Sequence[str],
+    **flags: Any,
+) -> None:
+    """Run jobs on an engine until a signal ends it.
+
+    The worker loads one model and takes jobs from that model's queue. An engine for GPUs gets a worker process on
+    each GPU (CUDA_VISIBLE_DEVICES counts). SIGTERM or Ctrl-C: running jobs are put back (or finished, for
+    worker.drain_timeout_s seconds) and the worker ends; no attempt is lost.
+    """
+    configure_logging()
+    options = dict(_key_value(pair) for pair in engine_option)
+    if gpu_split:
+        options["gpu_split"] = [_gib(part) for part in gpu_split.split(",")]
+    if tensor_parallel:
+        options["tensor_parallel"] = True
+    chosen = WorkerFlags(**flags, engine_options=options)
+    made = worker_options(context.settings, context.profile, chosen)
+    if chosen.device == "cpu":
+        placements = place(made.spec.engine, gpus, is_split=bool(gpu_split or tensor_parallel))
+        if placements:
+            code = run_workers(placements, [*context.global_options, "worker", *chosen.as_arguments()])
+            context.exit(code)
+    _serve(context.settings, made)
+
+
+def _serve(settings: Settings, options: WorkerOptions) -> None:
+    url = service_broker_url(settings)
+    database = Database(database_url(settings), pool_size=8)
+    require_current(database)
+
+    def ready(name: str, facts: EngineFacts) -> None:
+        log.info(
+            "worker %s serves %s on %s: %d slots, window %d tokens",
+            name, options.spec.model.name, facts.engine, facts.slots, facts.context_window,
+        )  # fmt: skip
+        for remark in facts.remarks:
+            log.info("%s", remark)
+
+    serve(lambda: make_app(url), database, options, on_ready=ready)
+
+
+def worker_options(settings: Settings, profile: str | None, flags: WorkerFlags) -> WorkerOptions:
+    """What the settings and flags make of a worker on this machine."""
+    chosen = settings.profile(profile)
+    found = find_model(flags.model or chosen.model, settings.home)
+    name = flags.engine or settings.worker.engine
+    tuned = chosen.optimization
+    spec = EngineSpec(
+        engine=choose_engine(found, tuned.quantization) if name == "auto" else name,
+        model=found,
+        home=settings.home,
+        slots=flags.slots or settings.worker.slots or tuned.batch_size or _DEFAULT_SLOTS,
+        threads=tuned.threads,
+        quantization=tuned.quantization,
+        context_window=chosen.context_window,
+        kv_cache=tuned.kv_cache,
+        cuda_enabled=tuned.cuda_enabled,
+        cuda_layers=tuned.cuda_layers,
+        options=flags.engine_options,
+    )
+    policy = RetryPolicy(max_attempts=settings.worker.max_attempts, poison_deaths=settings.worker.poison_deaths)
+    return WorkerOptions(
+        spec=spec,
+        lookahead=settings.worker.lookahead,
+        lease_s=settings.worker.lease_s,
+        drain_timeout_s=settings.worker.drain_timeout_s,
+        policy=policy,
+        device=flags.device,
+    )
+
+
+def _key_value(pair: str) -> tuple[str, Any]:
+    key, equals, value = pair.partition("=")
+    if not equals or not key:
+        raise click.BadParameter(f"{pair!r} is not KEY=VALUE", param_hint="--engine-option")
+    return key, yaml.safe_load(value)
+
+
+def _gib(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a number of GiB", param_hint="--gpu-split") from None

@@ -1,0 +1,43 @@
+"""Stands in for nvidia-ml-py: the fake GPUs of the stand-in, as a driver would name them."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+
+_GIB = 1 << 30
+
+
+class NVMLError(Exception):
+    """As in the real one."""
+
+
+def nvmlInit() -> None:  # noqa: N802
+    if os.environ.get("DOCMILL_TEST_GPUS") == "0":
+        raise NVMLError("Driver Not Loaded")
+
+
+def nvmlShutdown() -> None:  # noqa: N802
+    """Nothing to shut down."""
+
+
+def nvmlDeviceGetCount() -> int:  # noqa: N802
+    return int(os.environ.get("DOCMILL_TEST_GPUS", "1"))
+
+
+def nvmlDeviceGetHandleByIndex(index: int) -> int:  # noqa: N802
+    return index
+
+
+def nvmlDeviceGetUUID(handle: int) -> str:  # noqa: N802
+    return str(handle)  # the stand-in's torch knows its devices by number only
+
+
+def nvmlDeviceGetName(handle: int) -> str:  # noqa: N802
+    return f"Stand-in {handle}"
+
+
+def nvmlDeviceGetMemoryInfo(handle: int) -> SimpleNamespace:  # noqa: N802
+    sizes = [int(size) for size in os.environ.get("DOCMILL_TEST_VRAM_BYTES", str(24 * _GIB)).split(",")]
+    total = sizes[min(handle, len(sizes) - 1)]
+    return SimpleNamespace(total=total, free=total)

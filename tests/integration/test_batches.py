@@ -1,0 +1,97 @@
+"""A batch on real services, from its documents to its summaries."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+from tests.integration.conftest import SLOW, Cluster, wait_until
+
+
+def test_a_batch_completes_through_all_its_levels(either_cluster: Cluster) -> None:
+    cluster = either_cluster
+    cluster.start()
+    documents = cluster.documents(4)
+    batch_id = cluster.submit(documents)
+    cluster.wait_for_end(batch_id)
+    cluster.audit()
+    reports = list(cluster.client.reports.documents(batch_id))
+    assert [report.source for report in reports] == documents
+    assert all(report.summary and report.levels >= 3 for report in reports)
+    assert cluster.count("attempts WHERE outcome <> 'succeeded'") == 0
+    assert cluster.count("jobs WHERE epoch <> 1") == 0
+
+
+def test_two_dispatchers_do_nothing_twice(cluster: Cluster) -> None:
+    cluster.start()
+    cluster.dispatcher()
+    batch_id = cluster.submit(cluster.documents(8))
+    cluster.wait_for_end(batch_id)
+    cluster.audit()
+    levels = cluster.rows(
+        "SELECT document_id, level, count(DISTINCT position) AS positions, count(*) AS jobs FROM jobs GROUP BY 1, 2"
+    )
+    assert all(row.positions == row.jobs for row in levels)
+    assert len({row.document_id for row in levels}) == 8
+
+
+def test_cancel_ends_a_running_batch_and_frees_its_worker(cluster: Cluster) -> None:
+    (worker,) = cluster.start(engine=SLOW)
+    batch_id = cluster.submit(cluster.documents(4))
+    cluster.wait_for_running(worker, 4)
+    command = cluster.run("cancel", batch_id, "--json")
+    assert command.wait() == 0
+    assert json.loads(command.log.read_text())["cancelled_jobs"] > 0
+    cluster.wait_for_end(batch_id, "cancelled")
+    cluster.audit()
+    assert cluster.count("attempts WHERE outcome = 'cancelled'") >= 4
+    wait_until(lambda: cluster.count("workers WHERE running = 0") == 1, "the worker to drop what was cancelled")
+    cluster.wait_for_end(cluster.submit(cluster.documents(1, words=20, start=10)))
+    cluster.audit()
+
+
+def test_the_same_submit_after_kill_9_doubles_no_document(cluster: Cluster) -> None:
+    documents = cluster.documents(300, words=60)
+    command = cluster.run("submit", "--quiet", *documents)
+    wait_until(lambda: cluster.count("documents") >= 10, "some documents to be stored")
+    command.kill()
+    stored = cluster.count("documents")
+    assert stored < 300, "it was killed on its way"
+    assert cluster.rows("SELECT state FROM batches")[0].state == "validating"
+    command = cluster.run("submit", "--quiet", *documents)
+    assert command.wait() == 0
+    batch_id = command.log.read_text().split()[-1]
+    (batch,) = cluster.rows("SELECT * FROM batches")
+    assert (batch.id, batch.state, batch.documents_total) == (batch_id, "in_progress", 300)
+    (names,) = cluster.rows("SELECT count(DISTINCT name) AS distinct_names, count(*) AS documents FROM documents")
+    assert (names.distinct_names, names.documents) == (300, 300)
+    cluster.start(engine={"decode_steps_per_s": 5_000})
+    cluster.wait_for_end(batch_id)
+    cluster.audit()
+
+
+def test_a_poison_prompt_fails_alone(cluster: Cluster) -> None:
+    cluster.environment["DOCMILL_WORKER__POISON_DEATHS"] = "2"
+    batch_id = cluster.submit(cluster.documents(6, words=20))
+    client = cluster.client
+    with client.database.read() as session:
+        from storage.tables import Job
+
+        poison = session.query(Job).order_by(Job.id).limit(3).all()[-1]
+    cluster.start(engine={**SLOW, "die_on": list(poison.prompt_ids)})
+    cluster.wait_for_end(batch_id)
+    cluster.audit()
+    assert [tuple(row) for row in cluster.rows("SELECT id, error_kind FROM jobs WHERE state = 'failed'")] == [
+        (poison.id, "Poison")
+    ]
+    assert cluster.count("jobs WHERE state = 'succeeded' AND failures = 0") == 5, "no neighbour was charged"
+    assert cluster.count("documents WHERE state = 'failed'") == 1
+    assert cluster.count("results WHERE final") == 5
+
+
+def test_ctrl_c_ends_a_dispatcher_in_order(cluster: Cluster) -> None:
+    dispatcher = cluster.dispatcher()
+    wait_until(lambda: "at work" in dispatcher.log.read_text(), "the dispatcher to be at work")
+    dispatcher.signal(signal.SIGINT)
+    assert dispatcher.wait() == 0
+    assert "Traceback" not in dispatcher.log.read_text()

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from broker.embedded import EmbeddedBroker, is_answering, running_url
+from broker.errors import EmbeddedBrokerFailed
+from tests.unit.broker.conftest import client_of
+
+STARTS_ONE = """
+import sys, time
+from pathlib import Path
+from broker.embedded import EmbeddedBroker
+broker = EmbeddedBroker(Path(sys.argv[1]))
+broker.start()
+print(broker._process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def in_another_process(directory: Path) -> tuple[subprocess.Popen[str], psutil.Process]:
+    """A program that runs a broker, and its server."""
+    program = subprocess.Popen([sys.executable, "-c", STARTS_ONE, str(directory)], stdout=subprocess.PIPE, text=True)
+    assert program.stdout is not None
+    return program, psutil.Process(int(program.stdout.readline()))
+
+
+def test_it_answers_when_started_and_not_when_stopped(tmp_path: Path) -> None:
+    broker = EmbeddedBroker(tmp_path)
+    assert running_url(tmp_path) is None
+    assert not broker.is_alive()
+    with broker:
+        assert broker.is_alive()
+        assert running_url(tmp_path) == broker.url
+        assert client_of(broker.url).ping()
+    assert running_url(tmp_path) is None
+    assert not broker.is_alive()
+    broker.stop()
+
+
+def test_only_its_user_can_reach_it(tmp_path: Path) -> None:
+    with EmbeddedBroker(tmp_path) as broker:
+        socket = Path(broker.url.removeprefix("redis+socket://"))
+        assert stat.S_IMODE(socket.stat().st_mode) & 0o077 == 0
+        assert client_of(broker.url).config_get("port") == {"port": "0"}, "it listens nowhere else"
+
+
+def test_what_it_holds_survives_kill_9_and_a_restart(tmp_path: Path) -> None:
+    broker = EmbeddedBroker(tmp_path)
+    with client_of(broker.start()) as client:
+        client.rpush("queue", *range(1000))
+        client.execute_command("WAITAOF", 1, 0, 5000)  # appendfsync everysec: what a second has not passed may be lost
+    assert broker._process is not None
+    broker._process.kill()
+    broker._process.wait()
+    assert not broker.is_alive()
+    with client_of(broker.start()) as client:
+        assert client.llen("queue") == 1000
+    broker.stop()
+
+
+def test_what_it_holds_survives_a_stop_in_order(tmp_path: Path) -> None:
+    with EmbeddedBroker(tmp_path) as broker, client_of(broker.url) as client:
+        client.set("key", "value")
+    with EmbeddedBroker(tmp_path) as broker, client_of(broker.url) as client:
+        assert client.get("key") == b"value"
+
+
+def test_it_ends_with_its_parent_whatever_kills_that(tmp_path: Path) -> None:
+    program, server = in_another_process(tmp_path)
+    with client_of(str(running_url(tmp_path))) as client:
+        client.set("key", "value")
+    program.kill()
+    program.wait()
+    assert psutil.wait_procs([server], timeout=60)[0] == [server]
+    with EmbeddedBroker(tmp_path) as broker, client_of(broker.url) as client:
+        assert client.get("key") == b"value", "SIGKILL of its parent is a stop in order for it"
+
+
+def test_a_left_over_server_is_replaced_and_its_data_kept(tmp_path: Path) -> None:
+    program, server = in_another_process(tmp_path)
+    try:
+        with client_of(str(running_url(tmp_path))) as client:
+            client.set("key", "value")
+        with EmbeddedBroker(tmp_path) as broker, client_of(broker.url) as client:
+            assert client.get("key") == b"value"
+            assert server.status() == psutil.STATUS_ZOMBIE, "the append-only file has one writer"
+    finally:
+        program.kill()
+        program.wait()
+
+
+def test_a_dead_servers_socket_is_no_obstacle(tmp_path: Path) -> None:
+    program, server = in_another_process(tmp_path)
+    server.send_signal(signal.SIGKILL)
+    program.kill()
+    program.wait()
+    assert list(tmp_path.glob("*.sock")) != []
+    assert running_url(tmp_path) is None
+    with EmbeddedBroker(tmp_path) as broker:
+        assert broker.is_alive()
+
+
+def test_a_long_path_gets_a_short_socket(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 90) / ("é" * 60)
+    deep.mkdir(parents=True)
+    with EmbeddedBroker(deep) as broker:
+        socket = broker.url.removeprefix("redis+socket://")
+        assert len(os.fsencode(socket)) < 100
+        assert running_url(deep) == broker.url
+        assert stat.S_IMODE(Path(socket).parent.stat().st_mode) == 0o700
+        other = EmbeddedBroker(deep.with_name("ü" * 60))
+        assert other.url != broker.url
+    assert list(deep.glob("appendonlydir/*")) != [], "its data stays where it belongs"
+
+
+def test_a_server_that_cannot_start_says_where_to_look(tmp_path: Path) -> None:
+    (tmp_path / "appendonlydir").write_text("in the way")
+    with pytest.raises(EmbeddedBrokerFailed, match=r"valkey\.log.*broker\.url"):
+        EmbeddedBroker(tmp_path).start()
+
+
+def test_nothing_answers_on_what_is_no_socket(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert not is_answering(tmp_path / "file")
+    assert not is_answering(tmp_path / "missing")

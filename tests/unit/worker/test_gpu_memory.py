@@ -1,0 +1,44 @@
+"""The arithmetic of a plan against the tensors and sizes of the real exllamav2 0.3.2, on the CPU stand-in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from catalogue.model import Model
+from catalogue.model_shape import read_model_shape
+from tests.exllamav2_cpu.child import Child
+from tests.exllamav2_cpu.installed import require_exllamav2
+from tests.exllamav2_cpu.models import ARCHITECTURES, tiny_model
+from tests.unit.worker.real_memory import measure
+from worker.gpu_memory import CacheType, scratch_bytes
+from worker.gpu_plan import plan_gpu
+
+CHUNK, WINDOW, TOKENS = 512, 1024, 256
+BITS = {16: CacheType.FP16, 8: CacheType.Q8, 6: CacheType.Q6, 4: CacheType.Q4}
+
+
+@pytest.fixture(scope="module")
+def child() -> Iterator[Child]:
+    require_exllamav2()
+    child = Child()
+    yield child
+    child.close()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_plan_counts_what_the_real_package_allocates(
+    architecture: str, child: Child, demo_model: Model, tmp_path: Path
+) -> None:
+    directory = tiny_model(tmp_path, demo_model.path, architecture)
+    shape = read_model_shape(directory)
+    real = child.run(measure, directory, CHUNK, WINDOW, TOKENS)
+    plan = plan_gpu(shape, [8 << 30], WINDOW, slots_wanted=1)
+    assert scratch_bytes(shape, CHUNK) == real.scratch
+    assert plan.devices[0].tables_bytes == real.tables
+    assert shape.weights_bytes == pytest.approx(real.weights, rel=0.001)
+    for bits, cache_type in BITS.items():
+        assert TOKENS * shape.layers * cache_type.layer_bytes(shape) == real.caches[bits]
+        assert TOKENS * cache_type.unpacked_bytes(shape) == real.unpacked[bits]
