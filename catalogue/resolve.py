@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 
 from catalogue.entries import Entry, HubSource, PyPISource, find_entry, nearest_names
@@ -108,15 +107,7 @@ def _how_to_pull(entry: Entry, source: HubSource) -> str:
 
 
 def _from_gguf(path: Path) -> Model:
-    stat = path.stat()
-    window = _context_window(path, stat.st_size, stat.st_mtime_ns)
-    return Model(path.stem.lower(), path, ModelKind.GGUF, window)
-
-
-@lru_cache(maxsize=32)
-def _context_window(path: Path, size: int, mtime_ns: int) -> int:
-    del size, mtime_ns  # part of the cache's key: a file that changed is read again
-    return read_header(path).context_window
+    return Model(path.stem.lower(), path, ModelKind.GGUF, read_header(path).context_window)
 
 
 def _from_directory(path: Path) -> Model:

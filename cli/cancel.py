@@ -5,13 +5,14 @@ from __future__ import annotations
 import click
 
 from cli.context import CliContext, pass_context
-from cli.output import print_json
+from cli.options import json_option
+from cli.output import counted, print_json
 from producer.client import Client
 
 
 @click.command(epilog="\b\nExample:\n  docmill cancel 261124-k7q2mx")
 @click.argument("batch")
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 @pass_context
 def cancel(context: CliContext, batch: str, as_json: bool) -> None:  # noqa: FBT001
     """Stop a batch: queued jobs at once, running ones within a heartbeat; what is finished stays."""
@@ -21,4 +22,4 @@ def cancel(context: CliContext, batch: str, as_json: bool) -> None:  # noqa: FBT
     if as_json:
         print_json({"batch": batch_id, "cancelled_jobs": cancelled})
     else:
-        click.echo(f"{cancelled} jobs of {batch_id} cancelled")
+        click.echo(f"{counted(cancelled, 'job')} of {batch_id} cancelled")

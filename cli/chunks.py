@@ -11,7 +11,7 @@ import click
 from rich.table import Table
 
 from cli.context import CliContext, pass_context
-from cli.output import print_table
+from cli.output import counted, print_table
 from cli.submission_options import planning_options, prepare
 from cli.timing import duration
 from producer.client import Client
@@ -39,7 +39,7 @@ def chunks(context: CliContext, /, paths: tuple[str, ...], as_json: bool, **opti
     Offsets count characters of the loaded text: decoded, with line ends as \\n, without HTML tags.
     """
     client = Client(context.settings)
-    submission, text = prepare(client, paths, context.profile, options)
+    submission, text = prepare(context, client, paths, options)
     skipped = 0
     plans: list[_DocumentPlan] = []
     for document in read_documents(submission.inputs, submission.intake):
@@ -120,7 +120,8 @@ def _print(
     jobs = sum(sum(document.levels) for document in plans)
     planned = sum(document.planned_tokens for document in plans)
     click.echo(
-        f"\n{len(plans)} documents, {sum(p.tokens for p in plans):,} tokens, about {jobs:,} jobs\n"
+        f"\n{counted(len(plans), 'document')}, {counted(sum(p.tokens for p in plans), 'token')}, "
+        f"about {counted(jobs, 'job')}\n"
         f"model {text.model.name}, window {plan.context_window:,} tokens, {plan.output_reserve:,} kept for output\n"
         f"a chunk holds up to {plan.chunk_tokens:,} tokens: {plan.chunk_tokens_from}"
     )

@@ -6,6 +6,7 @@ import click
 from rich.table import Table
 
 from cli.context import CliContext, pass_context
+from cli.options import json_option
 from cli.output import print_json, print_table
 from settings.load import effective
 
@@ -15,8 +16,11 @@ def config() -> None:
     """The settings: flags, then DOCMILL_* variables, then config.yaml, then defaults."""
 
 
-@config.command(epilog="\b\nExamples:\n  docmill config show\n  docmill --config other.yaml config show --json")
-@click.option("--json", "as_json", is_flag=True)
+@config.command(
+    short_help="Print every setting and where it was set.",
+    epilog="\b\nExamples:\n  docmill config show\n  docmill --config other.yaml config show --json",
+)
+@json_option
 @pass_context
 def show(context: CliContext, as_json: bool) -> None:  # noqa: FBT001
     """Print every setting, its value and where it was set; passwords are masked."""

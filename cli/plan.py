@@ -14,6 +14,7 @@ from catalogue.model import ModelKind
 from catalogue.model_shape import ModelShape, read_model_shape
 from catalogue.resolve import find_model
 from cli.context import CliContext, pass_context
+from cli.options import json_option
 from cli.output import print_json, print_table
 from cli.sizes import MemorySize, gib
 from settings.model import Settings
@@ -40,7 +41,7 @@ Examples:
 @click.option("--window", type=click.IntRange(min=1), help="Tokens of prompt and output; the profile's by default.")
 @click.option("--cache", type=click.Choice([str(t) for t in CacheType]), help="By optimization.quantization otherwise.")
 @click.option("--slots", type=click.IntRange(min=1), help="Jobs wanted at once; the worker's by default.")
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 @pass_context
 def plan(
     context: CliContext,

@@ -10,6 +10,7 @@ from typing import TextIO, cast
 import click
 
 from cli.context import CliContext, pass_context
+from cli.output import counted
 from producer.client import Client
 from producer.export import write_csv, write_directory, write_jsonl, write_markdown
 from storage.reports import DocumentReport
@@ -39,7 +40,7 @@ def results(context: CliContext, batch: str, form: str, as_json: bool, out: Path
         _write(wanted, reports, sys.stdout)
     elif out.is_dir() or not out.suffix:
         files = write_directory(reports, out)
-        click.echo(f"{len(files)} files in {out}/", err=True)
+        click.echo(f"{counted(len(files), 'file')} in {out}/", err=True)
     else:
         with click.open_file(str(out), "w", encoding="utf-8", atomic=True) as file:
             _write(wanted, reports, cast(TextIO, file))

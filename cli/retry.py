@@ -5,13 +5,14 @@ from __future__ import annotations
 import click
 
 from cli.context import CliContext, pass_context
-from cli.output import print_json
+from cli.options import json_option
+from cli.output import counted, print_json
 from producer.client import Client
 
 
 @click.command(epilog="\b\nExample:\n  docmill retry 261124-k7q2mx")
 @click.argument("batch")
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 @pass_context
 def retry(context: CliContext, batch: str, as_json: bool) -> None:  # noqa: FBT001
     """Queue a batch's failed jobs again, with all their attempts; nothing else is redone."""
@@ -21,4 +22,4 @@ def retry(context: CliContext, batch: str, as_json: bool) -> None:  # noqa: FBT0
     if as_json:
         print_json({"batch": batch_id, "retried_jobs": queued})
     else:
-        click.echo(f"{queued} jobs of {batch_id} queued again")
+        click.echo(f"{counted(queued, 'job')} of {batch_id} queued again")

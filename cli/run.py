@@ -13,7 +13,8 @@ from typing import Any
 import click
 
 from cli.context import CliContext, pass_context
-from cli.fetch import ensure_model
+from cli.options import engine_option, slots_option
+from cli.output import counted
 from cli.progress import BatchProgress
 from cli.stack import Stack
 from cli.submission_options import IntakeReport, prepare, say_warnings, submission_options
@@ -42,8 +43,8 @@ Examples:
     "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("docmill-out"), show_default=True,
     help="Where the Markdown files and results.jsonl go.",
 )  # fmt: skip
-@click.option("--engine", help="openvino, llamacpp or simulated; the default chooses by the model.")
-@click.option("--slots", type=click.IntRange(min=1), help="Jobs in the engine at once.")
+@engine_option
+@slots_option
 @pass_context
 def run(
     context: CliContext,
@@ -94,11 +95,10 @@ def run_documents(
     """Submit (or take up) a batch, run the stack until it has ended or a signal comes, write the results."""
     settings = context.settings
     model = options.get("model") or settings.profile(context.profile).model
-    ensure_model(context, model)
     if settings.storage.url is None:
         upgrade(Database(database_url(settings)))
     client = Client(settings)
-    submission, text = prepare(client, paths, context.profile, options)
+    submission, text = prepare(context, client, paths, options)
     report = IntakeReport()
     with _interruptible() as interrupted, BatchProgress(context.console) as progress:
         progress.say("reading documents")
@@ -163,7 +163,7 @@ def _say_outcome(client: Client, outcome: RunOutcome, out: Path) -> None:
     rate = f", {status.tokens_per_s:,.0f} tokens/s" if status.tokens_per_s else ""
     click.echo(f"{done} of {status.documents_total} documents done{rate}: {out}/", err=True)
     for reason in client.reports.failures(status.id):
-        click.echo(f"  {reason.count} jobs failed: {reason.kind}: {reason.example}", err=True)
+        click.echo(f"  {counted(reason.count, 'job')} failed: {reason.kind}: {reason.example}", err=True)
     if status.documents_failed:
         click.echo(f"  `docmill retry {status.id}` queues the failed jobs again", err=True)
     click.echo(f"metrics of every attempt: table attempts in {client.database}", err=True)

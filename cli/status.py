@@ -9,6 +9,7 @@ import click
 from rich.table import Table
 
 from cli.context import CliContext, pass_context
+from cli.options import json_option
 from cli.output import print_json, print_table
 from cli.progress import BatchProgress
 from cli.timing import duration
@@ -29,7 +30,7 @@ Examples:
 )
 @click.argument("batch", required=False)
 @click.option("--watch", is_flag=True, help="Follow the batch until it has ended.")
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 @pass_context
 def status(context: CliContext, batch: str | None, watch: bool, as_json: bool) -> None:  # noqa: FBT001
     """Show batches, or one batch (its id, the beginning of it, or `latest`): states, tokens, rate, time left."""

@@ -8,6 +8,9 @@ from typing import Any, TypeVar
 
 import click
 
+from cli.context import CliContext
+from cli.fetch import ensure_model
+from cli.options import EncodingName
 from producer.client import Client
 from producer.intake import Document, Skipped
 from producer.model_text import ModelText
@@ -28,7 +31,7 @@ _PLANNING = (
     click.option("--chunk-tokens", type=click.IntRange(min=1), help="Largest chunk; capped by the window."),
     click.option("--overlap", "overlap_tokens", type=click.IntRange(min=0),
                  help="Tokens that neighbouring chunks share."),
-    click.option("--encoding", help="Encoding of the documents, where it is not UTF-8."),
+    click.option("--encoding", type=EncodingName(), help="Encoding of the documents, where it is not UTF-8."),
     click.option("--text-field", help="The field or column of JSONL and CSV that holds the text."),
 )  # fmt: skip
 
@@ -62,19 +65,21 @@ def submission_options(command: Command) -> Command:
     return _with(command, (*_PLANNING, *_SAMPLING, *_BATCH))
 
 
-def prepare(client: Client, paths: Sequence[str], profile: str | None, options: dict[str, Any]) -> tuple[
-    Submission, ModelText
-]:  # fmt: skip
-    """Turn the command's options into a checked submission."""
+def prepare(
+    context: CliContext, client: Client, paths: Sequence[str], options: dict[str, Any]
+) -> tuple[Submission, ModelText]:
+    """Turn the command's options into a checked submission; fetches the model where it is small and not here."""
     sampling = {name: value for name in _SAMPLING_NAMES if (value := options.pop(name, None)) not in (None, ())}
     metadata = dict(_key_value(pair) for pair in options.pop("metadata", ()))
     deadline = options.pop("deadline", None)
+    deadline_s = _seconds(deadline) if deadline else None
+    ensure_model(context, options.get("model") or context.settings.profile(context.profile).model)
     return client.prepare(
         tuple(paths),
-        profile=profile,
+        profile=context.profile,
         sampling=sampling,
         metadata=metadata,
-        deadline_s=_seconds(deadline) if deadline else None,
+        deadline_s=deadline_s,
         **options,
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from cli.context import CliContext, pass_context
-from cli.output import print_json
+from cli.output import counted, print_json
 from cli.submission_options import IntakeReport, prepare, say_warnings, submission_options
 from producer.client import Client
 
@@ -32,7 +32,7 @@ def submit(context: CliContext, /, paths: tuple[str, ...], quiet: bool, as_json:
     crash goes on where it stopped.
     """
     client = Client(context.settings)
-    submission, text = prepare(client, paths, context.profile, options)
+    submission, text = prepare(context, client, paths, options)
     report = IntakeReport()
     submitted = client.submit(submission, text, on_document=report)
     say_warnings(submitted, report.skipped)
@@ -50,7 +50,8 @@ def submit(context: CliContext, /, paths: tuple[str, ...], quiet: bool, as_json:
     else:
         click.echo(submitted.batch_id)
         if not quiet:
-            click.echo(f"{submitted.documents} documents, {status.jobs_total} jobs, model {status.model}", err=True)
+            documents, jobs = counted(submitted.documents, "document"), counted(status.jobs_total, "job")
+            click.echo(f"{documents}, {jobs}, model {status.model}", err=True)
             if client.broker() is None:
                 click.echo("stored; `docmill up` runs it", err=True)
     if submitted.skipped:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from cli.context import CliContext, pass_context
 from cli.fetch import ensure_model
-from cli.output import print_json
+from cli.options import json_option
+from cli.output import counted, print_json
 from producer.client import Client
 from producer.intake import Skipped, read_documents
 from producer.planning import room_for_text
@@ -23,16 +26,16 @@ Examples:
   docmill tokens --text "a text on the spot" --json
 """
 )
-@click.argument("path", default="-")
+@click.argument("path", required=False)
 @click.option("--text", help="Count this text instead of a file.")
 @click.option("--pieces", is_flag=True, help="Show where the text is cut into tokens.")
 @click.option("--model", help="Use this model's tokenizer instead of the profile's.")
 @click.option("--task", default="summarize", show_default=True, help="The task whose prompt takes room of the window.")
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 @pass_context
 def tokens(
     context: CliContext,
-    path: str,
+    path: str | None,
     text: str | None,
     pieces: bool,  # noqa: FBT001
     model: str | None,
@@ -43,9 +46,13 @@ def tokens(
 
     Shows what is left of the context window for text, after the task's template and the longest output.
     """
+    if path is not None and text is not None:
+        raise click.UsageError("give PATH or --text, not both")
+    if path is None and text is None and sys.stdin.isatty():
+        raise click.UsageError("give PATH or --text, or pipe a text in")
     ensure_model(context, model or context.settings.profile(context.profile).model)
     client = Client(context.settings)
-    submission, model_text = client.prepare((path,), profile=context.profile, model=model, task=task)
+    submission, model_text = client.prepare((path or "-",), profile=context.profile, model=model, task=task)
     content = _read(submission) if text is None else text
     plan, tokenizer = submission.plan, model_text.tokenizer
     count = tokenizer.count(content)
@@ -67,7 +74,7 @@ def tokens(
         return
     if pieces:
         click.echo(" + ".join(f'"{_visible(piece)}"' for piece in shown))
-    click.echo(f"{count:,} tokens, {len(content):,} characters ({model_text.model.name})")
+    click.echo(f"{counted(count, 'token')}, {counted(len(content), 'character')} ({model_text.model.name})")
     share = f"{count / room:.0%} of it" if count <= room else f"{count / room:,.1f} times as much"
     click.echo(
         f"window {plan.context_window:,} = {room:,} for text + {plan.context_window - plan.output_reserve - room:,} "

@@ -9,14 +9,15 @@ import click
 
 from cli.context import CliContext, pass_context
 from cli.fetch import ensure_model
+from cli.options import engine_option, slots_option
 from cli.stack import Stack
 from producer.client import Client
 
 
 @click.command(epilog="\b\nExample:\n  docmill up --flower &\n  docmill submit reports/")
 @click.option("--model", help="Serve this model instead of the profile's.")
-@click.option("--engine", help="openvino, llamacpp or simulated; the default chooses by the model.")
-@click.option("--slots", type=click.IntRange(min=1), help="Jobs in the engine at once.")
+@engine_option
+@slots_option
 @click.option("--flower", "with_flower", is_flag=True, help="Show the jobs in Flower on http://127.0.0.1:5555.")
 @pass_context
 def up(
@@ -37,14 +38,15 @@ def up(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     with Stack(settings, context.global_options, options) as stack:
+        client = Client(settings)
         if with_flower:
             stack.add("flower", ["flower"])
             click.echo("Flower: http://127.0.0.1:5555", err=True)
-        click.echo(f"up: database {Client(settings).database}, logs {stack.logs}; Ctrl-C stops", err=True)
+        click.echo(f"up: database {client.database}, logs {stack.logs}; Ctrl-C stops", err=True)
         said = False
         while not stop.wait(0.5):
             stack.check()
-            if not said and (workers := Client(settings).reports.workers()):
+            if not said and (workers := client.reports.workers()):
                 click.echo(f"worker {workers[0].name} serves {workers[0].model} on {workers[0].engine}", err=True)
                 said = True
     click.echo("stopped; queued jobs wait for the next `docmill up`", err=True)

@@ -15,6 +15,7 @@ from catalogue.resolve import find_model
 from cli.context import CliContext, pass_context
 from cli.gpu_workers import place, run_workers
 from cli.logs import configure_logging
+from cli.options import engine_option, slots_option
 from cli.services import service_broker_url
 from producer.client import database_url
 from settings.model import Settings
@@ -60,12 +61,10 @@ Examples:
 """
 )
 @click.option("--model", help="Serve this model instead of the profile's.")
-@click.option("--engine", help="exllamav2, exllamav3, openvino, llamacpp or simulated; chosen by the model otherwise.")
-@click.option("--slots", type=click.IntRange(min=1), help="Jobs in the engine at once.")
+@engine_option
+@slots_option
 @click.option("--gpus", metavar="0,2", help="Use these GPUs, a worker process on each; all of this box otherwise.")
-@click.option(
-    "--gpu-split", metavar="GIB,GIB", help="Lay one model over the GPUs, so many GiB on each."
-)
+@click.option("--gpu-split", metavar="GIB,GIB", help="Lay one model over the GPUs, so many GiB on each.")
 @click.option("--tensor-parallel", is_flag=True, help="Lay every layer over all GPUs, where the model's kind can.")
 @click.option("--engine-option", multiple=True, hidden=True, metavar="KEY=VALUE", help="An option of the engine's own.")
 @click.option("--device", default="cpu", hidden=True, help="What this worker is called: cpu, gpu0, gpu0+1.")

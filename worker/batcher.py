@@ -48,11 +48,13 @@ class _Ticket:
 
 
 class Batcher:
-    """The worker's engine. A step that takes longer than `stall_s` seconds is a death."""
+    """The worker's engine. A step that takes longer than `stall_s` seconds is a death, and so is loading longer than
+    `load_s`: the first time a large model may have to be converted."""
 
-    def __init__(self, spec: EngineSpec, *, stall_s: float = 600.0) -> None:
+    def __init__(self, spec: EngineSpec, *, stall_s: float = 600.0, load_s: float = 7200.0) -> None:
         self._spec = spec
         self._stall_s = stall_s
+        self._load_s = load_s
         self._lock = threading.RLock()
         self._process: EngineProcess | None = None
         self._facts: Future[EngineFacts] = Future()
@@ -158,7 +160,7 @@ class Batcher:
 
     def _run(self, process: EngineProcess) -> str:
         """Hand out what the process says until it ends; returns how it did."""
-        heard_at = time.monotonic()
+        heard_at = time.monotonic()  # or when it last had nothing to say
         failed = ""
         while self._closed is None:
             try:
@@ -171,14 +173,20 @@ class Batcher:
                     failed = f"raised: {message.reason}"
                 else:
                     self._hear(message)
-            elif time.monotonic() - heard_at > self._stall_s and self._is_busy():
+            elif (limit_s := self._limit_s()) is None:
+                heard_at = time.monotonic()
+            elif time.monotonic() - heard_at > limit_s:
                 process.kill()
-                return f"did not finish a step in {self._stall_s:g} s and was killed"
+                doing = "finish a step" if self._loaded else "load"
+                return f"did not {doing} in {limit_s:g} s and was killed"
         return "was stopped"
 
-    def _is_busy(self) -> bool:
+    def _limit_s(self) -> float | None:
+        """How long the process may say nothing now; None: it is idle."""
         with self._lock:
-            return bool(self._active) or not self._loaded
+            if not self._loaded:
+                return self._load_s
+            return self._stall_s if self._active else None
 
     def _hear(self, message: FromEngine) -> None:
         with self._lock:

@@ -47,7 +47,10 @@ def read_gpus() -> list[Gpu]:
 
 
 def visible(gpus: Iterable[Gpu], wanted: str | None) -> list[Gpu]:
-    """What CUDA_VISIBLE_DEVICES leaves of the GPUs: indices or UUIDs; what follows an unknown one is ignored."""
+    """What CUDA_VISIBLE_DEVICES leaves of the GPUs: indices or UUIDs; what follows an unknown one is ignored.
+
+    CUDA counts as the driver does where CUDA_DEVICE_ORDER is PCI_BUS_ID; UUIDs are right in any order.
+    """
     gpus = list(gpus)
     if wanted is None:
         return gpus

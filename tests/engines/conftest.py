@@ -77,7 +77,7 @@ def load_for_test(spec: EngineSpec) -> Engine:
     return EngineInChild(spec)
 
 
-@pytest.fixture(scope="module", params=TESTED_ENGINES)
+@pytest.fixture(scope="session", params=TESTED_ENGINES)
 def driven(request: pytest.FixtureRequest, make_spec: Callable[..., EngineSpec]) -> Iterator[Driven]:
     """Each engine, loaded once."""
     engine = load_for_test(make_spec(request.param))

@@ -63,8 +63,8 @@ def config_of(architecture: str, shape: Shape, vocabulary: int) -> dict[str, Any
             "hidden_act": "gelu_pytorch_tanh",
             "hidden_activation": "gelu_pytorch_tanh",
             "query_pre_attn_scalar": shape.head_dim,
-            "attn_logit_softcapping": 50.0,
-            "final_logit_softcapping": 30.0,
+            "attn_logit_softcapping": 5.0,
+            "final_logit_softcapping": 5.0,
             "sliding_window": 64,
         },
     }

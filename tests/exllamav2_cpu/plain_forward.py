@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.functional import gelu, silu
 
-Tensor = torch.Tensor
 Weights = dict[str, Tensor]
 
 
-@torch.inference_mode()
 def forward(directory: Path, ids: Sequence[int]) -> Tensor:
     """Logits (tokens, vocabulary) after each of the ids."""
     config = json.loads((directory / "config.json").read_text("utf-8"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -148,7 +149,7 @@ class Cluster:
         return [str(folder / f"{number:04}.txt") for number in range(start, start + count)]
 
     def submit(self, documents: Sequence[str], **options: Any) -> str:
-        """Submit as the command does; returns the batch id. Each document takes three levels of jobs."""
+        """Submit as the command does; returns the batch id. Each document takes two or three levels of jobs."""
         wishes = {"chunk_tokens": 128, "summary_tokens": 60, "max_tokens": 60} | options
         submission, text = self.client.prepare(tuple(documents), **wishes)
         return self.client.submit(submission, text).batch_id
@@ -201,12 +202,19 @@ class Cluster:
 
 
 @pytest.fixture
-def make_cluster(own_home: Path) -> Iterator[Callable[..., Cluster]]:
+def make_cluster(home: Path, tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
     """Makes the test's cluster: its database is migrated, its broker runs."""
     made: list[Cluster] = []
+    for part in ("models", "cache"):  # and nothing else that another run may have left there
+        shutil.copytree(
+            home / part, tmp_path / "home" / part, copy_function=os.link,
+            ignore=shutil.ignore_patterns("*.lock", ".pulling*"),
+        )  # fmt: skip
 
     def make(storage_url: str | None = None, **settings: str) -> Cluster:
-        cluster = Cluster(own_home, storage_url, {f"DOCMILL_{name}": value for name, value in settings.items()})
+        cluster = Cluster(
+            tmp_path / "home", storage_url, {f"DOCMILL_{name}": value for name, value in settings.items()}
+        )
         made.append(cluster)
         database = Database(cluster.database_url)
         upgrade(database)

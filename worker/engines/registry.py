@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from catalogue.gguf_file import read_header
 from catalogue.model import Model, ModelKind
 from catalogue.model_shape import read_model_shape
@@ -19,7 +21,7 @@ def choose_engine(model: Model, quantization: str | None = None) -> str:
         return "simulated"
     if model.kind is ModelKind.DIRECTORY:
         return "exllamav3" if read_model_shape(model.path).weights_format == "exl3" else "exllamav2"
-    if model.kind is not ModelKind.GGUF or quantization == "int4":  # llama.cpp keeps keys and values in 4 bits
+    if quantization == "int4":  # llama.cpp keeps keys and values in 4 bits
         return "llamacpp"
     return "openvino" if read_header(model.path).architecture in _OPENVINO_READS else "llamacpp"
 
@@ -41,6 +43,9 @@ def load_engine(spec: EngineSpec) -> Engine:
 
                 return OpenVinoEngine(spec)
             case "llamacpp":
+                # Read when its library loads: threads that wait for each other sleep. Spinning, they are ten times
+                # slower as soon as anything else wants the processor.
+                os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
                 from worker.engines.llamacpp import LlamaCppEngine
 
                 return LlamaCppEngine(spec)

@@ -30,23 +30,20 @@ class Hub:
         self.publish()
 
     def publish(self) -> None:
-        siblings = []
+        siblings: list[dict[str, object]] = []
+        tree: list[dict[str, object]] = []
         for name, content in self.files.items():
             digest, size = self.digests[name], len(content)
-            lfs = {"sha256": digest, "size": size, "pointerSize": 130} if self._is_large(name) else None
+            lfs = {"sha256": digest, "oid": digest, "size": size, "pointerSize": 130} if self._is_large(name) else None
             siblings.append({"rfilename": name, "size": size} | ({"lfs": lfs} if lfs and self.lists_digests else {}))
             etag = digest if lfs else hashlib.sha1(content).hexdigest()  # noqa: S324 - as git names what it holds
             headers = {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT}
             headers |= {"X-Linked-Etag": f'"{etag}"', "X-Linked-Size": str(size)} if lfs else {}
             self.server.replies[self.path(name)] = Reply(content, headers)
+            tree.append({"type": "file", "path": name, "size": size, "oid": "0" * 40} | ({"lfs": lfs} if lfs else {}))
         info = json.dumps({"id": REPO, "modelId": REPO, "sha": COMMIT, "siblings": siblings}).encode()
         for place in ("", "/revision/main", "/revision/v2", f"/revision/{COMMIT}"):
             self.server.replies[f"/api/models/{REPO}{place}"] = Reply(info, {"Content-Type": "application/json"})
-        tree = [
-            {"type": "file", "path": name, "size": len(content), "oid": "0" * 40}
-            | ({"lfs": {"oid": self.digests[name], "size": len(content), "pointerSize": 130}} if self._is_large(name) else {})
-            for name, content in self.files.items()
-        ]  # fmt: skip
         self.server.replies[f"/api/models/{REPO}/tree/{COMMIT}"] = Reply(
             json.dumps(tree).encode(), {"Content-Type": "application/json"}
         )
@@ -141,9 +138,7 @@ def test_a_file_with_a_wrong_hash_is_refused_and_deleted(gguf_hub: Hub, tmp_path
     assert pull(name, tmp_path).context_window == 512
 
 
-def test_half_a_model_is_no_model_and_the_next_pull_fetches_the_rest_only(
-    directory_hub: Hub, tmp_path: Path
-) -> None:
+def test_half_a_model_is_no_model_and_the_next_pull_fetches_the_rest_only(directory_hub: Hub, tmp_path: Path) -> None:
     weights = directory_hub.path("model.safetensors")
     served = directory_hub.server.replies[weights]
     directory_hub.server.replies[weights] = Reply(status=404, headers={"X-Error-Code": "EntryNotFound"})
@@ -231,6 +226,6 @@ def test_no_hub_at_all_leaves_an_earlier_model_usable(
 ) -> None:
     model = pull(f"hf:{REPO}:tiny.Q4_1.gguf", tmp_path)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
-    with pytest.raises(PullFailed, match="could not be fetched: .*onnect.*; the same command goes on"):
+    with pytest.raises(PullFailed, match=r"could not be fetched: .*onnect.*; the same command goes on"):
         pull(f"hf:{REPO}:tiny.Q4_1.gguf", tmp_path)
     assert find_model(f"{REPO}:tiny.Q4_1.gguf", tmp_path) == model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,11 @@ from producer.planning import Wishes, make_plan
 from producer.prompts import PromptRenderer
 from producer.tasks import Task, load_task
 from producer.tokens import ModelTokenizer
+from storage.database import Database
+from storage.reports import DocumentReport
+from storage.schema import upgrade
+from storage.states import DocumentState
+from tests.unit.producer.store import Store
 
 # Text that has broken chunkers: no white space, control characters, graphemes of many code points, right to left.
 NASTY = [
@@ -127,3 +133,34 @@ def plan_of(model_text: ModelText) -> Callable[..., tuple[Plan, Task]]:
         return make_plan(Wishes(**values), loaded, model_text), loaded
 
     return make
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file, to be copied."""
+    path = tmp_path_factory.mktemp("template") / "docmill.db"
+    database = Database(f"sqlite:///{path}")
+    upgrade(database)
+    with database.engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.close()
+    return path
+
+
+@pytest.fixture
+def store(empty_database: Path, model_text: ModelText, home: Path, tmp_path: Path) -> Iterator[Store]:
+    shutil.copy(empty_database, tmp_path / "store.db")
+    database = Database(f"sqlite:///{tmp_path}/store.db")
+    yield Store(database, model_text, home)
+    database.close()
+
+
+def report(name: str, position: int = 0, **changes: Any) -> DocumentReport:
+    """One finished document."""
+    values: dict[str, Any] = {
+        "id": position + 1, "position": position, "name": name, "source": name, "state": DocumentState.DONE,
+        "characters": 100, "tokens": 20, "chunk_count": 2, "levels": 1, "remarks": (), "error": None,
+        "summary": f"Summary of {name}.", "prompt_tokens": 50, "cached_tokens": 5, "completion_tokens": 10,
+        "seconds": 1.23456, "windows": (),
+    }  # fmt: skip
+    return DocumentReport(**values | changes)

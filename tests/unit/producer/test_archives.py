@@ -10,8 +10,7 @@ import pytest
 
 from producer.export import write_directory
 from producer.intake import IntakeOptions, read_documents
-from storage.reports import DocumentReport
-from storage.states import DocumentState
+from tests.unit.producer.conftest import report
 from tests.unit.producer.test_intake import texts
 
 MIB = 1 << 20
@@ -85,15 +84,7 @@ def test_names_that_climb_out_of_a_zip_only_name_documents(tmp_path: Path) -> No
     found = texts(tmp_path / "a.zip")
     assert sorted(found.values()) == sorted(names)
     out = tmp_path / "deep" / "out"
-    reports = [
-        DocumentReport(
-            id=i, position=i, name=name, source="a.zip", state=DocumentState.DONE, characters=1, tokens=1, chunk_count=1,
-            levels=1, remarks=(), error=None, summary="s", prompt_tokens=1, cached_tokens=0, completion_tokens=1,
-            seconds=1.0,
-        )
-        for i, name in enumerate(found)
-    ]  # fmt: skip
-    written = write_directory(reports, out)
+    written = write_directory([report(name, i) for i, name in enumerate(found)], out)
     assert len(set(written)) == len(names) + 1
     assert {path.resolve().parent for path in written} == {out.resolve()}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "deep"]
@@ -160,7 +151,7 @@ def test_any_damage_to_a_zip_is_reported_and_stops_nothing(tmp_path: Path) -> No
     whole = buffer.getvalue()
     (tmp_path / "z.txt").write_text("neighbour")
     rng = random.Random(3)
-    for _ in range(400):
+    for _ in range(250):
         content = bytearray(whole)
         for _ in range(rng.randint(1, 3)):
             content[rng.randrange(len(content))] = rng.randrange(256)

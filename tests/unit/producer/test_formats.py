@@ -99,7 +99,7 @@ def test_html_is_the_same_however_it_is_cut_into_pieces() -> None:
 
 
 @given(st.text(st.sampled_from("<>!/-[]&;#x'\"= apré\n?")))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_broken_html_is_read_or_skipped_by_name(tmp_path_factory: pytest.TempPathFactory, page: str) -> None:
     path = tmp_path_factory.getbasetemp() / "broken.html"
     path.write_text(page)

@@ -159,7 +159,7 @@ def test_a_broken_tokenizer_file_is_refused_by_its_path(model_directory: Path, t
 
 
 @given(st.lists(st.sampled_from(NASTY), max_size=12).map("".join), st.integers(0, 60))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_a_cut_text_is_a_beginning_that_fits(model_text: ModelText, text: str, tokens: int) -> None:
     cut = model_text.cut(text, tokens)
     assert text.startswith(cut)

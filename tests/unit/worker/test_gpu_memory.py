@@ -16,7 +16,8 @@ from tests.unit.worker.real_memory import measure
 from worker.gpu_memory import CacheType, scratch_bytes
 from worker.gpu_plan import plan_gpu
 
-CHUNK, WINDOW, TOKENS = 512, 1024, 256
+CHUNKS = (512, 16_384)  # the head needs the most scratch, the feed forward
+WINDOW, TOKENS = 1024, 256
 BITS = {16: CacheType.FP16, 8: CacheType.Q8, 6: CacheType.Q6, 4: CacheType.Q4}
 
 
@@ -34,11 +35,12 @@ def test_plan_counts_what_the_real_package_allocates(
 ) -> None:
     directory = tiny_model(tmp_path, demo_model.path, architecture)
     shape = read_model_shape(directory)
-    real = child.run(measure, directory, CHUNK, WINDOW, TOKENS)
+    small, large = (child.run(measure, directory, chunk, WINDOW, TOKENS) for chunk in CHUNKS)
     plan = plan_gpu(shape, [8 << 30], WINDOW, slots_wanted=1)
-    assert scratch_bytes(shape, CHUNK) == real.scratch
-    assert plan.devices[0].tables_bytes == real.tables
-    assert shape.weights_bytes == pytest.approx(real.weights, rel=0.001)
+    assert [scratch_bytes(shape, chunk) for chunk in CHUNKS] == [small.scratch, large.scratch]
+    assert small.scratch < large.scratch
+    assert plan.devices[0].tables_bytes == small.tables
+    assert shape.weights_bytes == pytest.approx(small.weights, rel=0.001)
     for bits, cache_type in BITS.items():
-        assert TOKENS * shape.layers * cache_type.layer_bytes(shape) == real.caches[bits]
-        assert TOKENS * cache_type.unpacked_bytes(shape) == real.unpacked[bits]
+        assert TOKENS * shape.layers * cache_type.layer_bytes(shape) == small.caches[bits]
+        assert TOKENS * cache_type.unpacked_bytes(shape) == small.unpacked[bits]

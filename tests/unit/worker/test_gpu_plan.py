@@ -104,10 +104,15 @@ def test_a_split_fills_the_first_gpu_and_leaves_nothing_out(shape: ModelShape) -
 
 
 def test_a_quantized_cache_is_unpacked_once_on_every_gpu(shape: ModelShape) -> None:
-    plan = plan_gpu(shape, (4 * GIB, 6 * GIB), 4096, CacheType.Q4, slots_wanted=1)
-    tokens = plan.cache_tokens
-    for device in plan.devices:
-        assert device.cache_bytes == tokens * (device.layers * 9 * 8 * 128 // 8 + 4 * 8 * 128)
+    attention, mlp = shape.attention_bytes[0], shape.mlp_bytes[0]
+    for first_mib in range(3000, 4600, 25):
+        plan = plan_gpu(shape, (first_mib * MIB, 6 * GIB), 16_384, CacheType.Q4, slots_wanted=1)
+        layer_cache = plan.cache_tokens * 9 * 8 * 128 // 8
+        for device in plan.devices:
+            assert device.cache_bytes == device.layers * layer_cache + plan.cache_tokens * 4 * 8 * 128
+        first = plan.devices[0]
+        comes_next = attention + layer_cache if first.weights_bytes == first.layers * (attention + mlp) else mlp
+        assert 0 <= first.free_bytes < comes_next
 
 
 def test_prompts_are_read_in_smaller_chunks_where_only_that_fits(shape: ModelShape) -> None:

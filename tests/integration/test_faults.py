@@ -1,0 +1,144 @@
+"""Whatever dies, every job ends once: one service is killed, stopped or made to forget, the rest carries on."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+import psutil
+
+from broker.embedded import is_answering
+from tests.integration.conftest import SLOW, Cluster, wait_until
+from tests.unit.broker.conftest import client_of
+
+
+def test_kill_9_of_a_worker_leaves_its_jobs_to_another(either_cluster: Cluster) -> None:
+    cluster = either_cluster
+    doomed, _ = cluster.start(workers=2)
+    batch_id = cluster.submit(cluster.documents(8))
+    cluster.wait_for_running(doomed)
+    engine = doomed.engine
+    assert engine is not None
+    doomed.signal(signal.SIGSTOP)  # so that it holds jobs when it dies
+    cluster.wait_for_running(doomed)
+    doomed.kill()
+    cluster.wait_for_end(batch_id)
+    cluster.audit()
+    assert cluster.count("attempts WHERE outcome = 'lost'") >= 1
+    assert cluster.count("jobs WHERE failures > 0") == 0, "a lost worker is no fault of the job"
+    assert not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE, "its engine ended with it"
+
+
+def test_kill_9_of_the_engine_takes_no_job_along(cluster: Cluster) -> None:
+    (worker,) = cluster.start()
+    batch_id = cluster.submit(cluster.documents(6))
+    cluster.wait_for_work(3)
+    engine = worker.engine
+    assert engine is not None
+    engine.kill()
+    cluster.wait_for_end(batch_id)
+    cluster.audit()
+    assert worker.process.poll() is None, "the worker has lived on"
+    assert worker.engine not in (None, engine)
+    assert cluster.count("documents WHERE state = 'done'") == 6
+
+
+def test_sigterm_puts_a_workers_jobs_back_without_a_charge(cluster: Cluster) -> None:
+    (worker,) = cluster.start(engine=SLOW)
+    batch_id = cluster.submit(cluster.documents(4))
+    cluster.wait_for_running(worker, 4)
+    worker.signal(signal.SIGTERM)
+    assert worker.wait(timeout_s=30) == 0
+    assert cluster.count("jobs WHERE state = 'running'") == 0
+    assert cluster.count("attempts WHERE outcome = 'released'") >= 4
+    assert cluster.count("jobs WHERE failures > 0 OR losses > 0") == 0
+    assert cluster.count("workers WHERE stopped_at IS NOT NULL AND running = 0") == 1
+    cluster.worker()
+    cluster.wait_for_end(batch_id)
+    cluster.audit()
+
+
+def test_a_worker_frozen_beyond_its_lease_is_fenced_out_when_it_wakes(cluster: Cluster) -> None:
+    (frozen,) = cluster.start(engine=SLOW)
+    batch_id = cluster.submit(cluster.documents(4))
+    cluster.wait_for_running(frozen, 4)
+    frozen.signal(signal.SIGSTOP)
+    held = cluster.rows("SELECT id, epoch FROM jobs WHERE state = 'running'")
+    cluster.worker()
+    cluster.wait_for_end(batch_id)
+    frozen.signal(signal.SIGCONT)
+    wait_until(lambda: cluster.count("attempts WHERE outcome = 'fenced'") >= len(held), "the sleeper to be told")
+    cluster.audit()
+    for job in held:
+        outcomes = [
+            row.outcome
+            for row in cluster.rows("SELECT outcome FROM attempts WHERE job_id = :j ORDER BY epoch", j=job.id)
+        ]
+        assert outcomes[job.epoch - 1] == "fenced"
+        assert outcomes[-1] == "succeeded"
+    assert frozen.process.poll() is None
+
+
+def test_a_broker_that_forgets_everything_is_filled_again(cluster: Cluster) -> None:
+    cluster.start()
+    batch_id = cluster.submit(cluster.documents(8))
+    cluster.wait_for_work(3)
+    with client_of(cluster.broker.url) as client:
+        client.flushall()
+    cluster.wait_for_end(batch_id)
+    cluster.audit()
+    assert cluster.count("jobs WHERE failures > 0") == 0
+
+
+def test_a_broker_killed_and_restarted_changes_nothing(cluster: Cluster) -> None:
+    cluster.start()
+    batch_id = cluster.submit(cluster.documents(8))
+    cluster.wait_for_work(3)
+    process = cluster.broker._process
+    assert process is not None
+    process.kill()
+    process.wait()
+    cluster.broker.start()
+    cluster.wait_for_end(batch_id)
+    cluster.audit()
+    assert cluster.count("jobs WHERE failures > 0") == 0
+
+
+def test_a_broker_that_loses_its_data_changes_nothing(cluster: Cluster) -> None:
+    cluster.start()
+    batch_id = cluster.submit(cluster.documents(8))
+    cluster.wait_for_work(3)
+    with client_of(cluster.broker.url) as client:
+        client.flushall()
+        client.execute_command("BGREWRITEAOF")
+    process = cluster.broker._process
+    assert process is not None
+    process.kill()
+    process.wait()
+    assert not is_answering(cluster.broker._socket)
+    cluster.broker.start()
+    cluster.wait_for_end(batch_id)
+    cluster.audit()
+
+
+def test_a_dispatcher_killed_and_restarted_changes_nothing(cluster: Cluster) -> None:
+    cluster.worker()
+    dispatcher = cluster.dispatcher()
+    batch_id = cluster.submit(cluster.documents(8))
+    for done in (2, 20):
+        cluster.wait_for_work(done)
+        dispatcher.kill()
+        dispatcher = cluster.dispatcher()
+    cluster.wait_for_end(batch_id)
+    cluster.audit()
+    assert cluster.count("jobs WHERE failures > 0") == 0
+
+
+def test_a_batch_submitted_while_nothing_runs_waits_and_is_done(make_cluster: Callable[..., Cluster]) -> None:
+    cluster = make_cluster()
+    cluster.broker.stop()
+    batch_id = cluster.submit(cluster.documents(2))
+    cluster.broker.start()
+    cluster.start()
+    cluster.wait_for_end(batch_id)
+    cluster.audit()

@@ -1,0 +1,97 @@
+"""What people see of the jobs: Celery's events, and Flower."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import time
+import urllib.error
+import urllib.request
+from typing import Any
+
+import psutil
+import pytest
+
+from broker.app import TASK_NAME, make_app
+from tests.integration.conftest import PATIENCE_S, Cluster, wait_until
+
+
+def fetch(url: str) -> str | None:
+    """The answer's text, None while nobody answers."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            text: str = answer.read().decode()
+            return text
+    except (urllib.error.URLError, OSError):
+        return None
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def test_events_show_each_job_as_a_task_with_readable_id_and_arguments(cluster: Cluster) -> None:
+    cluster.start()
+    batch_id = cluster.submit(cluster.documents(1))
+    seen: dict[str, dict[str, Any]] = {}
+    app = make_app(cluster.broker.url)
+    deadline = time.monotonic() + PATIENCE_S
+    with app.connection_for_read() as connection:
+        events = app.events.Receiver(connection, handlers={"*": lambda event: seen.setdefault(event["type"], event)})
+        while "task-succeeded" not in seen and time.monotonic() < deadline:
+            try:
+                events.capture(limit=1, timeout=1, wakeup=True)
+            except TimeoutError:
+                continue
+    task = seen["task-received"]
+    assert task["name"] == TASK_NAME
+    assert task["uuid"].startswith(f"{batch_id}.")
+    assert f"'batch': '{batch_id}'" in task["kwargs"]
+    assert all(f"'{name}'" in task["kwargs"] for name in ("document", "level", "index"))
+    assert "task-started" in seen
+    assert seen["task-succeeded"]["result"] == "'done'"
+    assert seen["task-succeeded"]["runtime"] > 0
+    cluster.wait_for_end(batch_id)
+
+
+def test_flower_shows_the_jobs(cluster: Cluster) -> None:
+    cluster.environment["FLOWER_UNAUTHENTICATED_API"] = "true"
+    port = free_port()
+    cluster.run("flower", "--port", str(port))
+    wait_until(lambda: fetch(f"http://127.0.0.1:{port}/"), "Flower to answer")
+    cluster.start()
+    batch_id = cluster.submit(cluster.documents(2, words=20))
+    cluster.wait_for_end(batch_id)
+
+    def shown() -> list[dict[str, Any]]:
+        tasks = json.loads(fetch(f"http://127.0.0.1:{port}/api/tasks") or "{}")
+        return [task for task in tasks.values() if task["state"] == "SUCCESS" and task["name"] == TASK_NAME]
+
+    tasks = wait_until(lambda: shown() if len(shown()) == 2 else None, "both jobs in Flower")
+    assert {task["uuid"].partition(".")[0] for task in tasks} == {batch_id}
+    assert {"'0000.txt'" in task["kwargs"] for task in tasks} == {True, False}
+    assert all(task["runtime"] > 0 for task in tasks)
+
+
+def test_up_with_flower_answers_on_loopback_alone(cluster: Cluster) -> None:
+    if any(c.laddr.port == 5555 for c in psutil.net_connections("tcp") if c.laddr and c.status == psutil.CONN_LISTEN):
+        pytest.skip("port 5555 is taken on this machine")
+    cluster.broker.stop()  # `up` runs its own
+    up = cluster.run("up", "--flower", "--engine", "simulated", "--slots", "4")
+    wait_until(lambda: fetch("http://127.0.0.1:5555/"), f"Flower to answer\n{up.log.read_text()}")
+    listening = {
+        connection.laddr.ip
+        for connection in psutil.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == 5555
+    }
+    assert listening == {"127.0.0.1"}
+    cluster.wait_for_end(cluster.submit(cluster.documents(1, words=20)))
+    cluster.audit()
+    family = psutil.Process(up.pid).children(recursive=True)
+    up.signal(signal.SIGINT)
+    assert up.wait() == 0
+    assert psutil.wait_procs(family, timeout=30)[1] == [], "everything it started has ended"
