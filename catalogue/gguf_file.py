@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 from pathlib import Path
@@ -64,6 +64,11 @@ def verify(path: Path) -> None:
         raise ModelDamaged(path, "it holds no tensors")
 
 
+def f16_bytes(path: Path) -> int:
+    """What the weights would take with two bytes each. Raises ModelDamaged."""
+    return sum(2 * tensor.elements for tensor in _read(path).tensors)
+
+
 @lru_cache(maxsize=8)
 def _read_header(path: Path, size: int, mtime_ns: int) -> GgufHeader:
     del size, mtime_ns  # part of the cache's key: a file that changed is read again
@@ -97,11 +102,18 @@ def _read_header(path: Path, size: int, mtime_ns: int) -> GgufHeader:
 
 
 @dataclass(frozen=True, slots=True)
-class _Content:
-    """`tensors`: name, and where its data ends, in bytes from the beginning of the file."""
+class _Tensor:
+    """`end` of its data, in bytes from the beginning of the file."""
 
+    name: str
+    elements: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
     values: Mapping[str, Any]
-    tensors: Sequence[tuple[str, int]]
+    tensors: Sequence[_Tensor]
 
 
 def _read(path: Path) -> _Content:
@@ -116,9 +128,9 @@ def _read(path: Path) -> _Content:
                 content = _parse(_Cursor(data, len(_MAGIC)))
             except (struct.error, TypeError, ValueError) as error:
                 raise ModelDamaged(path, f"it is truncated or damaged ({error})") from error
-    for name, end in content.tensors:
-        if end > size:
-            raise ModelDamaged(path, f"it is truncated: {name} ends behind the end of the file")
+    for tensor in content.tensors:
+        if tensor.end > size:
+            raise ModelDamaged(path, f"it is truncated: {tensor.name} ends behind the end of the file")
     return content
 
 
@@ -134,11 +146,11 @@ def _parse(cursor: _Cursor) -> _Content:
     tensors = list(_tensors(cursor, tensor_count))
     alignment = int(values.get("general.alignment", 32))
     start = -(-cursor.at // alignment) * alignment if alignment > 0 else cursor.at
-    return _Content(values, [(name, start + end) for name, end in tensors])
+    return _Content(values, [replace(tensor, end=start + tensor.end) for tensor in tensors])
 
 
-def _tensors(cursor: _Cursor, count: int) -> Iterator[tuple[str, int]]:
-    """Each tensor's name and its end, in bytes from the beginning of the tensors' data."""
+def _tensors(cursor: _Cursor, count: int) -> Iterator[_Tensor]:
+    """The tensors, their ends counted from the beginning of the tensors' data."""
     from gguf.constants import GGML_QUANT_SIZES
 
     sizes = {int(kind): size for kind, size in GGML_QUANT_SIZES.items()}
@@ -152,7 +164,7 @@ def _tensors(cursor: _Cursor, count: int) -> Iterator[tuple[str, int]]:
         if kind not in sizes:
             raise ValueError(f"the quantization {kind} of {name} is not known")
         block_elements, block_bytes = sizes[kind]
-        yield name, offset + elements // block_elements * block_bytes
+        yield _Tensor(name, elements, offset + elements // block_elements * block_bytes)
 
 
 class _Cursor:

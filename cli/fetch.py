@@ -36,7 +36,7 @@ def pull_with_progress(context: CliContext, name: str, home: Path) -> Model:
     """Fetch a model and show how far it is. Raises CatalogueError."""
     if _is_of_the_hub(name):
         if not context.console.is_terminal:
-            os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # its client has bars of its own
+            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # its client has bars of its own
         model = pull(name, home)
     elif context.console.is_terminal:
         model = _pull_with_bar(context, name, home)

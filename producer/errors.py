@@ -26,6 +26,17 @@ class DocumentUnreadable(ProducerError):
         super().__init__(f"{name}: {reason}")
 
 
+class WindowTooLarge(ProducerError):
+    """A context window that the model was not made for."""
+
+    def __init__(self, context_window: int, most: int, model: str) -> None:
+        self.context_window, self.most = context_window, most
+        super().__init__(
+            f"context_window {context_window} is more than the {most} tokens of {model}; "
+            f"set context_window to {most} or less (and max_tokens well below it)"
+        )
+
+
 class NoRoomForOutput(ProducerError):
     """The output asked for is as long as the context window."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from broker.sampling import Sampling
 from producer.advance import SPARE_TOKENS
-from producer.errors import NoRoomForText, ProducerError
+from producer.errors import NoRoomForText, ProducerError, WindowTooLarge
 from producer.model_text import ModelText
 from producer.plan import MIN_SUMMARY_TOKENS, Plan
 from producer.prompts import TaskTemplate
@@ -32,7 +32,9 @@ class Wishes:
 def make_plan(wishes: Wishes, task: Task, text: ModelText) -> Plan:
     """The plan, checked against the model. Raises ProducerError with the numbers when there is no room."""
     model, file = text.model, task.file
-    window = min(wishes.context_window or model.context_window, model.context_window)
+    window = wishes.context_window or model.context_window
+    if window > model.context_window:
+        raise WindowTooLarge(window, model.context_window, model.name)
     merge_strategy = wishes.merge_strategy or file.merge_strategy
     if merge_strategy is MergeStrategy.REFINE and task.refine is None:
         raise ProducerError(f"the task {file.name} has no refine prompt; use --merge tree, concat or none")

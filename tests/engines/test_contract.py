@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from broker.sampling import Sampling
 from catalogue.model import Model
+from producer.model_text import ModelText
 from tests.engines.conftest import CPU_ENGINES, TESTED_ENGINES, Driven, load_for_test
 from worker.engines.base import FinishReason, ModelUnusable, PromptTooLong, Request, RequestRefused
 from worker.engines.registry import load_engine
@@ -58,6 +60,34 @@ def test_a_stop_string_ends_the_text_before_it(driven: Driven, prompt: Prompt) -
     assert stopped.finish_reason is FinishReason.STOP
 
 
+def test_a_stop_string_across_token_borders_ends_the_text_and_the_first_of_several_wins(
+    driven: Driven, prompt: Prompt
+) -> None:
+    request = Request("r", prompt("Write a long story about a garden, a river and a harbour."), max_tokens=40)
+    whole = driven.run(request)["r"].text
+    middle = whole.index(" ", len(whole) // 3)
+    stop = whole[middle - 2 : middle + 3]  # the end of one word and the beginning of the next
+    late = whole[-3:]
+    stopped = driven.run(replace(request, sampling=Sampling(stop=(late, stop, "never written"))))["r"]
+    assert stopped.text == whole[: min(whole.index(stop), whole.index(late))]
+    assert stopped.finish_reason is FinishReason.STOP
+    assert stopped.completion_tokens < 40
+
+
+def test_a_stop_token_ends_the_text_before_it(driven: Driven, prompt: Prompt, model_text: ModelText) -> None:
+    if driven.engine.facts.engine == "simulated":
+        pytest.skip("it has no vocabulary")
+    request = Request("r", prompt("Write a long story about a garden, a river and a harbour."), max_tokens=32)
+    whole = driven.run(request)["r"].text
+    ids = model_text.tokenizer.encode(whole)
+    stop = next(token for at, token in enumerate(ids) if at >= 4 and token not in ids[:at])
+    stopped = driven.run(replace(request, stop_token_ids=(stop,)))["r"]
+    assert stopped.text == model_text.tokenizer.decode(ids[: ids.index(stop)])
+    assert stopped.completion_tokens == ids.index(stop) + 1
+    assert stopped.finish_reason is FinishReason.STOP
+    assert driven.engine.in_flight == 0
+
+
 def test_an_end_token_ends_the_text_and_is_not_in_it(driven: Driven, prompt: Prompt, eos_ids: tuple[int, ...]) -> None:
     done = driven.run(Request("r", prompt("Say only the word yes."), max_tokens=200, stop_token_ids=eos_ids))["r"]
     assert "<|im_end|>" not in done.text
@@ -96,6 +126,38 @@ def test_cancel_of_queued_and_running_requests_leaves_the_others(driven: Driven,
     assert engine.in_flight == 0
 
 
+def test_a_cancelled_engine_is_as_good_as_new(driven: Driven, prompt: Prompt) -> None:
+    request = Request("r", prompt("Describe the sea in three sentences."), max_tokens=16)
+    before = driven.run(request)["r"]
+    for i in range(6):
+        driven.engine.add(Request(f"r{i}", prompt(f"Write a very long story about {i}."), max_tokens=500))
+    driven.engine.step()
+    for i in range(6):
+        driven.engine.cancel(f"r{i}")
+    assert driven.engine.in_flight == 0
+    assert driven.engine.step() == []
+    after = driven.run(request)["r"]
+    assert (after.text, after.completion_tokens) == (before.text, before.completion_tokens)
+    assert after.batch_size == 1.0
+
+
+def test_the_metrics_of_a_request_are_its_own(driven: Driven, prompt: Prompt) -> None:
+    """One that waits for a slot all the time that others run has waited, and has not computed, that long."""
+    for i in range(4):
+        driven.engine.add(Request(f"first{i}", prompt(f"Write a long story about {i}."), max_tokens=24))
+    driven.engine.add(Request("last", prompt("Say yes."), max_tokens=1))
+    started = time.monotonic()
+    done = driven.drain()
+    took_s = time.monotonic() - started
+    for completion in done.values():
+        parts = (completion.queue_s, completion.prefill_s, completion.decode_s)
+        assert min(parts) >= 0
+        assert sum(parts) <= took_s + 0.1  # nothing is counted twice
+    assert done["last"].queue_s > max(done[f"first{i}"].queue_s for i in range(4))
+    assert done["last"].completion_tokens == 1
+    assert 1 <= done["last"].batch_size <= 4
+
+
 def test_a_request_that_cannot_fit_is_refused_with_the_numbers(driven: Driven) -> None:
     with pytest.raises(PromptTooLong, match=r"2000 tokens and max_tokens 49 .* 2048"):
         driven.engine.add(Request("r", (5,) * 2000, max_tokens=49))
@@ -110,6 +172,18 @@ def test_a_prompt_that_fills_the_window_to_the_last_token_runs(driven: Driven, p
     ids = prompt("word " * 3000)[:2040]
     done = driven.run(Request("r", ids, max_tokens=8))["r"]
     assert done.prompt_tokens + done.completion_tokens <= 2048
+
+
+def test_special_tokens_of_the_prompt_work_and_never_show_in_the_text(
+    driven: Driven, prompt: Prompt, model_text: ModelText, eos_ids: tuple[int, ...]
+) -> None:
+    ids = prompt("Say hello.")
+    assert set(ids) & set(model_text.tokenizer.vocabulary.special_ids.values())
+    as_text = tuple(model_text.tokenizer.encode(model_text.tokenizer.decode(ids)))
+    done = driven.run(*(Request(f"r{i}", p, 40, stop_token_ids=eos_ids) for i, p in enumerate((ids, as_text))))
+    assert [done[f"r{i}"].prompt_tokens for i in range(2)] == [len(ids), len(as_text)]  # nothing was added
+    for completion in done.values():
+        assert not any(name in completion.text for name in ("<|im_start|>", "<|im_end|>", "<|endoftext|>"))
 
 
 def test_characters_torn_by_token_borders_come_whole(driven: Driven, prompt: Prompt) -> None:
@@ -149,6 +223,36 @@ def test_an_unknown_engine_is_named_with_those_there_are(make_spec: Callable[...
         load_engine(make_spec("turbo"))
 
 
+@pytest.mark.parametrize("engine", [name for name in CPU_ENGINES if name != "simulated"])
+def test_forty_requests_over_the_budget_of_keys_and_values_all_finish(
+    engine: str, make_spec: Callable[..., EngineSpec], prompt: Prompt
+) -> None:
+    loaded = load_engine(make_spec(engine, context_window=128, options={"kv_tokens": 160}))
+    words = prompt("word " * 100)
+    requests = [Request(f"r{i}", (300 + i, *words[:49]), max_tokens=4) for i in range(40)]
+    done = Driven(loaded).run(*requests)
+    loaded.close()
+    assert set(done) == {request.id for request in requests}
+    assert max(completion.batch_size for completion in done.values()) <= 2  # of four slots: memory decides
+
+
+@pytest.mark.parametrize("engine", [name for name in CPU_ENGINES if name != "simulated"])
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"quantization": "int6"}, "int6 cannot be had"),
+        ({"kv_cache": False}, "kv_cache: false cannot be had"),
+        ({"cuda_layers": 20}, "cuda_layers: 20 cannot be had"),
+    ],
+    ids=["int6", "no kv_cache", "cuda_layers"],
+)
+def test_settings_that_an_engine_cannot_follow_are_refused(
+    engine: str, changes: dict[str, object], reason: str, make_spec: Callable[..., EngineSpec]
+) -> None:
+    with pytest.raises(ModelUnusable, match=reason):
+        load_engine(make_spec(engine, **changes))
+
+
 @pytest.mark.parametrize("engine", TESTED_ENGINES)
 def test_close_may_come_twice_with_work_in_flight(
     engine: str, make_spec: Callable[..., EngineSpec], prompt: Prompt
@@ -159,3 +263,4 @@ def test_close_may_come_twice_with_work_in_flight(
     loaded.step()
     loaded.close()
     loaded.close()
+    assert loaded.step() == []

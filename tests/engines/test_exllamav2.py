@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import random
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -209,6 +212,14 @@ def test_rope_parameters_of_transformers_5_are_taken_over_or_refused(
         started(_copy(tiny, tmp_path / "yarn", **yarn))
 
 
+def test_qwen3_gets_the_norm_of_its_heads_that_it_was_trained_with(
+    demo_model: Model, tmp_path: Path, started: Callable[..., EngineInChild]
+) -> None:
+    engine = started(tiny_model(tmp_path / "qwen3", demo_model.path, "Qwen3ForCausalLM"))
+
+    assert engine.inspect("engine._generator.model.config.arch.lm.headnorm") == "rmsnorm"
+
+
 def test_without_flash_attn_one_slot_runs_if_asked_and_more_are_refused(
     tiny: Path, engine: EngineInChild, started: Callable[..., EngineInChild]
 ) -> None:
@@ -358,3 +369,33 @@ def test_smollm2_writes_what_llama_cpp_writes_with_the_same_weights(
         agreeing += shared >= 8 or mine == theirs
         assert "\ufffd" not in found[request.id].text.rstrip("\ufffd")
     assert agreeing >= 5
+
+
+@pytest.mark.slow
+def test_a_soak_of_adds_and_cancels_loses_no_request(tiny: Path, started: Callable[..., EngineInChild]) -> None:
+    """`DOCMILL_SOAK_S=300` for a long one; jobs of every length, a third cancelled at random moments."""
+    rng = random.Random(7)
+    engine = started(tiny, options={"kv_tokens": 2048})
+    until = time.monotonic() + float(os.environ.get("DOCMILL_SOAK_S", "10"))
+    alive: set[str] = set()
+    finished = cancelled = number = 0
+    while time.monotonic() < until or alive:
+        while time.monotonic() < until and len(alive) < 10:
+            number += 1
+            prompt = tuple(rng.randrange(50, 5000) for _ in range(rng.randrange(3, 500)))
+            engine.add(Request(f"r{number}", prompt, max_tokens=rng.randrange(1, 60)))
+            alive.add(f"r{number}")
+        for completion in engine.step():
+            assert completion.request_id in alive
+            alive.remove(completion.request_id)
+            finished += 1
+        if alive and time.monotonic() < until and rng.random() < 0.05:
+            victim = rng.choice(sorted(alive))
+            engine.cancel(victim)
+            alive.remove(victim)
+            cancelled += 1
+        assert engine.in_flight == len(alive)
+    assert finished + cancelled == number
+    assert finished > 10
+    pages = "engine._generator.{}"
+    assert engine.inspect(pages.format("referenced_pages")) == {}

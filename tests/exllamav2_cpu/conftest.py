@@ -9,7 +9,14 @@ import pytest
 
 from catalogue.model import Model
 from tests.exllamav2_cpu.child import Child
+from tests.exllamav2_cpu.installed import require_exllamav2
 from tests.exllamav2_cpu.models import tiny_model
+
+
+@pytest.fixture(scope="session", autouse=True)
+def installed() -> None:
+    """Everything here is skipped where the real package is not installed."""
+    require_exllamav2()
 
 
 @pytest.fixture(scope="session")

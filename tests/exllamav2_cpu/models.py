@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 from tokenizers import AddedToken
 
 from catalogue.fingerprint import quick_fingerprint
@@ -57,7 +56,7 @@ def tiny_model(
         name: _random(random, name, dims, is_gemma=architecture.startswith("Gemma"))
         for name, dims in weight_shapes(architecture, shape, len(header.tokens)).items()
     }
-    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    _write_weights(directory, weights)
     return directory
 
 
@@ -138,7 +137,7 @@ def _convert(gguf: Path, directory: Path) -> None:
         if name.endswith(("q_proj.weight", "k_proj.weight")):
             weight = _unpermute(weight, heads if "q_proj" in name else kv_heads)
         weights[name] = np.ascontiguousarray(weight, np.float16)
-    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    _write_weights(directory, weights)
     eos = list(header.eos_ids)
     _write_tokenizer(directory, gguf, eos)
     shape = Shape(
@@ -191,3 +190,9 @@ def _unpermute(weight: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def _write_weights(directory: Path, weights: Weights) -> None:
+    from safetensors.numpy import save_file  # comes with exllamav2, which not every installation has
+
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})

@@ -78,7 +78,9 @@ def load(spec: EngineSpec) -> PagedEngine:
         raise ModelUnusable("exllamav2 needs an NVIDIA GPU, and torch sees none; `docmill plan` and docs/gpu.md help")
     plan = plan_of(spec, shape, [torch.cuda.mem_get_info(index)[0] for index in range(devices)])
     loaded, size = load_stepping_down(spec, plan, lambda size: _try(spec, plan, size))
-    generator, tokenizer = _generator(spec, loaded, plan, paged=paged)
+    for index in range(devices):
+        torch.cuda.reset_peak_memory_stats(index)  # loading itself holds more for a moment
+    generator, tokenizer = _generator(spec, loaded, paged=paged)
     window = min(plan.window, size.tokens)
     facts = EngineFacts(
         engine="exllamav2",
@@ -165,6 +167,8 @@ def _config(spec: EngineSpec, plan: GpuPlan, size: CacheSize) -> Any:
     config.arch_compat_overrides(quiet=True)
     if not exllamav2_attn.has_flash_attn:
         config.no_sdpa = True  # 0.3.2 gives torch's attention no causal mask
+    if config.architecture.startswith("Qwen3"):
+        config.arch.lm.headnorm = "rmsnorm"  # 0.3.2 takes the norm of its heads for a LayerNorm
     return config
 
 
@@ -183,7 +187,7 @@ def _take_over_rope_parameters(spec: EngineSpec, config: Any) -> None:
     config.rotary_embedding_base = float(parameters.get("rope_theta", config.rotary_embedding_base))
 
 
-def _generator(spec: EngineSpec, loaded: _Loaded, plan: GpuPlan, *, paged: bool) -> tuple[Any, Any]:
+def _generator(spec: EngineSpec, loaded: _Loaded, *, paged: bool) -> tuple[Any, Any]:
     try:
         tokenizer = ExLlamaV2Tokenizer(loaded.model.config)
     except Exception as error:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from catalogue.gguf_file import read_header
+from catalogue.families import engines_for
+from catalogue.gguf_file import f16_bytes, read_header
 from catalogue.model import Model, ModelKind
 from catalogue.model_shape import read_model_shape
 from worker.engines.base import Engine, ModelUnusable
@@ -12,7 +13,7 @@ from worker.engines.spec import EngineSpec
 
 ENGINES = ("exllamav2", "exllamav3", "openvino", "llamacpp", "simulated")
 _EXTRAS = {"exllamav2": "exllamav2", "exllamav3": "exllamav3"}
-_OPENVINO_READS = frozenset({"llama", "qwen2", "qwen3"})  # architectures of its GGUF reader
+_F16_BYTES_MAX = 4 << 30  # OpenVINO's weights are rewritten as F16, on disk and in memory
 
 
 def choose_engine(model: Model, quantization: str | None = None) -> str:
@@ -23,7 +24,9 @@ def choose_engine(model: Model, quantization: str | None = None) -> str:
         return "exllamav3" if read_model_shape(model.path).weights_format == "exl3" else "exllamav2"
     if quantization == "int4":  # llama.cpp keeps keys and values in 4 bits
         return "llamacpp"
-    return "openvino" if read_header(model.path).architecture in _OPENVINO_READS else "llamacpp"
+    if "openvino" not in engines_for(read_header(model.path).architecture):
+        return "llamacpp"
+    return "openvino" if f16_bytes(model.path) <= _F16_BYTES_MAX else "llamacpp"
 
 
 def load_engine(spec: EngineSpec) -> Engine:

@@ -29,7 +29,9 @@ def test_every_value_and_every_tensors_end_is_what_the_gguf_package_reads(tiny: 
     assert ours.values == {
         name: field.contents() for name, field in theirs.fields.items() if not name.startswith("GGUF.")
     }
-    assert list(ours.tensors) == [(t.name, int(t.data_offset + t.n_bytes)) for t in theirs.tensors]
+    assert [(t.name, t.elements, t.end) for t in ours.tensors] == [
+        (t.name, int(t.n_elements), int(t.data_offset + t.n_bytes)) for t in theirs.tensors
+    ]
 
 
 def test_the_demo_model_is_read_and_whole(demo_model: Model) -> None:

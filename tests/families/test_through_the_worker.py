@@ -1,0 +1,97 @@
+"""A tiny model of every family goes through the whole worker: submitted, claimed, generated in the engine process the
+worker would choose, stored with its metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from catalogue.entries import ENTRIES
+from catalogue.families import family_of
+from catalogue.model import Model
+from cli.worker import WorkerFlags, worker_options
+from producer.client import Client
+from settings.load import load_settings
+from storage.database import Database
+from storage.jobs import Jobs, WorkerIdentity
+from storage.schema import upgrade
+from storage.states import JobState
+from storage.tables import Attempt, Job, Result
+from storage.workers import Workers
+from tests.exllamav2_cpu.child import SITE
+from tests.exllamav2_cpu.installed import require_exllamav2
+from tests.exllamav2_cpu.models import ARCHITECTURES, tiny_model
+from tests.families.tiny_gguf import write_tiny_gguf
+from worker.batcher import Batcher
+from worker.leases import Leases
+from worker.policy import RetryPolicy
+from worker.run_job import Outcome, run_job
+
+pytestmark = [pytest.mark.model, pytest.mark.slow]
+LLAMACPP_ONLY = {"PhiForCausalLM": "phi2", "PhimoeForCausalLM": "phimoe"}
+
+
+@pytest.fixture(params=[*ARCHITECTURES, *LLAMACPP_ONLY])
+def architecture(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def model(
+    architecture: str, demo_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Path, str]]:
+    """The tiny model's path and the engine that must be chosen for it."""
+    gguf = LLAMACPP_ONLY.get(architecture)
+    if gguf is not None:
+        yield write_tiny_gguf(tmp_path / f"tiny-{gguf}.gguf", gguf, demo_model.path), "llamacpp"
+        return
+    require_exllamav2()
+    monkeypatch.syspath_prepend(str(SITE))  # for the engine process; nothing here imports it
+    yield tiny_model(tmp_path / "tiny", demo_model.path, architecture), "exllamav2"
+
+
+def test_it_answers(model: tuple[Path, str], tmp_path: Path) -> None:
+    path, engine = model
+    environment = {"DOCMILL_HOME": str(tmp_path / "home"), "DOCMILL_LLM__MODEL": str(path)}
+    settings = load_settings(
+        environment=environment | {"DOCMILL_LLM__CONTEXT_WINDOW": "512", "DOCMILL_LLM__MAX_TOKENS": "64"}
+    )
+    document = tmp_path / "document.txt"
+    document.write_text("The harbour was quiet. " * 12)
+    database = Database(f"sqlite:///{settings.home}/docmill.db")
+    upgrade(database)
+    client = Client(settings)
+    submission, text = client.prepare((str(document),), prompt="Sum up: {text}", max_tokens=6)
+    client.submit(submission, text)
+
+    options = worker_options(settings, None, WorkerFlags(slots=2))
+    assert options.spec.engine == engine
+    batcher = Batcher(options.spec)
+    facts = batcher.start()
+    identity = WorkerIdentity("host/test", facts.engine, options.spec.model.name)
+    jobs = Jobs(database, identity, lease_s=60.0)
+    leases = Leases(jobs, Workers(database, identity), batcher.cancel, lease_s=60.0)
+    try:
+        with database.read() as session:
+            job_id = session.scalars(select(Job.id)).one()
+        assert run_job(job_id, jobs, leases, batcher, RetryPolicy()).outcome is Outcome.DONE
+    finally:
+        batcher.close()
+
+    with database.read() as session:
+        job, attempt, result = (session.scalars(select(table)).one() for table in (Job, Attempt, Result))
+    assert job.state is JobState.SUCCEEDED
+    assert result.finish_reason in ("stop", "length")
+    assert 1 <= result.completion_tokens <= 6
+    assert attempt.engine == engine
+    assert attempt.prompt_tokens == len(job.prompt_ids)
+    assert (attempt.decode_s or 0) >= 0
+    assert attempt.peak_memory_bytes
+
+
+def test_every_family_of_the_catalogue_is_run_here() -> None:
+    ran = {family_of(name) for name in (*ARCHITECTURES, *LLAMACPP_ONLY)}
+    assert {family_of(entry.architecture) for entry in ENTRIES} <= ran
