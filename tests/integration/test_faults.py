@@ -16,11 +16,11 @@ def test_kill_9_of_a_worker_leaves_its_jobs_to_another(either_cluster: Cluster) 
     cluster = either_cluster
     doomed, _ = cluster.start(workers=2)
     batch_id = cluster.submit(cluster.documents(8))
-    cluster.wait_for_running(doomed)
+    cluster.wait_for_running(doomed, 3)
     engine = doomed.engine
     assert engine is not None
-    doomed.signal(signal.SIGSTOP)  # so that it holds jobs when it dies
-    cluster.wait_for_running(doomed)
+    cluster.freeze(doomed)
+    assert cluster.running(doomed) > 0, "it holds jobs when it dies"
     doomed.kill()
     cluster.wait_for_end(batch_id)
     cluster.audit()
@@ -62,7 +62,7 @@ def test_a_worker_frozen_beyond_its_lease_is_fenced_out_when_it_wakes(cluster: C
     (frozen,) = cluster.start(engine=SLOW)
     batch_id = cluster.submit(cluster.documents(4))
     cluster.wait_for_running(frozen, 4)
-    frozen.signal(signal.SIGSTOP)
+    cluster.freeze(frozen)
     held = cluster.rows("SELECT id, epoch FROM jobs WHERE state = 'running'")
     cluster.worker()
     cluster.wait_for_end(batch_id)
