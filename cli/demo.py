@@ -28,8 +28,9 @@ GROUP BY d.id, d.name ORDER BY "read" DESC LIMIT 8"""
 @click.command(epilog="\b\nExamples:\n  docmill demo\n  docmill demo my-documents/")
 @click.argument("paths", nargs=-1, metavar="[PATH...]")
 @click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("docmill-demo"), show_default=True
-)
+    "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("docmill-demo"), show_default=True,
+    help="Where the Markdown files and results.jsonl go.",
+)  # fmt: skip
 @pass_context
 def demo(context: CliContext, paths: tuple[str, ...], out: Path) -> None:
     """Summarize a good part of Python's own reference (or PATH) on this machine, and show what came of it."""

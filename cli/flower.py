@@ -11,8 +11,11 @@ from cli.services import service_broker_url
 
 @click.command(epilog="\b\nExample:\n  docmill flower --port 5555")
 @click.option("--address", default="127.0.0.1", show_default=True, help="Beyond loopback, --basic-auth is required.")
-@click.option("--port", type=click.IntRange(1, 65535), default=5555, show_default=True)
-@click.option("--basic-auth", metavar="USER:PASSWORD", envvar="DOCMILL_FLOWER_BASIC_AUTH")
+@click.option("--port", type=click.IntRange(1, 65535), default=5555, show_default=True, help="Where the pages are.")
+@click.option(
+    "--basic-auth", metavar="USER:PASSWORD", envvar="DOCMILL_FLOWER_BASIC_AUTH", show_envvar=True,
+    help="Ask for these. A list of processes shows the option, but not the variable.",
+)  # fmt: skip
 @pass_context
 def flower(context: CliContext, address: str, port: int, basic_auth: str | None) -> None:
     """Show every job, worker and queue in the browser."""

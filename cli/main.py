@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 import traceback
+from difflib import get_close_matches
 from pathlib import Path
 from typing import NoReturn
 
@@ -41,14 +42,35 @@ class _Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
+            near = get_close_matches(cmd_name, _COMMANDS, n=1)
+            if near and not ctx.resilient_parsing:
+                ctx.fail(f"No such command {cmd_name!r}; did you mean {near[0]}?")
             return None
         module = importlib.import_module(_MODULES.get(cmd_name, f"cli.{cmd_name}"))
         command: click.Command = getattr(module, cmd_name)
         return command
 
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            if not _nobody_reads():
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to say, nothing went wrong
+            return 0
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
+
+
+def _nobody_reads() -> bool:
+    """Whether standard output is a pipe whose reader has left, as in `docmill chunks novel.txt | head`."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return True
+    return False
 
 
 @click.group(
@@ -78,15 +100,12 @@ def cli(ctx: click.Context, config: Path | None, profile: str | None, home: Path
 def main() -> NoReturn:
     """The entry point: domain errors become one sentence and an exit code, 1 for failure, 2 for wrong use."""
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="docmill", standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
         sys.exit(130)
     except click.UsageError as error:
         error.show()
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: nothing more to say
-        sys.exit(0)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is said and becomes an exit code
         if "--debug" in sys.argv:
             traceback.print_exc()

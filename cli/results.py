@@ -27,7 +27,9 @@ Examples:
 """
 )
 @click.argument("batch")
-@click.option("--format", "form", type=click.Choice(_FORMS), default="md", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(_FORMS), default="md", show_default=True, help="How they are printed."
+)
 @click.option("--json", "as_json", is_flag=True, help="The same as --format jsonl.")
 @click.option("--out", type=click.Path(path_type=Path), help="A file; or a directory, for one file a document.")
 @pass_context

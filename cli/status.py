@@ -124,5 +124,8 @@ def _print_one(client: Client, status: BatchStatus) -> None:
         click.echo(f"{name:12} {value}")
     for reason in client.reports.failures(status.id):
         click.echo(f"{'failed':12} {reason.count}: {reason.kind}: {reason.example}")
-    if not status.state.is_terminal and not client.reports.workers():
-        click.echo("no worker has been seen lately; start one with `docmill up` or `docmill worker`", err=True)
+    if not status.state.is_terminal and all(worker.model != status.model for worker in client.reports.workers()):
+        click.echo(
+            f"no worker that serves {status.model} has been seen lately; `docmill up` or `docmill worker` start one",
+            err=True,
+        )

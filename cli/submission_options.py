@@ -37,10 +37,10 @@ _PLANNING = (
 
 _SAMPLING = (
     click.option("--temperature", type=click.FloatRange(0, 5), help="0 is greedy and repeatable."),
-    click.option("--top-p", type=click.FloatRange(0, 1, min_open=True)),
-    click.option("--top-k", type=click.IntRange(min=0)),
-    click.option("--min-p", type=click.FloatRange(0, 1)),
-    click.option("--repetition-penalty", type=click.FloatRange(0, 10, min_open=True)),
+    click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Draw from this share; 1 is off."),
+    click.option("--top-k", type=click.IntRange(min=0), help="Draw from this many tokens; 0 is off."),
+    click.option("--min-p", type=click.FloatRange(0, 1), help="Leave out what is this much less likely; 0 is off."),
+    click.option("--repetition-penalty", type=click.FloatRange(0, 10, min_open=True), help="1 is off."),
     click.option("--seed", type=int, help="Makes sampling above temperature 0 repeatable."),
     click.option("--stop", multiple=True, help="End the text at this string; may be repeated."),
 )  # fmt: skip

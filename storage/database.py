@@ -23,6 +23,7 @@ from storage.columns import safe_json
 from storage.errors import DatabaseUnavailable, StorageError
 
 _SQLITE_BUSY_S = 30
+_POSTGRES_IDLE_S = 30
 _WRITES = "docmill_writes"
 # By name: each driver has its own. DatabaseError itself is what sqlite3 raises for a damaged file.
 _OPERATIONAL = ("OperationalError", "InterfaceError", "InternalError", "DatabaseError")
@@ -104,7 +105,7 @@ def _sqlite_engine(url: URL) -> Engine:
 
 
 def _postgres_engine(url: URL, pool_size: int) -> Engine:
-    return create_engine(
+    engine = create_engine(
         url,
         json_serializer=safe_json,
         pool_size=pool_size,
@@ -113,6 +114,14 @@ def _postgres_engine(url: URL, pool_size: int) -> Engine:
         isolation_level="READ COMMITTED",
         connect_args={"connect_timeout": 10, "application_name": "docmill"},
     )
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: Any) -> None:
+        # A worker that freezes inside a transaction must not hold its batch's row for ever.
+        connection.execute(f"SET idle_in_transaction_session_timeout = '{_POSTGRES_IDLE_S}s'")
+        connection.commit()
+
+    return engine
 
 
 @contextmanager

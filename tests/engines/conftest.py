@@ -21,6 +21,7 @@ from worker.engines.spec import EngineSpec
 
 CPU_ENGINES = ("openvino", "llamacpp", "simulated")
 TESTED_ENGINES = ("exllamav2", *CPU_ENGINES)
+WINDOW = 1024
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +40,7 @@ def make_spec(demo_model: Model, tiny_llama: Model, home: Path) -> Callable[...,
         if engine == "simulated":
             model = Model("simulated", demo_model.path, ModelKind.SIMULATED, demo_model.context_window)
         return EngineSpec(
-            **{"engine": engine, "model": model, "home": home, "slots": 4, "context_window": 2048} | changes
+            **{"engine": engine, "model": model, "home": home, "slots": 4, "context_window": WINDOW} | changes
         )  # type: ignore[arg-type]
 
     return make

@@ -170,7 +170,7 @@ class Cluster:
         """Until the batch is under way, some of it done and much of it not."""
         wait_until(
             lambda: self.count("jobs WHERE state = 'succeeded'") >= jobs and self.count("jobs WHERE state = 'running'"),
-            f"{jobs} jobs done and others running",
+            f"{jobs} jobs done and others running\n{self.last_words()}",
         )
 
     def running(self, worker: Service) -> int:
@@ -255,6 +255,8 @@ def cluster(make_cluster: Callable[..., Cluster]) -> Cluster:
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def either_cluster(request: pytest.FixtureRequest, make_cluster: Callable[..., Cluster]) -> Cluster:
+def either_cluster(request: pytest.FixtureRequest, make_cluster: Callable[..., Cluster]) -> Iterator[Cluster]:
     """On SQLite and on Postgres."""
-    return make_cluster(request.getfixturevalue("postgres_url") if request.param == "postgres" else None)
+    cluster = make_cluster(request.getfixturevalue("postgres_url") if request.param == "postgres" else None)
+    yield cluster
+    cluster.stop()  # before its database is dropped

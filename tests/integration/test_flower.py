@@ -36,27 +36,26 @@ def free_port() -> int:
 
 def test_events_show_each_job_as_a_task_with_readable_id_and_arguments(cluster: Cluster) -> None:
     cluster.start()
-    seen: dict[str, dict[str, Any]] = {}
+    seen: list[dict[str, Any]] = []
     app = make_app(cluster.broker.url)
     with app.connection_for_read() as connection:
-        receiver = app.events.Receiver(connection, handlers={"*": lambda event: seen.setdefault(event["type"], event)})
+        receiver = app.events.Receiver(connection, handlers={"*": seen.append})
 
-        def heard(kind: str) -> bool:
+        def heard(**wanted: str) -> dict[str, Any] | None:
             with suppress(TimeoutError):
                 receiver.capture(limit=None, timeout=0.5, wakeup=True)
-            return kind in seen
+            return next((event for event in seen if wanted.items() <= event.items()), None)
 
-        wait_until(lambda: heard("worker-heartbeat"), "the worker to be heard")
+        wait_until(lambda: heard(type="worker-heartbeat"), "the worker to be heard")
         batch_id = cluster.submit(cluster.documents(1))
-        wait_until(lambda: heard("task-succeeded"), "a job to have succeeded")
-    task = seen["task-received"]
+        done = wait_until(lambda: heard(type="task-succeeded", result="'done'"), "a job to have succeeded")
+    (task, *_) = (event for event in seen if event["type"] == "task-received" and event["uuid"] == done["uuid"])
     assert task["name"] == TASK_NAME
     assert task["uuid"].startswith(f"{batch_id}.")
     assert f"'batch': '{batch_id}'" in task["kwargs"]
     assert all(f"'{name}'" in task["kwargs"] for name in ("document", "level", "index"))
-    assert "task-started" in seen
-    assert seen["task-succeeded"]["result"] == "'done'"
-    assert seen["task-succeeded"]["runtime"] > 0
+    assert done["runtime"] > 0
+    assert any(event["type"] == "task-started" and event["uuid"] == done["uuid"] for event in seen)
     cluster.wait_for_end(batch_id)
 
 

@@ -131,7 +131,10 @@ class OpenVinoEngine:
             raise EngineFailed(f"OpenVINO gave the request up ({running.handle.get_status()}); is memory short?")
         output = running.handle.read_all()[0]
         request, now = running.request, time.monotonic()
-        text = self._tokenizer.decode(output.generated_ids, skip_special_tokens=True)
+        ids = list(output.generated_ids)
+        if ids[-1:] and ids[-1] in request.stop_token_ids:
+            ids.pop()  # it is counted, and no part of the text
+        text = self._tokenizer.decode(ids, skip_special_tokens=True)
         stopped = output.finish_reason == genai.GenerationFinishReason.STOP
         first_at = running.first_at or now
         return Completion(
@@ -182,6 +185,7 @@ def _generation_config(request: Request) -> Any:
     config.max_new_tokens = request.max_tokens
     config.stop_token_ids = set(request.stop_token_ids)
     config.stop_strings = set(sampling.stop)
+    config.include_stop_str_in_output = True  # else its tokens go, and a token may be more than the string
     config.repetition_penalty = sampling.repetition_penalty
     if sampling.temperature > 0:
         config.do_sample = True

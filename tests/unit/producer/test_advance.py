@@ -15,7 +15,7 @@ from producer.advance import Advancer
 from producer.dispatch import Dispatcher, DispatchPolicy
 from producer.merging import SEPARATOR
 from producer.plan import Plan
-from producer.tasks import MergeStrategy, Task
+from producer.tasks import MergeStrategy, Task, TaskFile
 from storage.batches import Batches
 from storage.jobs import ClaimedJob
 from storage.levels import Levels
@@ -121,6 +121,25 @@ def test_refine_reads_the_summary_so_far_and_the_next_chunk(store: Store, docs: 
             assert f"Answer {report.id}.{level - 1}.0." in prompt
             assert chunks[level][0] in prompt
         assert report.summary == f"Answer {report.id}.{report.chunk_count - 1}.0."
+
+
+def test_chunks_fit_the_refine_prompt_too_however_often_it_repeats_them(
+    store: Store, docs: Path, plan_of: PlanOf
+) -> None:
+    file = TaskFile(name="t", chunk="{{ text }}", refine="{{ summary }} {{ text }} Once more: {{ text }}")
+    planned = plan_of(
+        Task.from_file(file, "t"),
+        merge_strategy=MergeStrategy.REFINE,
+        context_window=300,
+        chunk_tokens=400,
+        max_tokens=60,
+    )
+    batch = store.submit([docs / "c.txt"], planned).batch_id
+    store.run(wordy)
+    (report,) = store.reports(batch)
+    assert (report.state, report.remarks) == (DocumentState.DONE, [])
+    assert report.chunk_count > 2
+    assert fits_its_window(store, planned)
 
 
 @pytest.mark.parametrize("strategy", [MergeStrategy.TREE, MergeStrategy.REFINE])

@@ -142,6 +142,8 @@ def test_however_large_the_overlap_every_chunk_goes_on(cutter: Cutter, overlap: 
     text = "# Heading\n\n" + "A sentence of some words, and more. " * 40 + "\n\n"
     chunks = cutter.cut(text * 6, 500, overlap=overlap)
     cutter.check(text * 6, chunks, 500, overlap=overlap)
+    shared = [before.end - after.start for before, after in pairwise(chunks)]
+    assert overlap < 100 or min(shared) > 0
     assert len(chunks) <= 2 + sum(c.tokens for c in cutter.cut(text * 6, 500)) // (500 - overlap) * 3
 
 
@@ -166,6 +168,34 @@ def test_the_best_boundary_wins_over_a_later_lesser_one(cutter: Cutter, better: 
     first = cutter.cut(text, room)[0]
     expected = text.index(better) + (1 if "#" in better else len(better))
     assert first.end == expected, text[first.start : first.end + 20]
+
+
+def test_a_boundary_that_leaves_a_chunk_half_empty_does_not_win(cutter: Cutter) -> None:
+    text = "Some words in a row. " * 20 + "\n# Heading\n" + "Some words in a row.\n\n" * 100
+    first, *_ = cutter.cut(text, 400)
+    assert first.tokens > 360
+
+
+@pytest.mark.parametrize("mark", ["\u0301", "\U000e0100", "\u200d", "\u093f"])
+@pytest.mark.parametrize("place", ["word ", "End. ", "文。", "line\n\n"])
+def test_a_boundary_is_not_torn_from_the_mark_upon_it(cutter: Cutter, place: str, mark: str) -> None:
+    text = (place + mark) * 60
+    for overlap in (0, 8):
+        cutter.check(text, cutter.cut(text, 30, overlap=overlap), 30, overlap=overlap)
+
+
+def test_a_first_grapheme_is_whole_where_a_smaller_chunk_was_tried_in_vain(model_text: ModelText) -> None:
+    family = "👩\u200d👩\u200d👧\u200d👦"
+    tokens = model_text.tokenizer.count(family)
+
+    def render(content: Encoded) -> RenderedPrompt:
+        dear = [0, 0] if "b" in content.text else []
+        return RenderedPrompt([*content.ids, *dear], content.text)
+
+    first, *_ = split(
+        [family, "b"], model_text.tokenizer, render, max_prompt_tokens=tokens, max_chunk_tokens=tokens + 2
+    )
+    assert first.text == family
 
 
 def test_a_heading_begins_its_chunk_and_what_ends_a_sentence_stays_with_it(cutter: Cutter) -> None:

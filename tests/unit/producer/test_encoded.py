@@ -58,6 +58,15 @@ def test_a_long_text_is_encoded_as_if_in_one_go(tokenizer: ModelTokenizer) -> No
     assert len(window.starts) == len(whole.ids)
 
 
+@pytest.mark.parametrize(
+    "text", ["xa b cx d", "xa1 b c d", "a b c", " b c d", "xa b c", "xa b c  d", "xa b c d a b c d"]
+)
+def test_what_is_known_is_used_only_between_word_borders(tokenizer: ModelTokenizer, text: str) -> None:
+    known = EncodedWindow("xa b c d", tokenizer).encode(0, 8)
+    assert known.inner == " b c"
+    assert encode_around(text, known, tokenizer) == tokenizer.encode(text)
+
+
 def test_what_is_known_is_not_encoded_again(model_text: ModelText) -> None:
     class Counting:
         parts_at_words = True

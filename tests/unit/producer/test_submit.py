@@ -3,6 +3,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -318,6 +319,17 @@ def test_a_submission_without_a_readable_document_fails_with_the_reason(
     with pytest.raises(ProducerError, match=r"no document could be read \(empty\.txt: it is empty\)"):
         store.submit([tmp_path / "empty.txt"], planned)
     assert store.rows("SELECT state, error FROM batches") == [(BatchState.FAILED, "empty.txt: it is empty")]
+
+
+def test_members_of_one_name_and_text_are_one_document(store: Store, tmp_path: Path, planned: Planned) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in (("a.txt", "same"), ("b.txt", "same"), ("c.txt", "other")):
+            archive.writestr(name, text)
+    path.write_bytes(path.read_bytes().replace(b"b.txt", b"a.txt").replace(b"c.txt", b"a.txt"))
+    store.submit([path], planned)
+    assert store.rows("SELECT name FROM documents") == [("a.zip/a.txt",)] * 2
+    assert store.contradictions() == []
 
 
 def test_a_missing_input_stores_nothing(store: Store, docs: Path, planned: Planned) -> None:

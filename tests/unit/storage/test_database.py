@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import select
 import sqlite3
 from pathlib import Path
 
@@ -131,6 +132,23 @@ def test_sqlite_writers_wait_for_each_other_and_survive_a_crash(sqlite_mill: Mil
         read = {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in
                 ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")}  # fmt: skip
     assert read == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 30_000}
+
+
+def test_a_worker_frozen_in_a_transaction_cannot_hold_its_rows_for_ever(postgres_database: str) -> None:
+    database = Database(postgres_database)
+
+    def freeze_in_a_write() -> None:
+        with database.write() as session:
+            assert session.scalar(sa.text("SHOW idle_in_transaction_session_timeout")) == "30s"
+            session.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = '50ms'"))
+            process = session.connection().connection.driver_connection
+            assert process is not None
+            select.select([process.fileno()], [], [], 60)  # readable when the server has hung up
+            session.execute(sa.text("SELECT 1"))
+
+    with pytest.raises(DatabaseUnavailable):
+        freeze_in_a_write()
+    database.close()
 
 
 def test_the_databases_clock_is_seconds_since_1970(mill: Mill) -> None:
