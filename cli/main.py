@@ -117,7 +117,7 @@ def _explain(error: Exception) -> int:
     """Say what is wrong in one sentence; the exit code."""
     from broker.errors import BrokerError
     from catalogue.errors import CatalogueError, ModelNotFound
-    from producer.errors import ProducerError
+    from producer.errors import NothingToDo, ProducerError
     from settings.errors import SettingsError
     from storage.errors import AmbiguousBatch, NoSuchBatch, StorageError
     from worker.engines.base import EngineError
@@ -135,4 +135,4 @@ def _explain(error: Exception) -> int:
         click.echo(sentence, err=True)
         return 1
     click.echo(f"docmill: {error}", err=True)
-    return 2 if isinstance(error, wrong_use) else 1
+    return 2 if isinstance(error, wrong_use) and not isinstance(error, NothingToDo) else 1

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from cli.timing import duration
-from storage.reports import BatchStatus
+from storage.batch_status import BatchStatus
 from storage.states import JobState
 
 _PLAIN_S = 10.0

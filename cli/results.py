@@ -13,7 +13,7 @@ from cli.context import CliContext, pass_context
 from cli.output import counted
 from producer.client import Client
 from producer.export import write_csv, write_directory, write_jsonl, write_markdown
-from storage.reports import DocumentReport
+from storage.document_reports import DocumentReport
 
 _FORMS = ("md", "jsonl", "csv")
 

@@ -21,8 +21,8 @@ from cli.submission_options import IntakeReport, prepare, say_warnings, submissi
 from producer.client import Client, database_url
 from producer.export import write_directory
 from producer.submit import Resume
+from storage.batch_status import BatchStatus
 from storage.database import Database
-from storage.reports import BatchStatus
 from storage.schema import upgrade
 from storage.states import BatchState, JobState
 

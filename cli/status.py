@@ -14,7 +14,7 @@ from cli.output import print_json, print_table
 from cli.progress import BatchProgress
 from cli.timing import duration
 from producer.client import Client
-from storage.reports import BatchStatus
+from storage.batch_status import BatchStatus
 from storage.states import JobState
 
 _WATCH_S = 1.0

@@ -35,11 +35,13 @@ from producer.submit import OnDocument, Resume, Submission, Submitted, Submitter
 from producer.tasks import MergeStrategy, load_task, task_from_prompt
 from settings.load import load_settings
 from settings.model import Profile, Settings
+from storage.batch_status import BatchStatus
 from storage.batches import Batches
 from storage.database import Database
+from storage.document_reports import DocumentReport
 from storage.levels import Levels
 from storage.outbox import Outbox
-from storage.reports import BatchStatus, DocumentReport, Reports
+from storage.reports import Reports
 from storage.schema import require_current
 
 

@@ -59,6 +59,13 @@ class NoRoomForText(ProducerError):
         )
 
 
+class NothingToDo(ProducerError):
+    """Not one document of the inputs could be read."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"nothing to do: no document could be read ({reason})")
+
+
 class UnknownTemplateVariable(ProducerError):
     """A prompt template uses a name that it is not given."""
 

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from storage.reports import DocumentReport
+from storage.document_reports import DocumentReport
+from storage.states import DocumentState
 
 _STEM_BYTES = 200  # file systems take 255 bytes, suffixes included
 _UNSAFE = re.compile(r"[^\w.\- ]+")
@@ -48,8 +49,8 @@ def as_record(report: DocumentReport) -> dict[str, Any]:
 def as_markdown(report: DocumentReport) -> str:
     """One document as Markdown."""
     lines = [f"# {report.name}", ""]
-    if report.error:
-        lines += [f"**{report.state}**: {report.error}", ""]
+    if report.error or report.state is not DocumentState.DONE:
+        lines += [f"**{report.state}**{f': {report.error}' if report.error else ''}", ""]
     if report.summary is not None:
         lines += [report.summary.strip(), ""]
     for window in report.windows:

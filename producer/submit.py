@@ -18,7 +18,7 @@ from pathlib import Path
 from producer.advance import new_job
 from producer.chunking import Chunk, split
 from producer.encoded import Encoded
-from producer.errors import DocumentUnreadable, ProducerError
+from producer.errors import NothingToDo, ProducerError
 from producer.intake import Document, IntakeOptions, Skipped, read_documents
 from producer.model_text import ModelText
 from producer.plan import Plan
@@ -168,7 +168,7 @@ class Submitter:
             return
         reason = f"{skipped[0].name}: {skipped[0].reason}" if skipped else "the inputs hold no documents"
         self._submissions.refuse(batch_id, reason)
-        raise ProducerError(f"nothing to do: no document could be read ({reason})")
+        raise NothingToDo(reason)
 
     def _store(
         self, batch_id: str, submission: Submission, document: Document, content_hash: str, identity: str

@@ -40,7 +40,9 @@ class Database:
         self._writer = self.engine.execution_options(**{_WRITES: True})
 
     def __str__(self) -> str:
-        return self.url.render_as_string(hide_password=True)
+        return self.url.update_query_dict(
+            {"password": "***"} if "password" in self.url.query else {}
+        ).render_as_string()
 
     @contextmanager
     def read(self) -> Iterator[Session]:

@@ -33,12 +33,12 @@ def current(database: Database) -> str | None:
 def upgrade(database: Database) -> str:
     """Bring the database to `head()` and return it. Any number of processes may call this at once."""
     if database.is_sqlite:
-        with FileLock(f"{database.url.database}.migrating"), database.engine.begin() as connection:
-            _run(connection)
+        with FileLock(f"{database.url.database}.migrating"), database.write() as session:
+            _run(session.connection())
     else:
-        with database.engine.begin() as connection:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _POSTGRES_LOCK})
-            _run(connection)
+        with database.write() as session:
+            session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _POSTGRES_LOCK})
+            _run(session.connection())
     return head()
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import threading
 import urllib.error
 import urllib.request
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psutil
@@ -27,6 +29,22 @@ def fetch(url: str) -> str | None:
         return None
 
 
+@contextmanager
+def listening(url: str) -> Iterator[list[dict[str, Any]]]:
+    """All events of the broker's workers, as they come."""
+    seen: list[dict[str, Any]] = []
+    app = make_app(url)
+    with app.connection_for_read() as connection:
+        receiver = app.events.Receiver(connection, handlers={"*": seen.append})
+        thread = threading.Thread(target=receiver.capture, kwargs={"limit": None, "timeout": None, "wakeup": True})
+        thread.start()
+        try:
+            yield seen
+        finally:
+            receiver.should_stop = True
+            thread.join()
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -36,26 +54,23 @@ def free_port() -> int:
 
 def test_events_show_each_job_as_a_task_with_readable_id_and_arguments(cluster: Cluster) -> None:
     cluster.start()
-    seen: list[dict[str, Any]] = []
-    app = make_app(cluster.broker.url)
-    with app.connection_for_read() as connection:
-        receiver = app.events.Receiver(connection, handlers={"*": seen.append})
+    with listening(cluster.broker.url) as seen:
 
         def heard(**wanted: str) -> dict[str, Any] | None:
-            with suppress(TimeoutError):
-                receiver.capture(limit=None, timeout=0.5, wakeup=True)
-            return next((event for event in seen if wanted.items() <= event.items()), None)
+            return next((event for event in list(seen) if wanted.items() <= event.items()), None)
 
         wait_until(lambda: heard(type="worker-heartbeat"), "the worker to be heard")
         batch_id = cluster.submit(cluster.documents(1))
         done = wait_until(lambda: heard(type="task-succeeded", result="'done'"), "a job to have succeeded")
-    (task, *_) = (event for event in seen if event["type"] == "task-received" and event["uuid"] == done["uuid"])
+        task = heard(type="task-received", uuid=done["uuid"])
+        started = heard(type="task-started", uuid=done["uuid"])
+    assert task is not None
+    assert started is not None
     assert task["name"] == TASK_NAME
     assert task["uuid"].startswith(f"{batch_id}.")
     assert f"'batch': '{batch_id}'" in task["kwargs"]
     assert all(f"'{name}'" in task["kwargs"] for name in ("document", "level", "index"))
     assert done["runtime"] > 0
-    assert any(event["type"] == "task-started" and event["uuid"] == done["uuid"] for event in seen)
     cluster.wait_for_end(batch_id)
 
 

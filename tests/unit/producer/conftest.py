@@ -23,7 +23,7 @@ from producer.prompts import PromptRenderer
 from producer.tasks import Task, load_task
 from producer.tokens import ModelTokenizer
 from storage.database import Database
-from storage.reports import DocumentReport
+from storage.document_reports import DocumentReport
 from storage.schema import upgrade
 from storage.states import DocumentState
 from tests.unit.producer.store import Store

@@ -16,9 +16,10 @@ from producer.plan import Plan
 from producer.submit import OnDocument, Resume, Submission, Submitted, Submitter
 from producer.tasks import Task
 from storage.database import Database
+from storage.document_reports import DocumentReport
 from storage.jobs import ClaimedJob, Failure, Generated, Jobs, WorkerIdentity
 from storage.levels import Levels
-from storage.reports import DocumentReport, Reports
+from storage.reports import Reports
 from tests.integration.audit import contradictions
 
 Answer = Callable[[ClaimedJob], str | None]  # None: the job fails

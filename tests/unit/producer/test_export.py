@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from producer.export import as_markdown, write_csv, write_directory, write_jsonl, write_markdown
-from storage.reports import DocumentReport, WindowResult
+from storage.document_reports import DocumentReport, WindowResult
 from storage.states import DocumentState
 from tests.unit.producer.conftest import report
 

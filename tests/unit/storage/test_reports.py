@@ -110,7 +110,7 @@ def test_workers_are_those_seen_lately_that_have_not_stopped(mill: Mill) -> None
 
 
 def test_documents_come_in_input_order_across_pages(mill: Mill, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("storage.reports._PAGE", 7)
+    monkeypatch.setattr("storage.document_reports.PAGE", 7)
     batch_id = mill.create()
     for number in range(23):
         mill.document(batch_id, 1, name=f"d{number}")
