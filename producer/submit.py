@@ -18,7 +18,7 @@ from pathlib import Path
 from producer.advance import new_job
 from producer.chunking import Chunk, split
 from producer.encoded import Encoded
-from producer.errors import NothingToDo, ProducerError
+from producer.errors import DocumentUnreadable, NothingToDo, ProducerError
 from producer.intake import Document, IntakeOptions, Skipped, read_documents
 from producer.model_text import ModelText
 from producer.plan import Plan

@@ -40,9 +40,7 @@ class Database:
         self._writer = self.engine.execution_options(**{_WRITES: True})
 
     def __str__(self) -> str:
-        return self.url.update_query_dict(
-            {"password": "***"} if "password" in self.url.query else {}
-        ).render_as_string()
+        return self.url.difference_update_query(["password"]).render_as_string(hide_password=True)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
