@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO_HOME ?= $(CURDIR)/.venv/demo-home
 DEMO_OUT ?= demo-out
 DOCS ?=
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n 2 --dist loadfile
 # torch for the exllamav2 tests, which run its real Python code on the CPU. TORCH= leaves them out.
 TORCH ?= torch==2.13.0
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu

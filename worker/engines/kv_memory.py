@@ -7,7 +7,6 @@ what the others leave.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +17,22 @@ from worker.engines.spec import EngineSpec
 _SHARE = 0.5  # of the memory that the weights leave
 
 
-def kv_tokens(spec: EngineSpec, weights: Path, *, bytes_per_value: float) -> int:
+def kv_tokens(spec: EngineSpec, *, bytes_a_token: float, spoken_for_bytes: int = 0) -> int:
     """The budget in tokens: what all slots can need, as far as it fits the free memory, but one window at least.
 
-    `options["kv_tokens"]` sets it by hand. `weights` is the GGUF that will be loaded.
+    `options["kv_tokens"]` sets it by hand. `spoken_for_bytes` of the free memory are for something else.
     """
     needed = spec.window * spec.slots
     if "kv_tokens" in spec.options:
-        return max(spec.window, min(needed, int(spec.options["kv_tokens"])))
-    stat = weights.stat()
-    free_bytes = max(0, psutil.virtual_memory().available - stat.st_size) * _SHARE
-    values = _values_a_token(weights, stat.st_size, stat.st_mtime_ns)
-    return max(spec.window, min(needed, int(free_bytes / (values * bytes_per_value))))
+        fitting = int(spec.options["kv_tokens"])
+    else:
+        free_bytes = max(0, psutil.virtual_memory().available - spoken_for_bytes)
+        fitting = int(free_bytes * _SHARE / bytes_a_token)
+    return max(spec.window, min(needed, fitting))
 
 
-@lru_cache(maxsize=8)
-def _values_a_token(path: Path, size: int, mtime_ns: int) -> int:
-    """Numbers kept for one token in all layers, keys and values."""
-    del size, mtime_ns  # part of the cache's key: a file that changed is read again
+def values_a_token(path: Path) -> int:
+    """Numbers that a model in a GGUF keeps for one token in all layers, keys and values."""
     import gguf
 
     fields = gguf.GGUFReader(path).fields

@@ -30,7 +30,7 @@ from worker.engines.base import (
     check_fits,
     cut_at_stop,
 )
-from worker.engines.kv_memory import kv_tokens
+from worker.engines.kv_memory import kv_tokens, values_a_token
 from worker.engines.spec import EngineSpec
 
 _KV_TOKENS = 32_768  # most that all slots share unless options["kv_tokens"] says otherwise: it is taken in full
@@ -73,7 +73,9 @@ class LlamaCppEngine:
             raise ModelUnusable(str(error)) from error
         kv_type, kv_bytes = spec.kv_precision(_KV_TYPES, "llama.cpp keeps keys and values in 16, 8 or 4 bits")
         gpu_layers, remarks = _gpu_layers(spec)
-        self._kv_tokens = kv_tokens(spec, spec.model.path, bytes_per_value=kv_bytes)
+        path = spec.model.path
+        bytes_a_token = values_a_token(path) * kv_bytes
+        self._kv_tokens = kv_tokens(spec, bytes_a_token=bytes_a_token, spoken_for_bytes=path.stat().st_size)
         if "kv_tokens" not in spec.options:
             self._kv_tokens = max(spec.window, min(self._kv_tokens, _KV_TOKENS))
         self._server = _server(spec, self._kv_tokens, kv_type, gpu_layers)

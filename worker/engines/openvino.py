@@ -36,10 +36,10 @@ from worker.engines.spec import EngineSpec
 
 _BATCHED_TOKENS = 512  # tokens a step; 2,048 was slower
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+_KV_BLOCK = 32  # tokens the cache grows by, on a CPU
 # `optimization.quantization`: int8 halves the memory of keys and values, and greedy text stays as good. The engine
 # has u4 too, which corrupts the process's memory (2026.4.1).
 _KV_PRECISIONS = {None: "f16", "fp16": "f16", "int8": "u8"}
-_KV_BYTES = {"f16": 2.0, "u8": 1.25}  # a value; u8 with its scales
 
 
 @dataclass(slots=True)
@@ -63,8 +63,8 @@ class OpenVinoEngine:
         kv_precision = spec.kv_precision(_KV_PRECISIONS, "OpenVINO keeps keys and values in 16 or 8 bits")
         remarks = spec.without_gpu("OpenVINO")
         path = _weights(spec)
-        self._kv_tokens = kv_tokens(spec, path, bytes_per_value=_KV_BYTES[kv_precision])
         self._pipeline = _pipeline(path, spec, precision, kv_precision)
+        self._kv_tokens = kv_tokens(spec, bytes_a_token=_bytes_a_token(self._pipeline))
         self._tokenizer = self._pipeline.get_tokenizer()
         fingerprint = f"{path.stem}-{precision}-kv-{kv_precision}"
         self.facts = EngineFacts("openvino", spec.model.name, spec.window, spec.slots, fingerprint, remarks)
@@ -177,6 +177,16 @@ def _pipeline(path: Path, spec: EngineSpec, precision: str, kv_precision: str) -
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise ModelUnusable(f"OpenVINO cannot load {path}: {reason}; try --engine llamacpp") from error
+
+
+def _bytes_a_token(pipeline: Any) -> float:
+    """What the cache takes for a token, measured on its first block."""
+    config = genai.GenerationConfig()
+    config.max_new_tokens = 1
+    pipeline.add_request(0, openvino.Tensor(np.ones((1, _KV_BLOCK - 1), dtype=np.int64)), config)
+    while pipeline.has_non_finished_requests():
+        pipeline.step()
+    return float(pipeline.get_metrics().kv_cache_size_in_bytes / _KV_BLOCK)
 
 
 def _generation_config(request: Request) -> Any:

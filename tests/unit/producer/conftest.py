@@ -129,7 +129,7 @@ def plan_of(model_text: ModelText) -> Callable[..., tuple[Plan, Task]]:
 
     def make(task: str | Task = "summarize", **wishes: Any) -> tuple[Plan, Task]:
         loaded = load_task(task) if isinstance(task, str) else task
-        values = {"model": model_text.model.name, "max_tokens": 256} | wishes
+        values: dict[str, Any] = {"model": model_text.model.name, "max_tokens": 256} | wishes
         return make_plan(Wishes(**values), loaded, model_text), loaded
 
     return make

@@ -85,7 +85,7 @@ def window(request: pytest.FixtureRequest) -> Iterator[int]:
 
 
 @given(text=DOCUMENTS, chunk=st.integers(1, 80), room=st.integers(0, 80), piece=st.integers(1, 200))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=100, deadline=None)
 @pytest.mark.usefixtures("window")
 def test_chunks_of_any_text_lose_nothing_and_fit(cutter: Cutter, text: str, chunk: int, room: int, piece: int) -> None:
     prompt = cutter.overhead + room
@@ -98,7 +98,7 @@ def test_chunks_of_any_text_lose_nothing_and_fit(cutter: Cutter, text: str, chun
 
 
 @given(text=DOCUMENTS, chunk=st.integers(2, 80), overlap=st.integers(1, 79), piece=st.integers(1, 200))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=100, deadline=None)
 @pytest.mark.usefixtures("window")
 def test_overlapping_chunks_cover_any_text_and_share_no_more_than_asked(
     cutter: Cutter, text: str, chunk: int, overlap: int, piece: int
@@ -137,19 +137,19 @@ def test_long_monotonous_text_is_cut_as_well(cutter: Cutter, text: str) -> None:
 
 
 @pytest.mark.usefixtures("window")
-@pytest.mark.parametrize("overlap", [1, 100, 250, 400, 499])
+@pytest.mark.parametrize("overlap", [1, 100, 400, 499])
 def test_however_large_the_overlap_every_chunk_goes_on(cutter: Cutter, overlap: int) -> None:
     text = "# Heading\n\n" + "A sentence of some words, and more. " * 40 + "\n\n"
-    chunks = cutter.cut(text * 6, 500, overlap=overlap)
-    cutter.check(text * 6, chunks, 500, overlap=overlap)
+    chunks = cutter.cut(text * 3, 500, overlap=overlap)
+    cutter.check(text * 3, chunks, 500, overlap=overlap)
     shared = [before.end - after.start for before, after in pairwise(chunks)]
     assert overlap < 100 or min(shared) > 0
-    assert len(chunks) <= 2 + sum(c.tokens for c in cutter.cut(text * 6, 500)) // (500 - overlap) * 3
+    assert len(chunks) <= 2 + sum(c.tokens for c in cutter.cut(text * 3, 500)) // (500 - overlap) * 3
 
 
 def test_chunks_are_well_filled(cutter: Cutter) -> None:
     topics = __import__("pydoc_data.topics").topics.topics
-    text = "\n\n".join(topics[name] for name in sorted(topics))[:400_000]
+    text = "\n\n".join(topics[name] for name in sorted(topics))[:200_000]
     chunks = cutter.cut(text, 1000)
     assert sum(c.tokens for c in chunks) / (1000 * len(chunks)) > 0.85
 
@@ -260,6 +260,6 @@ def test_memory_is_bounded_by_the_window(cutter: Cutter) -> None:
         return cutter.render(content.text, content)
 
     chunks = split(endless(), cutter.model.tokenizer, render, max_prompt_tokens=8192, max_chunk_tokens=1000)
-    for _ in range(200):
+    for _ in range(100):
         chunk = next(chunks)
         assert taken * 1050 - chunk.end < 2 * 256 * 1024

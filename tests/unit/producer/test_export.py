@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from producer.export import as_markdown, write_csv, write_directory, write_jsonl, write_markdown
@@ -79,6 +79,8 @@ _NAMES = st.one_of(
 
 
 @given(st.lists(_NAMES, min_size=1, max_size=12))
+@example(["a", "a-2", "a"])
+@example(["a/b", "a__B", "a\\b"])
 @settings(max_examples=40, deadline=None)
 def test_every_document_gets_a_file_of_its_own_whatever_it_is_called(
     tmp_path_factory: pytest.TempPathFactory, names: list[str]
@@ -90,6 +92,17 @@ def test_every_document_gets_a_file_of_its_own_whatever_it_is_called(
     for position, path in enumerate(files):
         assert path.parent == out
         assert f"\nSummary {position}.\n" in path.read_text("utf-8")
+
+
+def test_files_are_replaced_in_one_step_not_written_over(tmp_path: Path) -> None:
+    out, kept = tmp_path / "out", tmp_path / "kept"
+    for name in (path.name for path in write_directory([report("a.txt", summary="Old.")], out)):
+        kept.mkdir(exist_ok=True)
+        (kept / name).hardlink_to(out / name)
+    write_directory([report("a.txt", summary="New.")], out)
+    for name in ("a.txt.md", "results.jsonl"):
+        assert "New." in (out / name).read_text()
+        assert "Old." in (kept / name).read_text()
 
 
 def test_what_stood_there_stays_whole_until_it_is_replaced(tmp_path: Path) -> None:

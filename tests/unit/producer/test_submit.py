@@ -265,7 +265,7 @@ def test_the_content_hash_is_that_of_the_text_whatever_it_is_called(
 
 
 def test_transactions_are_of_bounded_size(store: Store, tmp_path: Path, plan_of: Callable[..., Planned]) -> None:
-    (tmp_path / "long.txt").write_text("Some words in a row. " * 4000)
+    (tmp_path / "long.txt").write_text("Some words in a row. " * 3300)
     rows: list[int] = []
     largest = 0
 
