@@ -90,6 +90,11 @@ class Batcher:
             raise self._fatal
 
     @property
+    def is_closed(self) -> bool:
+        """Whether no request will be taken any more."""
+        return self._closed is not None
+
+    @property
     def in_flight(self) -> int:
         """Requests that wait or run."""
         with self._lock:

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 
 import celery.worker.state as celery_state
 from celery import Celery, signals
+from celery.platforms import EX_FAILURE
+from kombu.asynchronous import set_event_loop
 
 from broker.app import queue_of
 from storage.database import Database
@@ -32,6 +34,7 @@ from worker.run_job import run_job
 from worker.tasks import register_task
 
 log = logging.getLogger(__name__)
+_AGAIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +64,13 @@ def serve(
     batcher = Batcher(options.spec)
     try:
         facts = batcher.start()
-        _serve_loaded(make_app(), database, options, batcher, facts, on_ready)
+        _serve_loaded(make_app, database, options, batcher, facts, on_ready)
     finally:
         batcher.close()
 
 
 def _serve_loaded(
-    app: Celery,
+    make_app: Callable[[], Celery],
     database: Database,
     options: WorkerOptions,
     batcher: Batcher,
@@ -84,23 +87,19 @@ def _serve_loaded(
     workers.register(slots=facts.slots)
     leases = Leases(jobs, workers, batcher.cancel, lease_s=options.lease_s)
     leases.start()
-    register_task(app, lambda job_id: run_job(job_id, jobs, leases, batcher, options.policy))
     drain = _Drain(batcher, options.drain_timeout_s)
     signals.worker_shutting_down.connect(drain.begin, weak=False)
     batcher.on_fatal(_stop_celery)
     try:
-        celery_worker = app.Worker(
-            pool="threads",
-            concurrency=facts.slots + options.lookahead,
-            queues=[queue_of(options.spec.model.name)],
-            hostname=f"{unique}@{host}",
-            without_gossip=True,
-            without_mingle=True,
-            quiet=True,
-            loglevel=logging.getLogger().getEffectiveLevel(),
-        )
         on_ready(identity.name, facts)
-        celery_worker.start()
+        while True:
+            app = make_app()
+            register_task(app, lambda job_id: run_job(job_id, jobs, leases, batcher, options.policy))
+            failed = _run_celery(app, f"{unique}@{host}", options, facts)
+            if not failed or drain.has_begun or batcher.is_closed:
+                break
+            log.warning("Celery's worker failed; beginning another on the same engine")
+            time.sleep(_AGAIN_S)
     finally:
         batcher.close()
         leases.stop()
@@ -111,15 +110,34 @@ def _serve_loaded(
     batcher.raise_if_fatal()
 
 
+def _run_celery(app: Celery, hostname: str, options: WorkerOptions, facts: EngineFacts) -> bool:
+    """Take messages until a signal ends it. True: it failed; kombu does not survive every way a broker can die."""
+    set_event_loop(None)
+    celery_worker = app.Worker(
+        pool="threads",
+        concurrency=facts.slots + options.lookahead,
+        queues=[queue_of(options.spec.model.name)],
+        hostname=hostname,
+        without_gossip=True,
+        without_mingle=True,
+        quiet=True,
+        loglevel=logging.getLogger().getEffectiveLevel(),
+    )
+    celery_worker.start()
+    return bool(celery_worker.exitcode == EX_FAILURE)
+
+
 class _Drain:
     """Ends the engine after the grace that running jobs are given; its waiting threads then release their jobs."""
 
     def __init__(self, batcher: Batcher, timeout_s: float) -> None:
         self._batcher = batcher
         self._timeout_s = timeout_s
+        self.has_begun = False
 
     def begin(self, **_signal: object) -> None:
         """Called in Celery's signal handler: must return at once."""
+        self.has_begun = True
         threading.Thread(target=self._drain, name="drain", daemon=True).start()
 
     def _drain(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 
+import pytest
 import sqlalchemy as sa
 
 from storage.tables import Job
@@ -53,21 +54,22 @@ def test_cancel_ends_a_running_batch_and_frees_its_worker(cluster: Cluster) -> N
     cluster.audit()
 
 
+@pytest.mark.slow
 def test_the_same_submit_after_kill_9_doubles_no_document(cluster: Cluster) -> None:
-    documents = cluster.documents(150, words=20)
+    documents = cluster.documents(100, words=20)
     command = cluster.run("submit", "--quiet", *documents)
     wait_until(lambda: cluster.count("documents") >= 5, "some documents to be stored")
     command.kill()
     stored = cluster.count("documents")
-    assert stored < 150, "it was killed on its way"
+    assert stored < 100, "it was killed on its way"
     assert cluster.rows("SELECT state FROM batches")[0].state == "validating"
     command = cluster.run("submit", "--quiet", *documents)
     assert command.wait() == 0
     batch_id = command.log.read_text().split()[-1]
     (batch,) = cluster.rows("SELECT * FROM batches")
-    assert (batch.id, batch.state, batch.documents_total) == (batch_id, "in_progress", 150)
+    assert (batch.id, batch.state, batch.documents_total) == (batch_id, "in_progress", 100)
     (names,) = cluster.rows("SELECT count(DISTINCT name) AS distinct_names, count(*) AS documents FROM documents")
-    assert (names.distinct_names, names.documents) == (150, 150)
+    assert (names.distinct_names, names.documents) == (100, 100)
     cluster.dispatcher()
     cluster.worker({"decode_steps_per_s": 2_000}, slots=16)
     cluster.wait_for_end(batch_id)

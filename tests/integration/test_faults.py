@@ -104,6 +104,20 @@ def test_a_broker_killed_and_restarted_changes_nothing(cluster: Cluster) -> None
     assert cluster.count("jobs WHERE failures > 0") == 0
 
 
+def test_a_broker_away_for_longer_than_the_running_jobs_changes_nothing(cluster: Cluster) -> None:
+    (worker,) = cluster.start()
+    batch_id = cluster.submit(cluster.documents(8))
+    cluster.wait_for_work(3)
+    cluster.broker.stop()
+    wait_until(lambda: cluster.count("jobs WHERE state = 'running'") == 0, "what ran to be done")
+    wait_until(lambda: "Cannot connect" in worker.log.read_text(), "the worker to miss the broker")
+    cluster.broker.start()
+    cluster.wait_for_end(batch_id)
+    cluster.audit()
+    assert worker.process.poll() is None, "it found its broker again by itself"
+    assert cluster.count("jobs WHERE failures > 0 OR losses > 0") == 0
+
+
 def test_a_broker_that_loses_its_data_changes_nothing(cluster: Cluster) -> None:
     cluster.start()
     batch_id = cluster.submit(cluster.documents(8))
@@ -142,3 +156,26 @@ def test_a_batch_submitted_while_nothing_runs_waits_and_is_done(make_cluster: Ca
     cluster.start()
     cluster.wait_for_end(batch_id)
     cluster.audit()
+
+
+@pytest.mark.slow
+def test_a_broker_that_dies_again_and_again_stops_nobody(cluster: Cluster) -> None:
+    """kombu does not survive every moment at which a broker can die: the worker begins again on the same engine."""
+    (worker,) = cluster.start()
+    batch_id = cluster.submit(cluster.documents(16))
+    for death in range(6):
+        done = cluster.count("jobs WHERE state = 'succeeded'")
+        process = cluster.broker._process
+        assert process is not None
+        process.kill()
+        process.wait()
+        cluster.broker.start()
+        wait_until(
+            lambda done=done: (
+                cluster.count("jobs WHERE state = 'succeeded'") > done or cluster.state(batch_id) == "completed"
+            ),
+            f"work to go on after death {death + 1}",
+        )
+    cluster.wait_for_end(batch_id)
+    cluster.audit()
+    assert worker.process.poll() is None
