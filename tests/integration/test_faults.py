@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable
 
 import psutil
+import pytest
 
 from broker.embedded import is_answering
 from tests.integration.conftest import SLOW, Cluster, wait_until
