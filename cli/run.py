@@ -67,9 +67,13 @@ def run(
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """How a run ended. `files` are what it wrote, none when it was interrupted."""
+    """How a run ended. `files` are what it wrote, none when it was interrupted.
+
+    `tokens_per_s` is this run's own: an earlier, interrupted one and the time between do not count.
+    """
 
     status: BatchStatus
+    tokens_per_s: float | None
     files: Sequence[Path]
     skipped: int
     interrupted: bool
@@ -104,22 +108,34 @@ def run_documents(
         progress.say("reading documents")
         submitted = client.submit(submission, text, resume=Resume.ANY, on_document=report)
         say_warnings(submitted, report.skipped)
-        status = client.reports.batch(submitted.batch_id)
+        status, rate = client.reports.batch(submitted.batch_id), None
         if not status.state.is_terminal:
             with Stack(settings, context.global_options, _worker_options(model, engine, slots)) as stack:
-                status = _watch(client, stack, submitted.batch_id, progress, interrupted)
+                status, rate = _watch(client, stack, submitted.batch_id, progress, interrupted)
     files = [] if interrupted else write_directory(client.reports.documents(submitted.batch_id), out)
-    return RunOutcome(status, files, len(submitted.skipped), interrupted=bool(interrupted))
+    return RunOutcome(status, rate, files, len(submitted.skipped), interrupted=bool(interrupted))
 
 
-def _watch(client: Client, stack: Stack, batch_id: str, progress: BatchProgress, interrupted: list[int]) -> BatchStatus:
+def _watch(
+    client: Client, stack: Stack, batch_id: str, progress: BatchProgress, interrupted: list[int]
+) -> tuple[BatchStatus, float | None]:
+    """Follow the batch to its end or a signal; its last status, and tokens a second since the first job began."""
+    began: BatchStatus | None = None
     while True:
         status = client.reports.batch(batch_id)
         progress.show(status)
+        if began is None and status.jobs_by_state[JobState.RUNNING]:
+            began = status
         if status.state.is_terminal or interrupted:
-            return status
+            return status, None if began is None else _tokens_per_s(began, status)
         stack.check()
         time.sleep(_POLL_S)
+
+
+def _tokens_per_s(began: BatchStatus, now: BatchStatus) -> float | None:
+    done = (now.prompt_tokens + now.completion_tokens) - (began.prompt_tokens + began.completion_tokens)
+    elapsed_s = now.elapsed_s - began.elapsed_s
+    return done / elapsed_s if done and elapsed_s > 0 else None
 
 
 @contextmanager
@@ -160,7 +176,7 @@ def _say_outcome(client: Client, outcome: RunOutcome, out: Path) -> None:
         )
         return
     done = status.documents_total - status.documents_failed - status.documents_open
-    rate = f", {status.tokens_per_s:,.0f} tokens/s" if status.tokens_per_s else ""
+    rate = f", {outcome.tokens_per_s:,.0f} tokens/s" if outcome.tokens_per_s else ""
     click.echo(f"{done} of {status.documents_total} documents done{rate}: {out}/", err=True)
     for reason in client.reports.failures(status.id):
         click.echo(f"  {counted(reason.count, 'job')} failed: {reason.kind}: {reason.example}", err=True)
