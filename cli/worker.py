@@ -110,8 +110,6 @@ def _serve(settings: Settings, options: WorkerOptions) -> None:
             "worker %s serves %s on %s: %d slots, window %d tokens",
             name, options.spec.model.name, facts.engine, facts.slots, facts.context_window,
         )  # fmt: skip
-        for remark in facts.remarks:
-            log.info("%s", remark)
 
     serve(lambda: make_app(url), database, options, on_ready=ready)
 

@@ -13,7 +13,7 @@ from producer.plan import Plan
 from producer.prompts import RenderedPrompt
 from producer.tasks import MergeStrategy, Task
 from storage.levels import EndedLevel, Levels
-from storage.submission import NewJob
+from storage.new_jobs import NewJob
 
 SPARE_TOKENS = 2  # joining texts may add a token or two at the seams
 

@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session
 from storage.batches import Batches
 from storage.columns import db_now
 from storage.database import Database
+from storage.new_jobs import NewJob, insert_jobs
 from storage.states import BatchState, DocumentState, JobState
-from storage.submission import NewJob, insert_jobs
 from storage.tables import Batch, Chunk, Document, Job, Result
 
 _WORKING = (DocumentState.OPEN, DocumentState.MERGING)

@@ -18,7 +18,8 @@ from sqlalchemy.orm import Session
 from storage.columns import db_now
 from storage.database import Database
 from storage.errors import WrongState
-from storage.states import BatchState, DocumentState, JobState
+from storage.new_jobs import NewJob, count_new_jobs, insert_jobs
+from storage.states import BatchState, DocumentState
 from storage.tables import Batch, Chunk, Document, Job
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no letters that look like digits
@@ -46,21 +47,6 @@ class NewChunk:
     char_end: int
     tokens: int
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class NewJob:
-    """One prompt to run; reads the inputs `first_input` to `last_input` of the level below."""
-
-    level: int
-    position: int
-    first_input: int
-    last_input: int
-    prompt_ids: Sequence[int]
-    max_tokens: int
-    sampling: Mapping[str, Any]
-    stop_token_ids: Sequence[int]
-    priority: int
 
 
 class Submissions:
@@ -263,41 +249,3 @@ def _set_max_tokens(session: Session, document_id: int, max_tokens: int) -> None
     session.execute(update(Job).where(Job.document_id == document_id, Job.level == 0).values(max_tokens=max_tokens))
     batch_id = select(Document.batch_id).where(Document.id == document_id).scalar_subquery()
     session.execute(update(Batch).where(Batch.id == batch_id).values(tokens_planned=Batch.tokens_planned - spared))
-
-
-def insert_jobs(session: Session, batch_id: str, document_id: int, jobs: Sequence[NewJob]) -> None:
-    """Queue new jobs and count them on their batch, in the caller's transaction."""
-    model = session.scalar(select(Batch.model).where(Batch.id == batch_id))
-    session.execute(
-        insert(Job).values(created_at=db_now()),
-        [
-            {
-                "batch_id": batch_id,
-                "document_id": document_id,
-                "model": model,
-                "level": job.level,
-                "position": job.position,
-                "first_input": job.first_input,
-                "last_input": job.last_input,
-                "prompt_ids": job.prompt_ids,
-                "prompt_tokens": len(job.prompt_ids),
-                "max_tokens": job.max_tokens,
-                "sampling": dict(job.sampling),
-                "stop_token_ids": list(job.stop_token_ids),
-                "priority": job.priority,
-                "state": JobState.QUEUED,
-            }
-            for job in jobs
-        ],
-    )
-    tokens = sum(len(job.prompt_ids) + job.max_tokens for job in jobs)
-    count_new_jobs(session, batch_id, count=len(jobs), tokens=tokens)
-
-
-def count_new_jobs(session: Session, batch_id: str, *, count: int, tokens: int) -> None:
-    """Count jobs and the tokens they may take on their batch; negative for jobs taken back."""
-    session.execute(
-        update(Batch)
-        .where(Batch.id == batch_id)
-        .values(jobs_total=Batch.jobs_total + count, tokens_planned=Batch.tokens_planned + tokens)
-    )

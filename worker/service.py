@@ -78,7 +78,7 @@ def _serve_loaded(
     on_ready: Callable[[str, EngineFacts], None],
 ) -> None:
     for remark in facts.remarks:
-        log.warning("%s", remark)
+        log.info("%s", remark)
     host = socket.gethostname()
     unique = options.device if options.device != "cpu" else f"cpu-{os.getpid()}"  # a GPU has one worker
     identity = WorkerIdentity(f"{host}/{unique}", facts.engine, options.spec.model.name)

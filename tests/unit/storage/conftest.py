@@ -18,10 +18,11 @@ from storage.batches import Batches
 from storage.database import Database
 from storage.jobs import ClaimedJob, Generated, Jobs, WorkerIdentity
 from storage.levels import Levels
+from storage.new_jobs import NewJob
 from storage.outbox import Outbox
 from storage.reports import Reports
 from storage.schema import upgrade
-from storage.submission import NewBatch, NewChunk, NewJob, Submissions
+from storage.submission import NewBatch, NewChunk, Submissions
 from storage.tables import Base
 from storage.workers import Workers
 from tests.integration.audit import contradictions

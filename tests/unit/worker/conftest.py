@@ -17,8 +17,9 @@ from catalogue.model import Model, ModelKind
 from storage.batches import Batches
 from storage.database import Database
 from storage.jobs import Jobs, WorkerIdentity
+from storage.new_jobs import NewJob
 from storage.schema import upgrade
-from storage.submission import NewBatch, NewChunk, NewJob, Submissions
+from storage.submission import NewBatch, NewChunk, Submissions
 from storage.workers import Workers
 from worker.engines.spec import EngineSpec
 
