@@ -40,5 +40,8 @@ def model_text(home: Path) -> ModelText:
 def own_home(home: Path, tmp_path: Path) -> Path:
     """A home of the test's own, with the demo model in it (by links)."""
     own = tmp_path / "home"
-    shutil.copytree(home, own, copy_function=os.link, ignore=shutil.ignore_patterns("*.lock", ".pulling*"))
+    unfinished = shutil.ignore_patterns("*.lock", ".pulling*")
+    for part in ("models", "cache"):
+        if (home / part).is_dir():
+            shutil.copytree(home / part, own / part, copy_function=os.link, ignore=unfinished)
     return own
