@@ -67,10 +67,12 @@ class BatchState(StrEnum):
 
 
 class AttemptOutcome(StrEnum):
-    """How one try of a job ended. `lost`: its worker's lease ran out; `fenced`: it finished too late to count."""
+    """How one try of a job ended. `lost`: its worker's lease ran out; `fenced`: it finished too late to count;
+    `reused`: another job's result was its answer."""
 
     RUNNING = "running"
     SUCCEEDED = "succeeded"
+    REUSED = "reused"
     FAILED = "failed"
     RELEASED = "released"
     CANCELLED = "cancelled"

@@ -31,18 +31,26 @@ class Base(DeclarativeBase):
 
 
 class Batch(Base):
-    """What a user submitted. The counters are kept by the transactions that change jobs and documents."""
+    """What a user submitted. The counters are kept by the transactions that change jobs and documents.
+
+    The tokens are those computed for it: what a reused result once cost is not counted again. `submitter` is the
+    process that writes its documents, while it is `validating`.
+    """
 
     __tablename__ = "batches"
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     submission_key: Mapped[str] = mapped_column(String(64))
+    idempotency_key: Mapped[str | None] = mapped_column(String(200))
+    submitter: Mapped[str | None] = mapped_column(String(200))
+    submitter_seen_at: Mapped[float | None] = mapped_column(Epoch)
     state: Mapped[BatchState] = mapped_column(state_column(BatchState))
     model: Mapped[str] = mapped_column(String(200))
     task: Mapped[str] = mapped_column(String(200))
     plan: Mapped[dict[str, Any]] = mapped_column(Json)
     notes: Mapped[dict[str, str]] = mapped_column("metadata", Json)
     priority: Mapped[int]
+    reuse: Mapped[bool] = mapped_column(default=True)
     error: Mapped[str | None] = mapped_column(SafeText)
 
     documents_total: Mapped[int] = mapped_column(default=0)
@@ -53,6 +61,7 @@ class Batch(Base):
     jobs_failed: Mapped[int] = mapped_column(default=0)
     jobs_cancelled: Mapped[int] = mapped_column(default=0)
     jobs_expired: Mapped[int] = mapped_column(default=0)
+    jobs_reused: Mapped[int] = mapped_column(default=0)
     tokens_planned: Mapped[int] = mapped_column(BigId, default=0)
     prompt_tokens: Mapped[int] = mapped_column(BigId, default=0)
     cached_tokens: Mapped[int] = mapped_column(BigId, default=0)
@@ -67,8 +76,10 @@ class Batch(Base):
     expired_at: Mapped[float | None] = mapped_column(Epoch)
     cancelling_at: Mapped[float | None] = mapped_column(Epoch)
     cancelled_at: Mapped[float | None] = mapped_column(Epoch)
+    paused_at: Mapped[float | None] = mapped_column(Epoch)
 
     __table_args__ = (
+        Index("uq_batches_idempotency_key", "idempotency_key", unique=True),
         Index("ix_batches_state_priority_created_at", "state", "priority", "created_at"),
         Index("ix_batches_submission_key", "submission_key", "created_at"),
         Index("ix_batches_created_at", "created_at"),
@@ -132,7 +143,8 @@ class Job(Base):
     """One stored prompt with everything an engine needs.
 
     `epoch` counts the claims and fences stale ones. A job of level 0 reads the chunk of its position; a later one
-    the results `first_input` to `last_input` of the level below.
+    the results `first_input` to `last_input` of the level below. Jobs of equal `reuse_key` and `max_tokens` have the
+    same answer; NULL: every run may say something else. `deaths` counts engine processes that died of it.
     """
 
     __tablename__ = "jobs"
@@ -151,11 +163,13 @@ class Job(Base):
     max_tokens: Mapped[int]
     sampling: Mapped[dict[str, Any]] = mapped_column(Json)
     stop_token_ids: Mapped[list[int]] = mapped_column(Json)
+    reuse_key: Mapped[str | None] = mapped_column(String(32))
 
     state: Mapped[JobState] = mapped_column(state_column(JobState))
     epoch: Mapped[int] = mapped_column(default=0)
     failures: Mapped[int] = mapped_column(default=0)
     losses: Mapped[int] = mapped_column(default=0)
+    deaths: Mapped[int] = mapped_column(default=0)
     owner: Mapped[str | None] = mapped_column(String(200))
     lease_until: Mapped[float | None] = mapped_column(Epoch)
     not_before: Mapped[float] = mapped_column(Epoch, default=0.0)
@@ -190,6 +204,13 @@ class Job(Base):
             postgresql_where=sql("state = 'running'"),
         ),
         Index("ix_jobs_batch_id_state_id", "batch_id", "state", "id"),
+        Index(
+            "ix_jobs_reuse_key_state",
+            "reuse_key",
+            "state",
+            sqlite_where=sql("reuse_key IS NOT NULL"),
+            postgresql_where=sql("reuse_key IS NOT NULL"),
+        ),
     )
 
 
@@ -223,7 +244,8 @@ class Attempt(Base):
 class Result(Base):
     """The text that a job wrote, or (job_id NULL) that was joined from results without the model.
 
-    `final` marks the one text of a document that its summary is.
+    `final` marks the one text of a document that its summary is. `reused_from` is the job that computed it, where
+    that is another one.
     """
 
     __tablename__ = "results"
@@ -238,6 +260,7 @@ class Result(Base):
     prompt_tokens: Mapped[int]
     completion_tokens: Mapped[int]
     final: Mapped[bool] = mapped_column(default=False)
+    reused_from: Mapped[int | None] = mapped_column(BigId)
     created_at: Mapped[float] = mapped_column(Epoch)
 
     __table_args__ = (
@@ -253,7 +276,7 @@ class Result(Base):
 
 
 class Worker(Base):
-    """A worker that serves a model's queue; `seen_at` is its last heartbeat."""
+    """A worker that serves a model's queue; `seen_at` is its last heartbeat. While it is paused it takes no job."""
 
     __tablename__ = "workers"
 
@@ -265,3 +288,14 @@ class Worker(Base):
     started_at: Mapped[float] = mapped_column(Epoch)
     seen_at: Mapped[float] = mapped_column(Epoch)
     stopped_at: Mapped[float | None] = mapped_column(Epoch)
+    paused_at: Mapped[float | None] = mapped_column(Epoch)
+
+
+class Host(Base):
+    """The one host that a SQLite database belongs to: its locks do not reach another. Empty on Postgres."""
+
+    __tablename__ = "hosts"
+
+    machine: Mapped[str] = mapped_column(String(200), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    since: Mapped[float] = mapped_column(Epoch)
