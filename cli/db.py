@@ -8,7 +8,7 @@ from cli.context import CliContext, pass_context
 from cli.options import json_option
 from cli.output import print_json
 from producer.client import database_url
-from storage import schema
+from storage import hosts, schema
 from storage.database import Database
 
 
@@ -26,6 +26,23 @@ def upgrade(context: CliContext) -> None:
     """Create the tables, or migrate them; safe to call again, and from many machines at once."""
     database = Database(database_url(context.settings))
     click.echo(f"{database} is at {schema.upgrade(database)}")
+
+
+@db.command(
+    short_help="Make this host a moved SQLite file's own.",
+    epilog="\b\nExample:\n  docmill --home /mnt/moved db adopt",
+)
+@pass_context
+def adopt(context: CliContext) -> None:
+    """Make this host the one that the SQLite database belongs to, after its file was moved here.
+
+    No process of another host may work on it then: SQLite's locks do not reach from one host to another.
+    """
+    database = Database(database_url(context.settings))
+    if not database.is_sqlite:
+        raise click.UsageError(f"{database} can be shared by hosts: there is nothing to adopt")
+    hosts.adopt(database)
+    click.echo(f"{database} belongs to this host now")
 
 
 @db.command(short_help="Show whether it is at this version's.", epilog="\b\nExample:\n  docmill db current --json")

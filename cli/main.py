@@ -19,6 +19,8 @@ _COMMANDS = {
     "status": "Show batches: states, tokens, rate, time left.",
     "results": "Print or write a batch's results.",
     "cancel": "Stop a batch.",
+    "pause": "Start no further jobs of a batch, or on a worker.",
+    "resume": "Go on with a paused batch or worker.",
     "retry": "Queue a batch's failed jobs again.",
     "chunks": "Show how documents would be cut, without submitting.",
     "tokens": "Count a text's tokens by the model's own tokenizer.",
@@ -31,7 +33,7 @@ _COMMANDS = {
     "flower": "Watch jobs in the browser.",
     "demo": "Summarize Python's own reference, and show what came of it.",
 }
-_MODULES = {"dispatcher": "cli.services"}
+_MODULES = {"dispatcher": "cli.services", "resume": "cli.pause"}
 
 
 class _Commands(click.Group):
@@ -119,11 +121,11 @@ def _explain(error: Exception) -> int:
     from catalogue.errors import CatalogueError, ModelNotFound
     from producer.errors import NothingToDo, ProducerError
     from settings.errors import SettingsError
-    from storage.errors import AmbiguousBatch, NoSuchBatch, StorageError
+    from storage.errors import AmbiguousBatch, NoSuchBatch, NoSuchWorker, StorageError
     from worker.engines.base import EngineError
 
     domain = (BrokerError, CatalogueError, ProducerError, SettingsError, StorageError, EngineError)
-    wrong_use = (SettingsError, ProducerError, NoSuchBatch, AmbiguousBatch, ModelNotFound)
+    wrong_use = (SettingsError, ProducerError, NoSuchBatch, NoSuchWorker, AmbiguousBatch, ModelNotFound)
     if isinstance(error, click.ClickException):
         click.echo(f"docmill: {error.format_message()}", err=True)
         return error.exit_code

@@ -49,6 +49,9 @@ _BATCH = (
     click.option("--priority", type=click.IntRange(0, 9), default=5, show_default=True, help="0 is served first."),
     click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Kept with the batch; may be repeated."),
     click.option("--deadline", metavar="24h", help="Expire what has not run by then (30m, 24h, 7d)."),
+    click.option("--idempotency-key", metavar="KEY", help="A submit with the same key returns the first's batch."),
+    click.option("--reuse/--no-reuse", default=True, show_default=True,
+                 help="Take the answer of an equal job that was computed before."),
 )  # fmt: skip
 
 _SAMPLING_NAMES = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop")

@@ -29,6 +29,7 @@ from worker.service import WorkerOptions, serve
 
 log = logging.getLogger(__name__)
 _DEFAULT_SLOTS = 16
+_CONNECTIONS = 16  # moves take milliseconds: more threads than these share them, and Postgres has 100 for all
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +39,16 @@ class WorkerFlags:
     model: str | None = None
     engine: str | None = None
     slots: int | None = None
+    drain_timeout: float | None = None
     device: str = "cpu"
     engine_options: dict[str, Any] = field(default_factory=dict)
 
     def as_arguments(self) -> list[str]:
         """The same flags, for a worker that is started as a process of its own."""
         arguments = []
-        for name, value in (("model", self.model), ("engine", self.engine), ("slots", self.slots)):
-            arguments += [f"--{name}", str(value)] if value is not None else []
+        for name in ("model", "engine", "slots", "drain_timeout"):
+            value = getattr(self, name)
+            arguments += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
         for name, value in self.engine_options.items():
             arguments += ["--engine-option", f"{name}={yaml.safe_dump(value, default_flow_style=True).strip()}"]
         return arguments
@@ -66,6 +69,12 @@ Examples:
 @click.option("--gpus", metavar="0,2", help="Use these GPUs, a worker process on each; all of this box otherwise.")
 @click.option("--gpu-split", metavar="GIB,GIB", help="Lay one model over the GPUs, so many GiB on each.")
 @click.option("--tensor-parallel", is_flag=True, help="Lay every layer over all GPUs, where the model's kind can.")
+@click.option(
+    "--drain-timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    help="After SIGTERM, finish running jobs for so long; then, or by default at once, put them back.",
+)
 @click.option("--engine-option", multiple=True, hidden=True, metavar="KEY=VALUE", help="An option of the engine's own.")
 @click.option("--device", default="cpu", hidden=True, help="What this worker is called: cpu, gpu0, gpu0+1.")
 @pass_context
@@ -102,7 +111,8 @@ def worker(
 
 def _serve(settings: Settings, options: WorkerOptions) -> None:
     url = service_broker_url(settings)
-    database = Database(database_url(settings), pool_size=8)
+    threads = options.spec.slots + options.lookahead
+    database = Database(database_url(settings), pool_size=min(_CONNECTIONS, threads + 1))  # and the heartbeat
     require_current(database)
 
     def ready(name: str, facts: EngineFacts) -> None:
@@ -138,7 +148,7 @@ def worker_options(settings: Settings, profile: str | None, flags: WorkerFlags) 
         spec=spec,
         lookahead=settings.worker.lookahead,
         lease_s=settings.worker.lease_s,
-        drain_timeout_s=settings.worker.drain_timeout_s,
+        drain_timeout_s=settings.worker.drain_timeout_s if flags.drain_timeout is None else flags.drain_timeout,
         policy=policy,
         device=flags.device,
     )

@@ -14,6 +14,7 @@ from producer.prompts import RenderedPrompt
 from producer.tasks import MergeStrategy, Task
 from storage.levels import EndedLevel, Levels
 from storage.new_jobs import NewJob
+from storage.reuse import reuse_key_of
 
 SPARE_TOKENS = 2  # joining texts may add a token or two at the seams
 
@@ -113,6 +114,7 @@ def new_job(
     priority: int,
 ) -> NewJob:
     """A job of this batch, its prompt as the model will read it."""
+    sampling, stops = plan.sampling.to_json(), text.tokenizer.eos_ids
     return NewJob(
         level=level,
         position=position,
@@ -120,10 +122,13 @@ def new_job(
         last_input=inputs[1],
         prompt_ids=prompt.ids,
         max_tokens=max_tokens,
-        sampling=plan.sampling.to_json(),
-        stop_token_ids=text.tokenizer.eos_ids,
+        sampling=sampling,
+        stop_token_ids=stops,
         # Later levels go first: documents finish one after the other, not all at the end.
         priority=max(0, priority - 1) if level else priority,
+        reuse_key=(
+            reuse_key_of(text.fingerprint, prompt.ids, sampling, stops) if plan.sampling.is_deterministic else None
+        ),
     )
 
 

@@ -116,8 +116,13 @@ class Client:
         encoding: str | None = None,
         text_field: str | None = None,
         deadline_s: float | None = None,
+        idempotency_key: str | None = None,
+        reuse: bool = True,
     ) -> tuple[Submission, ModelText]:
-        """Check everything that can be checked before a document is read. Sizes in tokens, deadline in seconds."""
+        """Check everything that can be checked before a document is read. Sizes in tokens, deadline in seconds.
+
+        With an `idempotency_key` a repeated submission returns the first batch, whatever became of it.
+        """
         if not inputs:
             raise ProducerError("name at least one document, directory, glob or - for standard input")
         chosen = self.settings.profile(profile)
@@ -147,6 +152,8 @@ class Client:
             priority=priority,
             metadata=metadata or {},
             deadline_s=deadline_s,
+            idempotency_key=idempotency_key,
+            reuse=reuse,
         )
         return submission, text
 

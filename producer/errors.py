@@ -66,6 +66,17 @@ class NothingToDo(ProducerError):
         super().__init__(f"nothing to do: no document could be read ({reason})")
 
 
+class IdempotencyKeyReused(ProducerError):
+    """The idempotency key belongs to a submission of other documents or another plan."""
+
+    def __init__(self, key: str, batch_id: str) -> None:
+        self.key, self.batch_id = key, batch_id
+        super().__init__(
+            f"the idempotency key {key!r} was used for batch {batch_id}, with other inputs or options; "
+            "use another key, or submit the same"
+        )
+
+
 class UnknownTemplateVariable(ProducerError):
     """A prompt template uses a name that it is not given."""
 

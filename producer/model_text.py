@@ -7,6 +7,7 @@ from pathlib import Path
 
 from catalogue.architecture import architecture_of
 from catalogue.chat_templates import template_for, without_thinking
+from catalogue.fingerprint import model_fingerprint
 from catalogue.model import Model
 from catalogue.resolve import find_model
 from producer.prompts import PromptRenderer
@@ -15,11 +16,12 @@ from producer.tokens import ModelTokenizer, load_tokenizer
 
 @dataclass(frozen=True, slots=True)
 class ModelText:
-    """Everything the producer needs of a model."""
+    """Everything the producer needs of a model. `fingerprint` tells its weights from all others."""
 
     model: Model
     tokenizer: ModelTokenizer
     renderer: PromptRenderer
+    fingerprint: str
 
     def cut(self, text: str, tokens: int) -> str:
         """The beginning of the text, at most `tokens` long by itself."""
@@ -40,7 +42,7 @@ def load_model_text(name_or_path: str, home: Path) -> ModelText:
     model = find_model(name_or_path, home)
     tokenizer = load_tokenizer(model, home)
     tokenizer.vocabulary = replace(tokenizer.vocabulary, chat_template=_chat_template(model, tokenizer))
-    return ModelText(model, tokenizer, PromptRenderer(tokenizer))
+    return ModelText(model, tokenizer, PromptRenderer(tokenizer), model_fingerprint(model))
 
 
 def _chat_template(model: Model, tokenizer: ModelTokenizer) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from pathlib import Path
 from producer.advance import new_job
 from producer.chunking import Chunk, split
 from producer.encoded import Encoded
-from producer.errors import DocumentUnreadable, NothingToDo, ProducerError
+from producer.errors import DocumentUnreadable, IdempotencyKeyReused, NothingToDo, ProducerError
 from producer.intake import Document, IntakeOptions, Skipped, read_documents
 from producer.model_text import ModelText
 from producer.plan import Plan
@@ -26,9 +27,13 @@ from producer.prompts import RenderedPrompt
 from producer.tasks import MergeStrategy, Task
 from storage.batches import Batches
 from storage.database import Database
+from storage.errors import IdempotencyKeyTaken
 from storage.states import BatchState
 from storage.submission import NewBatch, NewChunk, Submissions
+from storage.submitters import take_up
+from storage.tables import Batch
 
+_ANOTHER_S = 0.5  # between two looks at a submission that another process is at
 _ROWS = 200  # chunks, and jobs, a transaction: at most a few megabytes
 
 
@@ -43,6 +48,8 @@ class Submission:
     priority: int = 5
     metadata: Mapping[str, str] = field(default_factory=dict)
     deadline_s: float | None = None
+    idempotency_key: str | None = None
+    reuse: bool = True
 
     @property
     def key(self) -> str:
@@ -77,6 +84,7 @@ class Submitter:
     """Writes submissions into one database."""
 
     def __init__(self, database: Database, text: ModelText) -> None:
+        self._database = database
         self._submissions = Submissions(database)
         self._batches = Batches(database)
         self._text = text
@@ -90,20 +98,41 @@ class Submitter:
     ) -> Submitted:
         """Store every readable document. Raises ProducerError when there is none, or an input does not exist.
 
-        Two submitters of the same submission must not run at once.
+        Where another process submits the same at this moment, this one waits for it.
         """
         documents = read_documents(submission.inputs, submission.intake)
         batch_id, resumed = self._open_batch(submission, resume)
+        if resumed and submission.idempotency_key is not None:
+            first = self._batches.find(batch_id)
+            if first.state is not BatchState.VALIDATING:
+                return Submitted(batch_id, first.documents_total, (), (), resumed=True)
         return self._fill(batch_id, submission, documents, resumed, on_document)
 
     def _open_batch(self, submission: Submission, resume: Resume) -> tuple[str, bool]:
-        found = self._submissions.latest_with_key(submission.key)
-        if found is not None and found.state is BatchState.VALIDATING:
-            self._submissions.discard_unfinished_documents(found.id)
-            return found.id, True
-        if found is not None and resume is Resume.ANY and not self._has_grown(found.id, submission):
-            return found.id, True
-        return self._new_batch(submission), False
+        while True:
+            found = self._earlier(submission)
+            if found is not None and found.state is BatchState.VALIDATING:
+                if take_up(self._database, found.id):
+                    self._submissions.discard_unfinished_documents(found.id)
+                    return found.id, True
+                time.sleep(_ANOTHER_S)
+                continue
+            if found is not None and (
+                submission.idempotency_key is not None
+                or (resume is Resume.ANY and not self._has_grown(found.id, submission))
+            ):
+                return found.id, True
+            with suppress(IdempotencyKeyTaken):  # by another process just now
+                return self._new_batch(submission), False
+
+    def _earlier(self, submission: Submission) -> Batch | None:
+        key = submission.idempotency_key
+        if key is None:
+            return self._submissions.latest_with_key(submission.key)
+        found = self._submissions.with_idempotency_key(key)
+        if found is not None and found.submission_key != submission.key:
+            raise IdempotencyKeyReused(key, found.id)
+        return found
 
     def _has_grown(self, batch_id: str, submission: Submission) -> bool:
         """Whether the inputs hold a document that this batch, which takes no more, does not."""
@@ -125,6 +154,8 @@ class Submitter:
                 metadata=submission.metadata,
                 priority=submission.priority,
                 deadline_s=submission.deadline_s,
+                idempotency_key=submission.idempotency_key,
+                reuse=submission.reuse,
             )
         )
 

@@ -20,7 +20,8 @@ class BatchStatus:
     """How far a batch is. Times are seconds since 1970, durations seconds, rates tokens a second.
 
     `tokens_per_s` counts prompt and completion tokens of the last two minutes, or of the whole batch once it has
-    ended; None before anything is measured. `eta_s` is None where it is not known.
+    ended; None before anything is measured. `eta_s` is None where it is not known. The tokens are those computed for
+    this batch: the `jobs_reused` cost none.
     """
 
     id: str
@@ -34,6 +35,7 @@ class BatchStatus:
     documents_failed: int
     jobs_total: int
     jobs_by_state: Mapping[JobState, int]
+    jobs_reused: int
     tokens_planned: int
     prompt_tokens: int
     cached_tokens: int
@@ -44,6 +46,7 @@ class BatchStatus:
     created_at: float
     in_progress_at: float | None
     ended_at: float | None
+    paused_at: float | None
     error: str | None
 
     @property
@@ -85,6 +88,7 @@ def status_of(session: Session, row: Row[Batch, float]) -> BatchStatus:
         documents_failed=batch.documents_failed,
         jobs_total=batch.jobs_total,
         jobs_by_state={JobState.QUEUED: queued, JobState.RUNNING: running} | ended,
+        jobs_reused=batch.jobs_reused,
         tokens_planned=batch.tokens_planned,
         prompt_tokens=batch.prompt_tokens,
         cached_tokens=batch.cached_tokens,
@@ -95,6 +99,7 @@ def status_of(session: Session, row: Row[Batch, float]) -> BatchStatus:
         created_at=batch.created_at,
         in_progress_at=batch.in_progress_at,
         ended_at=ended_at,
+        paused_at=batch.paused_at,
         error=batch.error,
     )
 
@@ -135,7 +140,8 @@ def _first_started_at(session: Session, batch_id: str) -> float | None:
 def _eta_s(batch: Batch, rate: float | None) -> float | None:
     """The jobs left, each taking the tokens that the finished ones took on average, at the measured rate."""
     ended = batch.jobs_succeeded + batch.jobs_failed + batch.jobs_cancelled + batch.jobs_expired
-    if not rate or not batch.jobs_succeeded:
+    computed = batch.jobs_succeeded - batch.jobs_reused
+    if not rate or not computed or batch.paused_at is not None:
         return None
-    used = (batch.prompt_tokens + batch.completion_tokens) / batch.jobs_succeeded
+    used = (batch.prompt_tokens + batch.completion_tokens) / computed
     return (batch.jobs_total - ended) * used / rate

@@ -67,6 +67,41 @@ class Batches:
             raise WrongState(batch_id, self.find(batch_id).state, "only a batch at work can be cancelled")
         return self.end_unfinished(batch_id, JobState.CANCELLED)
 
+    def pause(self, batch_id: str) -> None:
+        """Start none of the batch's jobs until it is resumed; running ones are finished.
+
+        Messages of its jobs that lie on the queue are refused when they are claimed. Its deadline stands.
+        """
+        self._set_paused_at(batch_id, func.coalesce(Batch.paused_at, db_now()))
+        while self._unpublish(batch_id) == _SLICE:
+            pass
+
+    def resume(self, batch_id: str) -> None:
+        """Go on with a paused batch."""
+        while self._unpublish(batch_id) == _SLICE:  # what was announced meanwhile was refused
+            pass
+        self._set_paused_at(batch_id, None)
+
+    def _set_paused_at(self, batch_id: str, paused_at: ColumnElement[float] | None) -> None:
+        with self._database.write() as session:
+            moved = session.execute(
+                update(Batch)
+                .where(Batch.id == batch_id, Batch.state.in_((BatchState.VALIDATING, BatchState.IN_PROGRESS)))
+                .values(paused_at=paused_at)
+                .returning(Batch.id)
+            ).one_or_none()
+        if moved is None:
+            raise WrongState(batch_id, self.find(batch_id).state, "only a batch at work can be paused or resumed")
+
+    def _unpublish(self, batch_id: str) -> int:
+        """Forget that messages of one slice of its queued jobs were sent: they do not count for the watermark."""
+        published = and_(Job.batch_id == batch_id, Job.state == JobState.QUEUED, Job.published_at.is_not(None))
+        with self._database.write() as session:
+            ids = lock_jobs(session, published, limit=_SLICE)
+            if ids:
+                session.execute(update(Job).where(Job.id.in_(ids)).values(published_at=None, publishes=0))
+            return len(ids)
+
     def end_unfinished(self, batch_id: str, state: JobState) -> int:
         """Cancel or expire every document and job of the batch that has not ended. Returns how many jobs.
 
@@ -150,6 +185,7 @@ def _queue_failed(session: Session, batch_id: str) -> int:
             state=JobState.QUEUED,
             failures=0,
             losses=0,
+            deaths=0,
             published_at=None,
             publishes=0,
             not_before=0.0,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class StorageError(Exception):
     """Base of the storage package's errors."""
@@ -20,6 +22,17 @@ class DatabaseUnavailable(StorageError):
     """The database does not answer, or cannot be written."""
 
 
+class OtherHost(StorageError):
+    """A SQLite database belongs to another host."""
+
+    def __init__(self, url: str, owner: str, here: str) -> None:
+        self.owner = owner
+        super().__init__(
+            f"the database {url} belongs to the host {owner}, this is {here}: SQLite cannot be shared by hosts. Set "
+            "storage.url to a Postgres on all of them; or, if the file was moved here for good, `docmill db adopt`"
+        )
+
+
 class NoSuchBatch(StorageError):
     """No batch has this id."""
 
@@ -28,12 +41,29 @@ class NoSuchBatch(StorageError):
         super().__init__(f"there is no batch {batch_id!r}; `docmill status` lists them")
 
 
+class NoSuchWorker(StorageError):
+    """No worker at work has this name."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        self.name = name
+        there = f"there are {', '.join(known)}" if known else "none is at work"
+        super().__init__(f"there is no worker {name!r}; {there}")
+
+
 class AmbiguousBatch(StorageError):
     """More than one batch id begins like this."""
 
     def __init__(self, prefix: str, matches: list[str]) -> None:
         self.prefix, self.matches = prefix, matches
         super().__init__(f"{prefix!r} could be {' or '.join(matches[:3])}; give more of the batch id")
+
+
+class IdempotencyKeyTaken(StorageError):
+    """A batch with this idempotency key was submitted just now."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        super().__init__(f"a batch with the idempotency key {key!r} is being submitted already")
 
 
 class WrongState(StorageError):

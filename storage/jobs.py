@@ -6,69 +6,37 @@ worker whose lease ran out finds no row and stops quietly.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, insert, or_, tuple_, update
+from sqlalchemy import ColumnElement, and_, case, or_, tuple_, update
 from sqlalchemy.orm import Session
 
+from storage.attempts import (
+    ClaimedJob,
+    Failure,
+    Generated,
+    ReusedJob,
+    WorkerIdentity,
+    begin_attempt,
+    count_succeeded,
+    end_attempt,
+    store_result,
+)
 from storage.columns import db_now
 from storage.database import Database
-from storage.moves import count_failed, end_attempts, lock_jobs
+from storage.moves import count_failed, lock_jobs
+from storage.reuse import (
+    EqualResult,
+    equal_is_running,
+    equal_result,
+    hold_key,
+    look_at,
+    wait_for_equal,
+    wake_equals,
+)
 from storage.states import AttemptOutcome, JobState
-from storage.tables import Attempt, Batch, Document, Job, Result
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerIdentity:
-    """Who claims: stored with every attempt."""
-
-    name: str
-    engine: str
-    model: str
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimedJob:
-    """A running job, as its worker holds it. `failures` counts the attempts charged to it so far."""
-
-    id: int
-    epoch: int
-    batch_id: str
-    document_id: int
-    level: int
-    position: int
-    prompt_ids: Sequence[int]
-    prompt_tokens: int
-    max_tokens: int
-    sampling: dict[str, Any]
-    stop_token_ids: Sequence[int]
-    failures: int
-
-
-@dataclass(frozen=True, slots=True)
-class Generated:
-    """What an attempt produced and measured; the columns of `results` and `attempts`."""
-
-    text: str
-    finish_reason: str
-    prompt_tokens: int
-    cached_tokens: int | None
-    completion_tokens: int
-    queue_s: float
-    prefill_s: float
-    decode_s: float
-    batch_size: float
-    peak_memory_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why an attempt failed: a short kind to count by, and the whole reason."""
-
-    kind: str
-    message: str
+from storage.tables import Batch, Job
 
 
 class Jobs:
@@ -79,46 +47,63 @@ class Jobs:
         self._worker = worker
         self._lease_s = lease_s
 
-    def claim(self, job_id: int) -> ClaimedJob | None:
-        """Take a queued job, or a running one whose lease ran out. None: somebody else has it, or it ended."""
+    def claim(self, job_id: int) -> ClaimedJob | ReusedJob | None:
+        """Take a queued job, or a running one whose lease ran out; where an equal job has succeeded, end it so.
+
+        None: somebody else has it, it ended, its batch is paused, or an equal one runs.
+        """
+        with self._database.write() as session:
+            seen = look_at(session, job_id)
+            if seen is None or seen.is_paused:
+                return None
+            equal = None
+            if seen.reuse_key is not None:
+                hold_key(session, seen.reuse_key)
+                equal = equal_result(session, seen.reuse_key, seen.max_tokens)
+                if equal is None and equal_is_running(session, job_id, seen.reuse_key, seen.max_tokens):
+                    wait_for_equal(session, job_id, delay_s=self._lease_s)
+                    return None
+            job = self._take(session, job_id)
+            if job is None or equal is None:
+                return job
+            self._reuse(session, job, equal)
+            return ReusedJob(job.id, equal.job_id)
+
+    def _take(self, session: Session, job_id: int) -> ClaimedJob | None:
         claimable = or_(
             and_(Job.state == JobState.QUEUED, Job.not_before <= db_now()),
             and_(Job.state == JobState.RUNNING, Job.lease_until < db_now()),
         )
-        with self._database.write() as session:
-            row = session.execute(
-                update(Job)
-                .where(Job.id == job_id, claimable)
-                .values(
-                    state=JobState.RUNNING,
-                    owner=self._worker.name,
-                    epoch=Job.epoch + 1,
-                    losses=Job.losses + case((Job.state == JobState.RUNNING, 1), else_=0),
-                    lease_until=db_now() + self._lease_s,
-                )
-                .returning(
-                    Job.id, Job.epoch, Job.batch_id, Job.document_id, Job.level, Job.position, Job.prompt_ids,
-                    Job.prompt_tokens, Job.max_tokens, Job.sampling, Job.stop_token_ids, Job.failures,
-                )
-            ).one_or_none()  # fmt: skip
-            if row is None:
-                return None
-            job = ClaimedJob(**row._asdict())
-            if job.epoch > 1:
-                end_attempts(session, Attempt.job_id == job.id, AttemptOutcome.LOST)
-            session.execute(
-                insert(Attempt).values(
-                    job_id=job.id,
-                    epoch=job.epoch,
-                    outcome=AttemptOutcome.RUNNING,
-                    worker=self._worker.name,
-                    engine=self._worker.engine,
-                    model=self._worker.model,
-                    started_at=db_now(),
-                    prompt_tokens=job.prompt_tokens,
-                )
+        row = session.execute(
+            update(Job)
+            .where(Job.id == job_id, claimable)
+            .values(
+                state=JobState.RUNNING,
+                owner=self._worker.name,
+                epoch=Job.epoch + 1,
+                losses=Job.losses + case((Job.state == JobState.RUNNING, 1), else_=0),
+                lease_until=db_now() + self._lease_s,
             )
-            return job
+            .returning(
+                Job.id, Job.epoch, Job.batch_id, Job.document_id, Job.level, Job.position, Job.prompt_ids,
+                Job.prompt_tokens, Job.max_tokens, Job.sampling, Job.stop_token_ids, Job.failures, Job.deaths,
+                Job.reuse_key,
+            )
+        ).one_or_none()  # fmt: skip
+        if row is None:
+            return None
+        job = ClaimedJob(**row._asdict())
+        begin_attempt(session, job, self._worker)
+        return job
+
+    def _reuse(self, session: Session, job: ClaimedJob, equal: EqualResult) -> None:
+        self._finish(session, job, state=JobState.SUCCEEDED, error_kind=None, error=None)
+        store_result(
+            session, job, text=equal.text, finish_reason=equal.finish_reason, prompt_tokens=equal.prompt_tokens,
+            completion_tokens=equal.completion_tokens, reused_from=equal.job_id,
+        )  # fmt: skip
+        end_attempt(session, job, AttemptOutcome.REUSED)
+        count_succeeded(session, job, jobs_reused=Batch.jobs_reused + 1)
 
     def heartbeat(self, held: Iterable[ClaimedJob]) -> set[tuple[int, int]]:
         """Renew the leases of the held jobs in one UPDATE; return the (id, epoch) pairs that are still ours.
@@ -143,44 +128,32 @@ class Jobs:
         """Store the result and count the document down, in one transaction. False: fenced out, nothing stored."""
         with self._database.write() as session:
             if not self._finish(session, job, state=JobState.SUCCEEDED, error_kind=None, error=None):
-                _end_attempt(session, job, AttemptOutcome.FENCED, generated)
+                end_attempt(session, job, AttemptOutcome.FENCED, generated)
                 return False
-            session.execute(
-                insert(Result).values(
-                    document_id=job.document_id,
-                    job_id=job.id,
-                    level=job.level,
-                    position=job.position,
-                    text=generated.text,
-                    finish_reason=generated.finish_reason,
-                    prompt_tokens=generated.prompt_tokens,
-                    completion_tokens=generated.completion_tokens,
-                    final=False,
-                    created_at=db_now(),
-                )
-            )
-            _end_attempt(session, job, AttemptOutcome.SUCCEEDED, generated)
-            session.execute(
-                update(Document).where(Document.id == job.document_id).values(open_jobs=Document.open_jobs - 1)
-            )
-            session.execute(
-                update(Batch)
-                .where(Batch.id == job.batch_id)
-                .values(
-                    jobs_succeeded=Batch.jobs_succeeded + 1,
-                    prompt_tokens=Batch.prompt_tokens + generated.prompt_tokens,
-                    cached_tokens=Batch.cached_tokens + (generated.cached_tokens or 0),
-                    completion_tokens=Batch.completion_tokens + generated.completion_tokens,
-                )
+            store_result(
+                session, job, text=generated.text, finish_reason=generated.finish_reason,
+                prompt_tokens=generated.prompt_tokens, completion_tokens=generated.completion_tokens,
+            )  # fmt: skip
+            end_attempt(session, job, AttemptOutcome.SUCCEEDED, generated)
+            wake_equals(session, job.reuse_key)
+            count_succeeded(
+                session,
+                job,
+                prompt_tokens=Batch.prompt_tokens + generated.prompt_tokens,
+                cached_tokens=Batch.cached_tokens + (generated.cached_tokens or 0),
+                completion_tokens=Batch.completion_tokens + generated.completion_tokens,
             )
             return True
 
-    def retry(self, job: ClaimedJob, failure: Failure, *, delay_s: float) -> bool:
-        """Charge the attempt and queue the job again, not before `delay_s` from now. False: fenced out."""
+    def retry(self, job: ClaimedJob, failure: Failure, *, delay_s: float, deaths: int = 0) -> bool:
+        """Charge the attempt and queue the job again, not before `delay_s` from now. False: fenced out.
+
+        `deaths` is 1 where the engine process died of it.
+        """
         with self._database.write() as session:
             return self._requeue(
                 session, job, AttemptOutcome.FAILED, failure,
-                failures=Job.failures + 1, not_before=db_now() + delay_s,
+                failures=Job.failures + 1, deaths=Job.deaths + deaths, not_before=db_now() + delay_s,
             )  # fmt: skip
 
     def release(self, job: ClaimedJob) -> bool:
@@ -188,15 +161,16 @@ class Jobs:
         with self._database.write() as session:
             return self._requeue(session, job, AttemptOutcome.RELEASED, None)
 
-    def fail(self, job: ClaimedJob, failure: Failure) -> bool:
+    def fail(self, job: ClaimedJob, failure: Failure, *, deaths: int = 0) -> bool:
         """End the job as failed for good. False: fenced out."""
         with self._database.write() as session:
             ended = self._finish(
-                session, job, state=JobState.FAILED, failures=Job.failures + 1,
+                session, job, state=JobState.FAILED, failures=Job.failures + 1, deaths=Job.deaths + deaths,
                 error_kind=failure.kind, error=failure.message,
             )  # fmt: skip
-            _end_attempt(session, job, AttemptOutcome.FAILED if ended else AttemptOutcome.FENCED, failure=failure)
+            end_attempt(session, job, AttemptOutcome.FAILED if ended else AttemptOutcome.FENCED, failure=failure)
             if ended:
+                wake_equals(session, job.reuse_key)
                 count_failed(session, {(job.batch_id, job.document_id): 1})
             return ended
 
@@ -223,7 +197,9 @@ class Jobs:
             )
             .returning(Job.id)
         ).one_or_none()
-        _end_attempt(session, job, outcome if moved else AttemptOutcome.FENCED, failure=failure)
+        end_attempt(session, job, outcome if moved else AttemptOutcome.FENCED, failure=failure)
+        if moved is not None:
+            wake_equals(session, job.reuse_key)
         return moved is not None
 
     def _finish(self, session: Session, job: ClaimedJob, **values: Any) -> bool:
@@ -235,27 +211,3 @@ class Jobs:
 
 def _held(job: ClaimedJob) -> ColumnElement[bool]:
     return and_(Job.id == job.id, Job.epoch == job.epoch, Job.state == JobState.RUNNING)
-
-
-def _end_attempt(
-    session: Session,
-    job: ClaimedJob,
-    outcome: AttemptOutcome,
-    generated: Generated | None = None,
-    failure: Failure | None = None,
-) -> None:
-    values: dict[str, Any] = {"outcome": outcome, "finished_at": db_now()}
-    if generated is not None:
-        values |= {
-            name: getattr(generated, name)
-            for name in (
-                "queue_s", "prefill_s", "decode_s", "prompt_tokens", "cached_tokens", "completion_tokens",
-                "batch_size", "peak_memory_bytes",
-            )
-        }  # fmt: skip
-    if failure is not None:
-        values |= {"error_kind": failure.kind, "error": failure.message}
-    unended = Attempt.outcome.in_((AttemptOutcome.RUNNING, AttemptOutcome.LOST))
-    session.execute(
-        update(Attempt).where(Attempt.job_id == job.id, Attempt.epoch == job.epoch, unended).values(**values)
-    )

@@ -16,7 +16,10 @@ from storage.tables import Batch, Job
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """One prompt to run; reads the inputs `first_input` to `last_input` of the level below."""
+    """One prompt to run; reads the inputs `first_input` to `last_input` of the level below.
+
+    `reuse_key` is that of `storage.reuse`, None for a job whose every run may say something else.
+    """
 
     level: int
     position: int
@@ -27,6 +30,7 @@ class NewJob:
     sampling: Mapping[str, Any]
     stop_token_ids: Sequence[int]
     priority: int
+    reuse_key: str | None = None
 
 
 def insert_jobs(session: Session, batch_id: str, document_id: int, jobs: Sequence[NewJob]) -> None:
@@ -49,6 +53,7 @@ def insert_jobs(session: Session, batch_id: str, document_id: int, jobs: Sequenc
                 "sampling": dict(job.sampling),
                 "stop_token_ids": list(job.stop_token_ids),
                 "priority": job.priority,
+                "reuse_key": job.reuse_key,
                 "state": JobState.QUEUED,
             }
             for job in jobs

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from sqlalchemy import Select, Table, bindparam, func, select, update
+from sqlalchemy import ColumnElement, Select, Table, and_, bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from storage.columns import db_now
@@ -44,9 +44,9 @@ class Outbox:
         self._database = database
 
     def models_at_work(self) -> list[str]:
-        """Models that batches in progress ask for."""
+        """Models that batches in progress, not paused, ask for."""
         with self._database.read() as session:
-            return list(session.scalars(select(Batch.model).where(Batch.state == BatchState.IN_PROGRESS).distinct()))
+            return list(session.scalars(select(Batch.model).where(_at_work()).distinct()))
 
     def published(self, model: str) -> int:
         """Messages that should lie on the model's queue."""
@@ -73,9 +73,7 @@ class Outbox:
         found: list[Publishable] = []
         with self._database.read() as session:
             batches = session.scalars(
-                select(Batch.id)
-                .where(Batch.state == BatchState.IN_PROGRESS, Batch.model == model)
-                .order_by(Batch.priority, Batch.created_at)
+                select(Batch.id).where(_at_work(), Batch.model == model).order_by(Batch.priority, Batch.created_at)
             ).all()
             for batch_id in batches:
                 if len(found) >= limit:
@@ -162,6 +160,10 @@ class Outbox:
             )
         )
         end_attempts(session, (Attempt.job_id == job_id) & (Attempt.epoch == epoch), AttemptOutcome.LOST)
+
+
+def _at_work() -> ColumnElement[bool]:
+    return and_(Batch.state == BatchState.IN_PROGRESS, Batch.paused_at.is_(None))
 
 
 def _publishable() -> Select[int, int, str, int, str, str, int, int]:

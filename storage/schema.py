@@ -13,6 +13,7 @@ from sqlalchemy import Connection, text
 
 from storage.database import Database
 from storage.errors import SchemaOutdated
+from storage.hosts import require_this_host
 
 _POSTGRES_LOCK = 0x646F636D  # "docm": two upgrades at once wait for each other
 
@@ -43,10 +44,11 @@ def upgrade(database: Database) -> str:
 
 
 def require_current(database: Database) -> None:
-    """Raise SchemaOutdated unless the database is at `head()`."""
+    """Raise SchemaOutdated unless the database is at `head()`, OtherHost when it is another host's SQLite."""
     found = current(database)
     if found != head():
         raise SchemaOutdated(str(database), found, head())
+    require_this_host(database)
 
 
 def _run(connection: Connection) -> None:

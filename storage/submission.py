@@ -17,9 +17,10 @@ from sqlalchemy.orm import Session
 
 from storage.columns import db_now
 from storage.database import Database
-from storage.errors import WrongState
+from storage.errors import IdempotencyKeyTaken, WrongState
 from storage.new_jobs import NewJob, count_new_jobs, insert_jobs
 from storage.states import BatchState, DocumentState
+from storage.submitters import require_mine, this_process
 from storage.tables import Batch, Chunk, Document, Job
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no letters that look like digits
@@ -36,6 +37,8 @@ class NewBatch:
     metadata: Mapping[str, str]
     priority: int
     deadline_s: float | None = None
+    idempotency_key: str | None = None
+    reuse: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,10 @@ class Submissions:
         self._database = database
 
     def create(self, new: NewBatch) -> str:
-        """Store an empty batch in state `validating`; returns its id."""
+        """Store an empty batch in state `validating`, this process its submitter; returns its id.
+
+        Raises IdempotencyKeyTaken.
+        """
         while True:
             batch_id = f"{time.strftime('%y%m%d')}-{''.join(secrets.choice(_ALPHABET) for _ in range(6))}"
             try:
@@ -71,13 +77,24 @@ class Submissions:
                             plan=dict(new.plan),
                             notes=dict(new.metadata),
                             priority=new.priority,
+                            reuse=new.reuse,
+                            idempotency_key=new.idempotency_key,
+                            submitter=this_process(),
+                            submitter_seen_at=db_now(),
                             created_at=db_now(),
                             expires_at=None if new.deadline_s is None else db_now() + new.deadline_s,
                         )
                     )
             except IntegrityError:
+                if new.idempotency_key is not None and self.with_idempotency_key(new.idempotency_key) is not None:
+                    raise IdempotencyKeyTaken(new.idempotency_key) from None
                 continue  # the id is taken
             return batch_id
+
+    def with_idempotency_key(self, key: str) -> Batch | None:
+        """The batch that was submitted with this key, whatever became of it."""
+        with self._database.read() as session:
+            return session.scalars(select(Batch).where(Batch.idempotency_key == key)).one_or_none()
 
     def latest_with_key(self, submission_key: str) -> Batch | None:
         """The newest batch of the same submission that can be taken up: not cancelled, expired or refused."""
@@ -108,6 +125,7 @@ class Submissions:
     def discard_unfinished_documents(self, batch_id: str) -> None:
         """Remove what a submission that died left half written, so that it can be written again."""
         with self._database.write() as session:
+            require_mine(session, batch_id)
             discard_half_written(session, batch_id)
 
     def begin_document(
@@ -115,7 +133,7 @@ class Submissions:
     ) -> int:
         """Store a document that has no chunks yet; returns its id. Raises WrongState once the batch is cancelled."""
         with self._database.write() as session:
-            _require_validating(session, batch_id)
+            require_mine(session, batch_id)
             position = session.scalar(
                 select(func.coalesce(func.max(Document.position), -1) + 1).where(Document.batch_id == batch_id)
             )
@@ -138,7 +156,7 @@ class Submissions:
     def add_chunks(self, document_id: int, chunks: Sequence[NewChunk]) -> None:
         """Store the next chunks of a document that is being written. Raises WrongState once the batch is cancelled."""
         with self._database.write() as session:
-            _require_validating(session, _batch_of(session, document_id))
+            require_mine(session, _batch_of(session, document_id))
             session.execute(
                 insert(Chunk),
                 [
@@ -157,7 +175,7 @@ class Submissions:
     def add_jobs(self, batch_id: str, document_id: int, jobs: Sequence[NewJob]) -> None:
         """Store the next jobs of a document that is being written. Raises WrongState once the batch is cancelled."""
         with self._database.write() as session:
-            _require_validating(session, batch_id)
+            require_mine(session, batch_id)
             insert_jobs(session, batch_id, document_id, jobs)
 
     def finish_document(
@@ -169,7 +187,7 @@ class Submissions:
         """
         with self._database.write() as session:
             batch_id = _batch_of(session, document_id)
-            _require_validating(session, batch_id)
+            require_mine(session, batch_id)
             if max_tokens is not None:
                 _set_max_tokens(session, document_id, max_tokens)
             open_jobs = session.scalar(select(func.count()).where(Job.document_id == document_id, Job.level == 0))
@@ -200,7 +218,7 @@ class Submissions:
         with self._database.write() as session:
             moved = session.execute(
                 update(Batch)
-                .where(Batch.id == batch_id, Batch.state == source)
+                .where(Batch.id == batch_id, Batch.state == source, Batch.submitter == this_process())
                 .values(state=target, **stamp, **values)
                 .returning(Batch.id)
             ).one_or_none()
@@ -231,13 +249,6 @@ def _batch_of(session: Session, document_id: int) -> str:
     if batch_id is None:
         raise WrongState(f"of document {document_id}", "cancelled", "it takes no more documents")
     return batch_id
-
-
-def _require_validating(session: Session, batch_id: str) -> None:
-    """Hold the batch in `validating` until this transaction ends."""
-    state = session.scalar(select(Batch.state).where(Batch.id == batch_id).with_for_update(key_share=True))
-    if state is not BatchState.VALIDATING:
-        raise WrongState(batch_id, str(state or "gone"), "it takes no more documents")
 
 
 def _set_max_tokens(session: Session, document_id: int, max_tokens: int) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from sqlalchemy import delete, insert, update
+from sqlalchemy import ColumnElement, Update, delete, func, insert, select, update
 
+from storage.attempts import WorkerIdentity
 from storage.columns import db_now
 from storage.database import Database
-from storage.jobs import WorkerIdentity
+from storage.errors import NoSuchWorker
 from storage.tables import Worker
 
 _FORGET_S = 7 * 24 * 3600.0
@@ -37,14 +38,40 @@ class Workers:
                 )
             )
 
-    def seen(self, *, running: int) -> None:
-        """Note a heartbeat with `running` jobs held."""
-        self._update(running=running, seen_at=db_now())
+    def seen(self, *, running: int) -> bool:
+        """Note a heartbeat with `running` jobs held; True: the worker shall take no further ones for now."""
+        with self._database.write() as session:
+            paused_at = session.scalar(self._update(running=running, seen_at=db_now()).returning(Worker.paused_at))
+        return paused_at is not None
 
     def stopped(self) -> None:
         """Note that the worker has ended in order."""
-        self._update(running=0, stopped_at=db_now())
-
-    def _update(self, **values: object) -> None:
         with self._database.write() as session:
-            session.execute(update(Worker).where(Worker.name == self._identity.name).values(**values))
+            session.execute(self._update(running=0, stopped_at=db_now()))
+
+    def _update(self, **values: object) -> Update:
+        return update(Worker).where(Worker.name == self._identity.name).values(**values)
+
+
+def pause_worker(database: Database, name: str) -> None:
+    """Let a worker take no further jobs; what it runs is finished. Raises NoSuchWorker."""
+    _set_paused_at(database, name, func.coalesce(Worker.paused_at, db_now()))
+
+
+def resume_worker(database: Database, name: str) -> None:
+    """Let a paused worker take jobs again. Raises NoSuchWorker."""
+    _set_paused_at(database, name, None)
+
+
+def _set_paused_at(database: Database, name: str, paused_at: ColumnElement[float] | None) -> None:
+    with database.write() as session:
+        found = session.scalars(
+            update(Worker)
+            .where(Worker.name == name, Worker.stopped_at.is_(None))
+            .values(paused_at=paused_at)
+            .returning(Worker.name)
+        ).all()
+    if not found:
+        with database.read() as session:
+            known = session.scalars(select(Worker.name).where(Worker.stopped_at.is_(None)).order_by(Worker.name)).all()
+        raise NoSuchWorker(name, known)

@@ -29,9 +29,12 @@ from worker.engines.base import (
     RequestId,
 )
 from worker.engines.spec import EngineSpec
+from worker.watched import Watch, Written
 
 log = logging.getLogger(__name__)
 _LOADS = 3  # deaths in a row while loading before the engine is given up
+_AGAIN_S = 1.0  # before an engine that died without finishing anything is started again; doubles to a minute
+_AGAIN_MAX_S = 60.0
 _POLL_S = 0.5
 
 
@@ -64,8 +67,12 @@ class Batcher:
         self._active: dict[RequestId, _Ticket] = {}
         self._alone = False
         self._closed: EngineError | None = None
+        self._closing = threading.Event()
+        self._has_finished = False
         self._fatal: EngineError | None = None
         self._on_fatal: Callable[[], None] | None = None
+        self._on_written: Callable[[Written], None] | None = None
+        self.deaths = 0  # of engine processes
         self._thread = threading.Thread(target=self._supervise, name="engine", daemon=True)
 
     def start(self) -> EngineFacts:
@@ -83,6 +90,16 @@ class Batcher:
             late = self._fatal is not None
         if late:
             callback()
+
+    def on_written(self, callback: Callable[[Written], None]) -> None:
+        """Call this with what watched requests write. It must return at once."""
+        self._on_written = callback
+
+    def watch(self, request_id: RequestId, have: int) -> None:
+        """For some seconds tell what the request writes behind its first `have` characters; unknown ids are ignored."""
+        with self._lock:
+            if request_id in self._active and self._process is not None:
+                self._process.send(Watch(request_id, have))
 
     def raise_if_fatal(self) -> None:
         """Raise what the engine cannot be brought back from."""
@@ -138,12 +155,12 @@ class Batcher:
 
     def _supervise(self) -> None:
         """Keep an engine process running until the batcher is closed."""
-        deaths_in_a_row = 0
+        deaths_in_a_row = fruitless = 0
         try:
             while self._closed is None:
                 process = EngineProcess(self._spec)
                 with self._lock:
-                    self._process, self._loaded = process, False
+                    self._process, self._loaded, self._has_finished = process, False, False
                 reason = self._run(process)
                 if self._closed is not None:
                     break
@@ -152,6 +169,9 @@ class Batcher:
                 if deaths_in_a_row >= _LOADS:
                     name = self._spec.model.name
                     self._give_up(EngineDied(f"the engine {reason} {_LOADS} times while loading {name}"))
+                fruitless = 0 if self._has_finished else fruitless + 1
+                if fruitless > _LOADS:
+                    self._closing.wait(min(_AGAIN_MAX_S, _AGAIN_S * 2 ** (fruitless - _LOADS)))
         except EngineError as error:
             self._give_up(error)
         except Exception as error:
@@ -203,10 +223,13 @@ class Batcher:
                 case Unusable(reason):
                     raise ModelUnusable(reason)
                 case Finished(completions):
+                    self._has_finished = True
                     for completion in completions:
                         self._settle(completion.request_id, completion)
                 case Refused(request_id, error):
                     self._settle(request_id, error)
+                case Written() if self._on_written is not None:
+                    self._on_written(message)
             self._feed()
 
     def _settle(self, request_id: RequestId, outcome: Completion | EngineError) -> None:
@@ -240,6 +263,7 @@ class Batcher:
         """The process is dead: blame the request that was alone in it, or suspect all that were."""
         with self._lock:
             self._process = None
+            self.deaths += 1
             held = list(self._active.values())
             self._active.clear()
             log.warning("the engine %s with %d requests in it; starting it again", reason, len(held))
@@ -267,6 +291,7 @@ class Batcher:
             if self._closed is not None:
                 return
             self._closed = error
+            self._closing.set()
             tickets = [*self._pending, *self._suspects, *self._active.values()]
             for waiting in (self._pending, self._suspects, self._active):
                 waiting.clear()

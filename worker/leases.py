@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from storage.attempts import ClaimedJob
 from storage.errors import StorageError
-from storage.jobs import ClaimedJob, Jobs
+from storage.jobs import Jobs
 from storage.workers import Workers
 from worker.engines.base import RequestId
 
@@ -26,12 +27,22 @@ def request_id_of(job: ClaimedJob) -> RequestId:
 
 
 class Leases:
-    """The jobs a worker holds. `lost` is called with the request id of each that is no longer its own."""
+    """The jobs a worker holds. `lost` is called with the request id of each that is no longer its own, `pause` at
+    every beat with whether the worker shall take no further jobs."""
 
-    def __init__(self, jobs: Jobs, workers: Workers, lost: Callable[[RequestId], None], *, lease_s: float) -> None:
+    def __init__(
+        self,
+        jobs: Jobs,
+        workers: Workers,
+        lost: Callable[[RequestId], None],
+        *,
+        lease_s: float,
+        pause: Callable[[bool], None] = lambda _: None,
+    ) -> None:
         self._jobs = jobs
         self._workers = workers
         self._lost = lost
+        self._pause = pause
         self._lease_s = lease_s
         self._held: dict[RequestId, ClaimedJob] = {}
         self._lock = threading.Lock()
@@ -65,7 +76,7 @@ class Leases:
         """Renew everything once and cancel what is lost."""
         with self._lock:
             held = dict(self._held)
-        self._workers.seen(running=len(held))
+        self._pause(self._workers.seen(running=len(held)))
         ours = self._jobs.heartbeat(held.values())
         self._renewed_at = time.monotonic()
         self._give_up([rid for rid, job in held.items() if (job.id, job.epoch) not in ours])

@@ -27,7 +27,7 @@ class RetryPolicy:
     """Attempts are capped; the wait doubles from `base_s` to `max_s`, jittered so that jobs spread out.
 
     A request that the engine refuses is never tried again. One under which the engine process died while it was
-    alone in it `poison_deaths` times is poison.
+    alone in it `poison_deaths` times is poison; other failures do not count towards that.
     """
 
     max_attempts: int = 3
@@ -35,15 +35,15 @@ class RetryPolicy:
     base_s: float = 1.0
     max_s: float = 60.0
 
-    def decide(self, error: EngineError, failures: int) -> Retry | GiveUp:
-        """`failures` counts the attempts charged before this one."""
+    def decide(self, error: EngineError, failures: int, deaths: int = 0) -> Retry | GiveUp:
+        """`failures` counts the attempts charged before this one, `deaths` the engine's deaths among them."""
         kind = type(error).__name__
         if isinstance(error, RequestRefused):
             return GiveUp(kind)
-        if isinstance(error, EngineDied) and failures + 1 >= self.poison_deaths:
-            return GiveUp("Poison")
-        cap = self.poison_deaths if isinstance(error, EngineDied) else self.max_attempts
-        if failures + 1 >= cap:
+        if isinstance(error, EngineDied):
+            if deaths + 1 >= self.poison_deaths:
+                return GiveUp("Poison")
+        elif failures - deaths + 1 >= self.max_attempts:
             return GiveUp(kind)
         delay_s = min(self.max_s, self.base_s * 2**failures)
         return Retry(delay_s * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret

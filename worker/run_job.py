@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ParamSpec, Protocol
-
-from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from typing import Protocol
 
 from broker.sampling import Sampling
+from storage.attempts import ClaimedJob, Failure, Generated, ReusedJob
 from storage.errors import DatabaseUnavailable
-from storage.jobs import ClaimedJob, Failure, Generated, Jobs
-from worker.engines.base import Completion, EngineClosed, EngineError, Request, RequestCancelled
+from storage.jobs import Jobs
+from worker.engines.base import Completion, EngineClosed, EngineDied, EngineError, Request, RequestCancelled
 from worker.leases import Leases, request_id_of
+from worker.patience import Patience
 from worker.policy import GiveUp, Retry, RetryPolicy
-
-P = ParamSpec("P")
-
-log = logging.getLogger(__name__)
-_STORE_S = 600.0  # how long a finished text is kept for a database that does not answer
 
 
 class Generates(Protocol):
@@ -32,8 +25,10 @@ class Generates(Protocol):
 class Outcome(StrEnum):
     """What became of a delivery."""
 
-    NOT_OURS = "not ours"  # somebody else has it, or it ended long ago
+    NOT_OURS = "not ours"  # somebody else has it, it ended, or it waits: its batch is paused, or its equal runs
+    NOT_TAKEN = "not taken"  # the worker ends, and the database was away
     DONE = "done"
+    REUSED = "reused"  # the text of an equal job
     FENCED = "fenced"  # cancelled, expired or taken over while it ran
     RELEASED = "released"
     RETRIED = "retried"
@@ -48,47 +43,44 @@ class Verdict:
     reason: str = ""
 
 
-def run_job(job_id: int, jobs: Jobs, leases: Leases, batcher: Generates, policy: RetryPolicy) -> Verdict:
+def run_job(
+    job_id: int, jobs: Jobs, leases: Leases, batcher: Generates, policy: RetryPolicy, patience: Patience
+) -> Verdict:
     """Run one job. Every way out leaves its row in a state from which it goes on."""
-    job = jobs.claim(job_id)
-    if job is None:
-        return Verdict(Outcome.NOT_OURS)
+    try:
+        job = patience.take(jobs.claim, job_id)
+    except DatabaseUnavailable as error:
+        return Verdict(Outcome.NOT_TAKEN, str(error))
+    match job:
+        case None:
+            return Verdict(Outcome.NOT_OURS)
+        case ReusedJob(reused_from=computed):
+            return Verdict(Outcome.REUSED, f"of job {computed}")
     with leases.holding(job):
         try:
             completion = batcher.generate(_request(job))
         except EngineClosed as error:
-            _stored(jobs.release, job)
+            patience.store(jobs.release, job)
             return Verdict(Outcome.RELEASED, str(error))
         except RequestCancelled as error:
-            _stored(jobs.release, job)  # nothing to release when the row was moved; all to release when it was not
+            patience.store(jobs.release, job)  # does nothing where the row was moved
             return Verdict(Outcome.FENCED, str(error))
         except EngineError as error:
-            return _fail(job, jobs, error, policy)
-        if not _stored(jobs.complete, job, _generated(completion)):
+            return _fail(job, jobs, error, policy, patience)
+        if not patience.store(jobs.complete, job, _generated(completion)):
             return Verdict(Outcome.FENCED, "it was cancelled, expired or taken over while it ran")
         return Verdict(Outcome.DONE)
 
 
-def _fail(job: ClaimedJob, jobs: Jobs, error: EngineError, policy: RetryPolicy) -> Verdict:
-    match policy.decide(error, job.failures):
+def _fail(job: ClaimedJob, jobs: Jobs, error: EngineError, policy: RetryPolicy, patience: Patience) -> Verdict:
+    deaths = 1 if isinstance(error, EngineDied) else 0
+    match policy.decide(error, job.failures, job.deaths):
         case Retry(delay_s):
-            _stored(jobs.retry, job, Failure(type(error).__name__, str(error)), delay_s=delay_s)
+            patience.store(jobs.retry, job, Failure(type(error).__name__, str(error)), delay_s=delay_s, deaths=deaths)
             return Verdict(Outcome.RETRIED, str(error))
         case GiveUp(kind):
-            _stored(jobs.fail, job, Failure(kind, str(error)))
+            patience.store(jobs.fail, job, Failure(kind, str(error)), deaths=deaths)
             return Verdict(Outcome.FAILED, str(error))
-
-
-def _stored(move: Callable[P, bool], *args: P.args, **kwargs: P.kwargs) -> bool:
-    """Make a move, waiting for a database that is full, locked or away: the work behind it is done already."""
-    retrying = Retrying(
-        retry=retry_if_exception_type(DatabaseUnavailable),
-        wait=wait_random_exponential(multiplier=0.2, max=15.0),
-        stop=stop_after_delay(_STORE_S),
-        before_sleep=before_sleep_log(log, logging.WARNING),
-        reraise=True,
-    )
-    return retrying(move, *args, **kwargs)
 
 
 def _request(job: ClaimedJob) -> Request:

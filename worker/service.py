@@ -21,14 +21,17 @@ from celery.platforms import EX_FAILURE
 from kombu.asynchronous import set_event_loop
 
 from broker.app import queue_of
+from storage.attempts import WorkerIdentity
 from storage.database import Database
 from storage.errors import StorageError
-from storage.jobs import Jobs, WorkerIdentity
+from storage.jobs import Jobs
 from storage.workers import Workers
 from worker.batcher import Batcher
+from worker.consuming import Consuming
 from worker.engines.base import EngineFacts
 from worker.engines.spec import EngineSpec
 from worker.leases import Leases
+from worker.patience import Patience
 from worker.policy import RetryPolicy
 from worker.run_job import run_job
 from worker.tasks import register_task
@@ -85,8 +88,10 @@ def _serve_loaded(
     jobs = Jobs(database, identity, lease_s=options.lease_s)
     workers = Workers(database, identity)
     workers.register(slots=facts.slots)
-    leases = Leases(jobs, workers, batcher.cancel, lease_s=options.lease_s)
+    consuming = Consuming(queue_of(options.spec.model.name))
+    leases = Leases(jobs, workers, batcher.cancel, lease_s=options.lease_s, pause=consuming.pause)
     leases.start()
+    patience = Patience(lambda: batcher.is_closed)
     drain = _Drain(batcher, options.drain_timeout_s)
     signals.worker_shutting_down.connect(drain.begin, weak=False)
     batcher.on_fatal(_stop_celery)
@@ -94,8 +99,8 @@ def _serve_loaded(
         on_ready(identity.name, facts)
         while True:
             app = make_app()
-            register_task(app, lambda job_id: run_job(job_id, jobs, leases, batcher, options.policy))
-            failed = _run_celery(app, f"{unique}@{host}", options, facts)
+            register_task(app, lambda job_id: run_job(job_id, jobs, leases, batcher, options.policy, patience))
+            failed = _run_celery(app, f"{unique}@{host}", options, facts, consuming)
             if not failed or drain.has_begun or batcher.is_closed:
                 break
             log.warning("Celery's worker failed; beginning another on the same engine")
@@ -110,7 +115,7 @@ def _serve_loaded(
     batcher.raise_if_fatal()
 
 
-def _run_celery(app: Celery, hostname: str, options: WorkerOptions, facts: EngineFacts) -> bool:
+def _run_celery(app: Celery, hostname: str, options: WorkerOptions, facts: EngineFacts, consuming: Consuming) -> bool:
     """Take messages until a signal ends it. True: it failed; kombu does not survive every way a broker can die."""
     set_event_loop(None)
     celery_worker = app.Worker(
@@ -123,6 +128,7 @@ def _run_celery(app: Celery, hostname: str, options: WorkerOptions, facts: Engin
         quiet=True,
         loglevel=logging.getLogger().getEffectiveLevel(),
     )
+    consuming.of(celery_worker)
     celery_worker.start()
     return bool(celery_worker.exitcode == EX_FAILURE)
 

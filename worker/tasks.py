@@ -33,6 +33,8 @@ def _shown(verdict: Verdict) -> str:
             raise Retry(verdict.reason)
         case Outcome.RELEASED:
             _reject(verdict)
+        case Outcome.NOT_TAKEN:
+            raise Reject(verdict.reason, requeue=True)  # its row was not touched: the message is still needed
     return verdict.outcome.value
 
 

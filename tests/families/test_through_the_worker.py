@@ -15,8 +15,9 @@ from catalogue.model import Model
 from cli.worker import WorkerFlags, worker_options
 from producer.client import Client
 from settings.load import load_settings
+from storage.attempts import WorkerIdentity
 from storage.database import Database
-from storage.jobs import Jobs, WorkerIdentity
+from storage.jobs import Jobs
 from storage.schema import upgrade
 from storage.states import JobState
 from storage.tables import Attempt, Job, Result

@@ -15,9 +15,10 @@ from producer.model_text import ModelText
 from producer.plan import Plan
 from producer.submit import OnDocument, Resume, Submission, Submitted, Submitter
 from producer.tasks import Task
+from storage.attempts import ClaimedJob, Failure, Generated, WorkerIdentity
 from storage.database import Database
 from storage.document_reports import DocumentReport
-from storage.jobs import ClaimedJob, Failure, Generated, Jobs, WorkerIdentity
+from storage.jobs import Jobs
 from storage.levels import Levels
 from storage.reports import Reports
 from tests.integration.audit import contradictions

@@ -16,8 +16,8 @@ from producer.dispatch import Dispatcher, DispatchPolicy
 from producer.merging import SEPARATOR
 from producer.plan import Plan
 from producer.tasks import MergeStrategy, Task, TaskFile
+from storage.attempts import ClaimedJob
 from storage.batches import Batches
-from storage.jobs import ClaimedJob
 from storage.levels import Levels
 from storage.outbox import Outbox
 from storage.states import DocumentState

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from storage.attempts import ClaimedJob, Generated, WorkerIdentity
 from storage.batches import Batches
 from storage.database import Database
-from storage.jobs import ClaimedJob, Generated, Jobs, WorkerIdentity
+from storage.jobs import Jobs
 from storage.levels import Levels
 from storage.new_jobs import NewJob
 from storage.outbox import Outbox

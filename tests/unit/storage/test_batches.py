@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from storage.attempts import Failure
 from storage.errors import AmbiguousBatch, NoSuchBatch, WrongState
-from storage.jobs import Failure
 from tests.unit.storage.conftest import Mill, generated, new_jobs
 
 FAILURE = Failure("EngineFailed", "it raised")

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+from storage.attempts import ClaimedJob, Failure, WorkerIdentity
 from storage.batches import Batches
 from storage.database import Database
-from storage.jobs import ClaimedJob, Failure, Jobs, WorkerIdentity
+from storage.jobs import Jobs
 from storage.levels import EndedLevel, Levels
 from storage.outbox import Outbox
 from tests.unit.storage.conftest import Mill, generated, new_jobs

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 import sqlalchemy as sa
 
-from storage.jobs import Failure
+from storage.attempts import Failure
 from storage.states import JobState
 from tests.unit.storage.conftest import Mill, generated
 

@@ -19,9 +19,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from storage.attempts import ClaimedJob, Failure
 from storage.database import Database
 from storage.errors import WrongState
-from storage.jobs import ClaimedJob, Failure
 from storage.levels import EndedLevel
 from storage.outbox import Publishable
 from storage.states import BatchState, DocumentState, JobState

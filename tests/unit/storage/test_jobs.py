@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from storage.jobs import Failure
+from storage.attempts import Failure
 from tests.unit.storage.conftest import Mill, generated
 
 FAILURE = Failure("EngineFailed", "it raised")

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from storage.jobs import Failure
+from storage.attempts import Failure
 from tests.unit.storage.conftest import Mill, generated, new_jobs
 
 

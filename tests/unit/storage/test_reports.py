@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from storage.attempts import Failure
 from storage.errors import NoSuchBatch
-from storage.jobs import Failure
 from storage.states import BatchState, DocumentState, JobState
 from tests.unit.storage.conftest import Mill, generated
 

@@ -14,9 +14,10 @@ import sqlalchemy as sa
 
 import storage.database
 from catalogue.model import Model, ModelKind
+from storage.attempts import WorkerIdentity
 from storage.batches import Batches
 from storage.database import Database
-from storage.jobs import Jobs, WorkerIdentity
+from storage.jobs import Jobs
 from storage.new_jobs import NewJob
 from storage.schema import upgrade
 from storage.submission import NewBatch, NewChunk, Submissions

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from storage.jobs import ClaimedJob
+from storage.attempts import ClaimedJob
 from tests.unit.worker.conftest import LEASE_S, Stored
 from worker.leases import Leases, request_id_of
 

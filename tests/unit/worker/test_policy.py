@@ -20,8 +20,15 @@ def test_an_engine_that_raised_is_tried_again_until_the_attempts_are_used_up() -
 
 def test_a_request_that_killed_the_engine_often_enough_is_poison_whatever_the_attempts_left() -> None:
     policy = RetryPolicy(max_attempts=9, poison_deaths=2)
-    assert isinstance(policy.decide(EngineDied("x"), failures=0), Retry)
-    assert policy.decide(EngineDied("x"), failures=1) == GiveUp("Poison")
+    assert isinstance(policy.decide(EngineDied("x"), failures=0, deaths=0), Retry)
+    assert policy.decide(EngineDied("x"), failures=1, deaths=1) == GiveUp("Poison")
+
+
+def test_other_failures_do_not_make_a_request_poison_nor_deaths_use_up_its_attempts() -> None:
+    policy = RetryPolicy(max_attempts=3, poison_deaths=3)
+    assert isinstance(policy.decide(EngineDied("x"), failures=2, deaths=0), Retry)
+    assert isinstance(policy.decide(EngineFailed("x"), failures=3, deaths=2), Retry)
+    assert policy.decide(EngineFailed("x"), failures=4, deaths=2) == GiveUp("EngineFailed")
 
 
 def test_the_wait_doubles_to_its_cap_and_is_jittered() -> None:
