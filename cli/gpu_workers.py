@@ -104,8 +104,11 @@ class _Worker:
         return True
 
 
-def run_workers(placements: Sequence[Placement], arguments: Sequence[str]) -> int:
-    """Run `docmill ARGUMENTS --device NAME` once for each placement; the exit code, 1 when none would live."""
+def run_workers(placements: Sequence[Placement], arguments: Sequence[str], *, drain_timeout_s: float) -> int:
+    """Run `docmill ARGUMENTS --device NAME` once for each placement; the exit code, 1 when none would live.
+
+    At the end each has `drain_timeout_s` seconds, and some more, before it is killed.
+    """
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -116,7 +119,7 @@ def run_workers(placements: Sequence[Placement], arguments: Sequence[str]) -> in
         living = [worker for worker in living if worker.revive()]
     for worker in living:
         worker.process.terminate()
-    deadline = time.monotonic() + _STOP_S
+    deadline = time.monotonic() + _STOP_S + drain_timeout_s
     for worker in living:
         try:
             worker.process.wait(max(0.1, deadline - time.monotonic()))

@@ -104,7 +104,11 @@ def worker(
     if chosen.device == "cpu":
         placements = place(made.spec.engine, gpus, is_split=bool(gpu_split or tensor_parallel))
         if placements:
-            code = run_workers(placements, [*context.global_options, "worker", *chosen.as_arguments()])
+            code = run_workers(
+                placements,
+                [*context.global_options, "worker", *chosen.as_arguments()],
+                drain_timeout_s=made.drain_timeout_s,
+            )
             context.exit(code)
     _serve(context.settings, made)
 

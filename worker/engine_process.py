@@ -30,6 +30,7 @@ from worker.engines.base import (
 )
 from worker.engines.registry import load_engine
 from worker.engines.spec import EngineSpec
+from worker.watched import Watch, Watched, Written
 
 _BEAT_S = 1.0
 _STOP_S = 5.0
@@ -97,8 +98,8 @@ class Beat:
     """From the engine: a step has ended."""
 
 
-ToEngine = Add | Cancel | Stop
-FromEngine = Ready | Unusable | Finished | Refused | Failed | Beat
+ToEngine = Add | Cancel | Watch | Stop
+FromEngine = Ready | Unusable | Finished | Refused | Failed | Written | Beat
 
 
 class EngineProcess:
@@ -183,15 +184,21 @@ def _serve(engine: Engine, connection: Connection[FromEngine, ToEngine]) -> None
     inbox: queue.SimpleQueue[ToEngine] = queue.SimpleQueue()
     threading.Thread(target=_drain, args=(connection, inbox), daemon=True).start()
     said_at = 0.0
+    watched = Watched()
     while True:
         while not engine.in_flight or not inbox.empty():
             message = inbox.get()
             if isinstance(message, Stop):
                 engine.close()
                 return
-            _take(engine, message, connection)
+            if isinstance(message, Watch):
+                watched.add(message, time.monotonic())
+            else:
+                _take(engine, message, connection)
         completions = engine.step()
         now = time.monotonic()
+        for written in watched.news(engine, now):
+            connection.send(written)
         if completions:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
             connection.send(Finished([_with_memory(done, peak) for done in completions]))
@@ -206,7 +213,7 @@ def _with_memory(done: Completion, peak_bytes: int) -> Completion:
     return done if done.peak_memory_bytes else replace(done, peak_memory_bytes=peak_bytes)
 
 
-def _take(engine: Engine, message: ToEngine, connection: Connection[FromEngine, ToEngine]) -> None:
+def _take(engine: Engine, message: Add | Cancel, connection: Connection[FromEngine, ToEngine]) -> None:
     match message:
         case Add(request):
             try:

@@ -46,6 +46,24 @@ def read_gpus() -> list[Gpu]:
     return gpus
 
 
+def driver_version() -> str | None:
+    """The NVIDIA driver's version, None where there is none or it cannot be asked."""
+    try:
+        nvml: Any = importlib.import_module("pynvml")
+    except ImportError:
+        return None
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError:
+        return None
+    try:
+        return str(nvml.nvmlSystemGetDriverVersion())
+    except nvml.NVMLError:
+        return None
+    finally:
+        nvml.nvmlShutdown()
+
+
 def visible(gpus: Iterable[Gpu], wanted: str | None) -> list[Gpu]:
     """What CUDA_VISIBLE_DEVICES leaves of the GPUs: indices or UUIDs; what follows an unknown one is ignored.
 

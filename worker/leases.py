@@ -26,6 +26,12 @@ def request_id_of(job: ClaimedJob) -> RequestId:
     return f"{job.id}-{job.epoch}"
 
 
+def attempt_of(request_id: RequestId) -> tuple[int, int]:
+    """The job's id and the epoch that `request_id_of` made the name of."""
+    job_id, _, epoch = request_id.partition("-")
+    return int(job_id), int(epoch)
+
+
 class Leases:
     """The jobs a worker holds. `lost` is called with the request id of each that is no longer its own, `pause` at
     every beat with whether the worker shall take no further jobs."""
@@ -71,6 +77,11 @@ class Leases:
         finally:
             with self._lock:
                 self._held.pop(request_id, None)
+
+    def held(self, job_id: int) -> ClaimedJob | None:
+        """The job, where this worker holds it."""
+        with self._lock:
+            return next((job for job in self._held.values() if job.id == job_id), None)
 
     def beat(self) -> None:
         """Renew everything once and cancel what is lost."""

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import celery.worker.state as celery_state
 from celery import Celery, signals
@@ -21,20 +22,25 @@ from celery.platforms import EX_FAILURE
 from kombu.asynchronous import set_event_loop
 
 from broker.app import queue_of
+from broker.exporter import MetricsEndpoint, export
 from storage.attempts import WorkerIdentity
 from storage.database import Database
 from storage.errors import StorageError
-from storage.jobs import Jobs
 from storage.workers import Workers
 from worker.batcher import Batcher
 from worker.consuming import Consuming
-from worker.engines.base import EngineFacts
+from worker.engines.base import EngineFacts, RequestId
 from worker.engines.spec import EngineSpec
+from worker.job_events import JobLog, JobObserver, ObservedJobs
 from worker.leases import Leases
 from worker.patience import Patience
 from worker.policy import RetryPolicy
 from worker.run_job import run_job
+from worker.streaming import Tails
 from worker.tasks import register_task
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 log = logging.getLogger(__name__)
 _AGAIN_S = 1.0
@@ -50,6 +56,7 @@ class WorkerOptions:
     drain_timeout_s: float = 0.0
     policy: RetryPolicy = field(default_factory=RetryPolicy)
     device: str = "cpu"
+    metrics: MetricsEndpoint | None = None
 
 
 def serve(
@@ -61,13 +68,14 @@ def serve(
 ) -> None:
     """Load the model, then run jobs until a signal ends the worker.
 
-    Raises ModelUnusable or EngineDied before any job is taken, EngineClosed when the engine cannot be brought
-    back. `on_ready` is told the worker's name and what the engine says of itself.
+    Raises ModelUnusable, EngineDied or MetricsPortTaken before any job is taken, EngineClosed when the engine cannot
+    be brought back. `on_ready` is told the worker's name and what the engine says of itself.
     """
+    registry = export(options.metrics) if options.metrics else None
     batcher = Batcher(options.spec)
     try:
         facts = batcher.start()
-        _serve_loaded(make_app, database, options, batcher, facts, on_ready)
+        _serve_loaded(make_app, database, options, batcher, facts, on_ready, registry)
     finally:
         batcher.close()
 
@@ -79,18 +87,30 @@ def _serve_loaded(
     batcher: Batcher,
     facts: EngineFacts,
     on_ready: Callable[[str, EngineFacts], None],
+    registry: CollectorRegistry | None,
 ) -> None:
     for remark in facts.remarks:
         log.info("%s", remark)
     host = socket.gethostname()
     unique = options.device if options.device != "cpu" else f"cpu-{os.getpid()}"  # a GPU has one worker
     identity = WorkerIdentity(f"{host}/{unique}", facts.engine, options.spec.model.name)
-    jobs = Jobs(database, identity, lease_s=options.lease_s)
+    observers: list[JobObserver] = [JobLog()]
+    lost: Callable[[RequestId], None] = batcher.cancel
+    if registry is not None:
+        from worker.metrics import WorkerMetrics
+
+        metrics = WorkerMetrics(registry, identity, facts, batcher)
+        observers.append(metrics)
+        lost = metrics.counting_lost(lost)
+    jobs = ObservedJobs(database, identity, lease_s=options.lease_s, observers=observers)
     workers = Workers(database, identity)
     workers.register(slots=facts.slots)
     consuming = Consuming(queue_of(options.spec.model.name))
-    leases = Leases(jobs, workers, batcher.cancel, lease_s=options.lease_s, pause=consuming.pause)
+    leases = Leases(jobs, workers, lost, lease_s=options.lease_s, pause=consuming.pause)
     leases.start()
+    tails = Tails(make_app().conf.broker_url, leases.held, batcher.watch)
+    batcher.on_written(tails.written)
+    tails.start()
     patience = Patience(lambda: batcher.is_closed)
     drain = _Drain(batcher, options.drain_timeout_s)
     signals.worker_shutting_down.connect(drain.begin, weak=False)
@@ -108,6 +128,7 @@ def _serve_loaded(
     finally:
         batcher.close()
         leases.stop()
+        tails.stop()
         try:
             workers.stopped()
         except StorageError as error:

@@ -49,6 +49,10 @@ class EngineInChild:
     def cancel(self, request_id: RequestId) -> None:
         self._call("cancel", request_id)
 
+    def text_so_far(self, request_id: RequestId) -> str | None:
+        text: str | None = self._call("text_so_far", request_id)
+        return text
+
     @property
     def in_flight(self) -> int:
         count: int = self._call("in_flight")

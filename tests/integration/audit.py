@@ -20,6 +20,15 @@ _ALWAYS = {
         + _JOBS.format(f" AND j.state = '{state}'")
         for state in ("succeeded", "failed", "cancelled", "expired")
     },
+    "batches.jobs_reused": """
+        SELECT id FROM batches b WHERE jobs_reused <> (SELECT count(*) FROM jobs j JOIN results r ON r.job_id = j.id
+            WHERE j.batch_id = b.id AND r.reused_from IS NOT NULL)""",
+    "a reused result unlike the one it came from": """
+        SELECT r.id FROM results r LEFT JOIN results o ON o.job_id = r.reused_from
+        WHERE r.reused_from IS NOT NULL AND (o.id IS NULL OR o.text <> r.text OR o.finish_reason <> r.finish_reason)""",
+    "a reused result whose attempt says that it was computed, or the other way round": """
+        SELECT r.id FROM results r JOIN attempts a ON a.job_id = r.job_id AND a.outcome IN ('succeeded', 'reused')
+        WHERE (a.outcome = 'reused') <> (r.reused_from IS NOT NULL)""",
     "batches.documents_total": f"SELECT id FROM batches b WHERE documents_total <> {_DOCUMENTS.format('')}",
     "batches.documents_open": "SELECT id FROM batches b WHERE documents_open <> "
     + _DOCUMENTS.format(" AND d.state IN ('open', 'merging')"),
@@ -31,7 +40,7 @@ _ALWAYS = {
     "batches' tokens used": """
         SELECT b.id FROM batches b
         LEFT JOIN (SELECT j.batch_id, sum(r.prompt_tokens) AS prompt, sum(r.completion_tokens) AS completion
-                   FROM results r JOIN jobs j ON j.id = r.job_id GROUP BY j.batch_id) u ON u.batch_id = b.id
+                   FROM results r JOIN jobs j ON j.id = r.job_id WHERE r.reused_from IS NULL GROUP BY j.batch_id) u ON u.batch_id = b.id
         WHERE b.prompt_tokens <> coalesce(u.prompt, 0) OR b.completion_tokens <> coalesce(u.completion, 0)""",
     "documents.open_jobs": """
         SELECT id FROM documents d WHERE chunk_count IS NOT NULL AND open_jobs <>
@@ -46,7 +55,7 @@ _ALWAYS = {
         SELECT j.id FROM jobs j LEFT JOIN results r ON r.job_id = j.id
         GROUP BY j.id, j.state HAVING count(r.id) <> CASE j.state WHEN 'succeeded' THEN 1 ELSE 0 END""",
     "one successful attempt for each job that succeeded, none for others": """
-        SELECT j.id FROM jobs j LEFT JOIN attempts a ON a.job_id = j.id AND a.outcome = 'succeeded'
+        SELECT j.id FROM jobs j LEFT JOIN attempts a ON a.job_id = j.id AND a.outcome IN ('succeeded', 'reused')
         GROUP BY j.id, j.state HAVING count(a.epoch) <> CASE j.state WHEN 'succeeded' THEN 1 ELSE 0 END""",
     "an attempt for each claim": """
         SELECT j.id FROM jobs j LEFT JOIN attempts a ON a.job_id = j.id

@@ -93,6 +93,10 @@ class Engine(Protocol):
         """Stop a queued or running request without a completion; unknown ids are ignored."""
         ...
 
+    def text_so_far(self, request_id: RequestId) -> str | None:
+        """What a request has written (see `shown_text`), None for unknown ids. Asked only for what people watch."""
+        ...
+
     @property
     def in_flight(self) -> int:
         """Requests taken and not yet finished or cancelled."""
@@ -159,3 +163,12 @@ def cut_at_stop(text: str, stops: Iterable[str]) -> str:
     """The text before the first of the stop strings, all of it where there is none."""
     ends = [at for stop in stops if (at := text.find(stop)) >= 0]
     return text[: min(ends)] if ends else text
+
+
+def shown_text(text: str, stops: Iterable[str]) -> str:
+    """Unfinished text without what may still go: a stop string or its beginning, half a character (U+FFFD)."""
+    cut = cut_at_stop(text, stops)
+    if cut != text:
+        return cut
+    begun = (size for stop in stops for size in range(1, len(stop)) if text.endswith(stop[:size]))
+    return text[: len(text) - max(begun, default=0)].rstrip("\ufffd")

@@ -30,10 +30,10 @@ from exllamav2.generator import ExLlamaV2DynamicGenerator, ExLlamaV2DynamicJob, 
 from broker.sampling import Sampling
 from catalogue.errors import CatalogueError
 from catalogue.families import require_exllamav2
+from catalogue.fingerprint import directory_fingerprint
 from worker.engines.base import EngineFacts, ModelUnusable, Request
 from worker.engines.gpu_loading import (
     CacheSize,
-    directory_fingerprint,
     eos_ids,
     load_stepping_down,
     plan_and_reality,

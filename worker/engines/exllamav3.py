@@ -16,10 +16,10 @@ from exllamav3 import Cache, CacheLayer_fp16, CacheLayer_quant, Config, Generato
 from exllamav3.generator.sampler import ComboSampler
 
 from broker.sampling import Sampling
+from catalogue.fingerprint import directory_fingerprint
 from worker.engines.base import EngineFacts, ModelUnusable, Request
 from worker.engines.gpu_loading import (
     CacheSize,
-    directory_fingerprint,
     eos_ids,
     load_stepping_down,
     plan_and_reality,

@@ -9,12 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
 from catalogue.errors import CatalogueError
-from catalogue.fingerprint import quick_fingerprint
 from catalogue.model import ModelKind
 from catalogue.model_shape import ModelShape, read_model_shape
 from worker.engines.base import ModelUnusable
@@ -128,14 +126,6 @@ def plan_and_reality(plan: GpuPlan, size: CacheSize, allocated_bytes: int) -> st
         f"{allocated_bytes / 2**30:.3f} GiB allocated, {planned / 2**30:.3f} planned "
         f"({(allocated_bytes - planned) / max(1, planned):+.1%})"
     )
-
-
-def directory_fingerprint(directory: Path) -> str:
-    """Tells model directories apart without reading all of them: config.json and every weights file's ends."""
-    digest = sha256((directory / "config.json").read_bytes())
-    for file in sorted(directory.glob("*.safetensors")):
-        digest.update(quick_fingerprint(file).encode())
-    return digest.hexdigest()[:24]
 
 
 def eos_ids(directory: Path) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ import psutil
 
 from worker.engines.spec import EngineSpec
 
-_SHARE = 0.5  # of the memory that the weights leave
+KV_SHARE = 0.5  # of the memory that the weights leave
 
 
 def kv_tokens(spec: EngineSpec, *, bytes_a_token: float, spoken_for_bytes: int = 0) -> int:
@@ -27,7 +27,7 @@ def kv_tokens(spec: EngineSpec, *, bytes_a_token: float, spoken_for_bytes: int =
         fitting = int(spec.options["kv_tokens"])
     else:
         free_bytes = max(0, psutil.virtual_memory().available - spoken_for_bytes)
-        fitting = int(free_bytes * _SHARE / bytes_a_token)
+        fitting = int(free_bytes * KV_SHARE / bytes_a_token)
     return max(spec.window, min(needed, fitting))
 
 

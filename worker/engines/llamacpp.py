@@ -29,6 +29,7 @@ from worker.engines.base import (
     RequestId,
     check_fits,
     cut_at_stop,
+    shown_text,
 )
 from worker.engines.kv_memory import kv_tokens, values_a_token
 from worker.engines.spec import EngineSpec
@@ -131,6 +132,13 @@ class LlamaCppEngine:
         if running is not None:
             running.cancelled = True
             self._leaving.add(running)
+
+    def text_so_far(self, request_id: RequestId) -> str | None:
+        """What a request has written, None for unknown ids."""
+        running = self._running.get(request_id)
+        if running is None:
+            return "" if any(waiting.request.id == request_id for waiting in self._waiting) else None
+        return shown_text("".join(running.text), running.request.sampling.stop)
 
     def close(self) -> None:
         """Free the model."""

@@ -30,6 +30,7 @@ from worker.engines.base import (
     RequestId,
     check_fits,
     cut_at_stop,
+    shown_text,
 )
 from worker.engines.kv_memory import kv_tokens
 from worker.engines.spec import EngineSpec
@@ -50,6 +51,7 @@ class _Running:
     first_at: float | None = None
     handle: Any = None
     beside: list[int] = field(default_factory=list)
+    read_ids: list[int] = field(default_factory=list)  # taken from the handle before the end: it gives each once
 
 
 class OpenVinoEngine:
@@ -107,6 +109,16 @@ class OpenVinoEngine:
             if not self._running:
                 self._pipeline.step()  # only a step lets go of a cancelled request; nobody else's will come
 
+    def text_so_far(self, request_id: RequestId) -> str | None:
+        """What a request has written, None for unknown ids."""
+        running = self._running.get(request_id)
+        if running is None:
+            return "" if any(waiting.request.id == request_id for waiting in self._waiting) else None
+        while running.handle.can_read():
+            running.read_ids += running.handle.read()[0].generated_ids
+        text = self._tokenizer.decode(running.read_ids, skip_special_tokens=True) if running.read_ids else ""
+        return shown_text(text, running.request.sampling.stop)
+
     def close(self) -> None:
         """Free the model."""
         self._waiting.clear()
@@ -131,7 +143,8 @@ class OpenVinoEngine:
             raise EngineFailed(f"OpenVINO gave the request up ({running.handle.get_status()}); is memory short?")
         output = running.handle.read_all()[0]
         request, now = running.request, time.monotonic()
-        ids = list(output.generated_ids)
+        ids = [*running.read_ids, *output.generated_ids]
+        written = len(ids)
         if ids[-1:] and ids[-1] in request.stop_token_ids:
             ids.pop()  # it is counted, and no part of the text
         text = self._tokenizer.decode(ids, skip_special_tokens=True)
@@ -142,7 +155,7 @@ class OpenVinoEngine:
             text=cut_at_stop(text, request.sampling.stop),
             finish_reason=FinishReason.STOP if stopped else FinishReason.LENGTH,
             prompt_tokens=len(request.prompt_ids),
-            completion_tokens=len(output.generated_ids),
+            completion_tokens=written,
             queue_s=running.started_at - running.taken_at,
             prefill_s=first_at - running.started_at,
             decode_s=now - first_at,

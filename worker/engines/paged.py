@@ -22,6 +22,7 @@ from worker.engines.base import (
     RequestId,
     check_fits,
     cut_at_stop,
+    shown_text,
 )
 
 PAGE_TOKENS = 256
@@ -45,6 +46,7 @@ class _Running:
     job: Any = None
     is_prefilled: bool = False
     beside: list[int] = field(default_factory=list)
+    text: list[str] = field(default_factory=list)
 
     def shared_pages(self, other: _Running) -> int:
         """Whole pages that both prompts begin with; the last token of a prompt is always computed."""
@@ -110,6 +112,13 @@ class PagedEngine:
         if running is not None:
             self._generator.cancel(running.job)
 
+    def text_so_far(self, request_id: RequestId) -> str | None:
+        """What a request has written, None for unknown ids."""
+        running = self._running.get(request_id)
+        if running is None:
+            return "" if any(waiting.request.id == request_id for waiting in self._waiting) else None
+        return shown_text("".join(running.text), running.request.sampling.stop)
+
     def close(self) -> None:
         """Free the model."""
         self._waiting.clear()
@@ -151,6 +160,7 @@ class PagedEngine:
         if running is None or result["stage"] != "streaming":
             return None
         running.is_prefilled = True
+        running.text.append(result.get("text", ""))
         if not result["eos"]:
             return None
         del self._running[running.request.id]

@@ -13,7 +13,7 @@ from worker.engines.spec import EngineSpec
 
 ENGINES = ("exllamav2", "exllamav3", "openvino", "llamacpp", "simulated")
 _EXTRAS = {"exllamav2": "exllamav2", "exllamav3": "exllamav3"}
-_F16_BYTES_MAX = 4 << 30  # OpenVINO's weights are rewritten as F16, on disk and in memory
+F16_BYTES_MAX = 4 << 30  # OpenVINO's weights are rewritten as F16, on disk and in memory
 
 
 def choose_engine(model: Model, quantization: str | None = None) -> str:
@@ -26,7 +26,7 @@ def choose_engine(model: Model, quantization: str | None = None) -> str:
         return "llamacpp"
     if "openvino" not in engines_for(read_header(model.path).architecture):
         return "llamacpp"
-    return "openvino" if f16_bytes(model.path) <= _F16_BYTES_MAX else "llamacpp"
+    return "openvino" if f16_bytes(model.path) <= F16_BYTES_MAX else "llamacpp"
 
 
 def load_engine(spec: EngineSpec) -> Engine:

@@ -23,6 +23,7 @@ from worker.engines.base import (
     RequestId,
     check_fits,
     cut_at_stop,
+    shown_text,
 )
 from worker.engines.spec import EngineSpec
 
@@ -90,6 +91,13 @@ class SimulatedEngine:
         """Stop a request without a completion; unknown ids are ignored."""
         self._waiting = deque(r for r in self._waiting if r.request.id != request_id)
         self._running.pop(request_id, None)
+
+    def text_so_far(self, request_id: RequestId) -> str | None:
+        """What a request has written, None for unknown ids."""
+        running = self._running.get(request_id)
+        if running is None:
+            return "" if any(waiting.request.id == request_id for waiting in self._waiting) else None
+        return shown_text(" ".join(running.words[: running.written]), running.request.sampling.stop)
 
     def close(self) -> None:
         """Forget everything."""

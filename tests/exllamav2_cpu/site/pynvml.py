@@ -21,6 +21,10 @@ def nvmlShutdown() -> None:  # noqa: N802
     """Nothing to shut down."""
 
 
+def nvmlSystemGetDriverVersion() -> str:  # noqa: N802
+    return "570.00"
+
+
 def nvmlDeviceGetCount() -> int:  # noqa: N802
     return int(os.environ.get("DOCMILL_TEST_GPUS", "1"))
 

@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy import select
 
 from producer.advance import Advancer
+from storage.attempts import Failure, Generated, WorkerIdentity
 from storage.database import Database
-from storage.jobs import Failure, Generated, Jobs, WorkerIdentity
+from storage.jobs import Jobs
 from storage.levels import Levels
 from storage.states import JobState
 from storage.tables import Job
@@ -155,7 +156,7 @@ def test_results_are_in_input_order_in_every_format(
 def test_one_answer_a_window_is_exported_with_where_it_came_from(
     docmill: Docmill, cluster: Cluster, environment: Path
 ) -> None:
-    text = "A sentence of some words. " * 40
+    text = "".join(f"A sentence of {n} words. " for n in range(10, 50))
     (environment / "long.txt").write_text(text)
     assert docmill("submit", "long.txt", "--merge", "none", "--chunk-tokens", "60", "-q").code == 0
     cluster.run("none")

@@ -15,7 +15,7 @@ from producer.model_text import ModelText
 from producer.plan import Plan
 from producer.submit import OnDocument, Resume, Submission, Submitted, Submitter
 from producer.tasks import Task
-from storage.attempts import ClaimedJob, Failure, Generated, WorkerIdentity
+from storage.attempts import ClaimedJob, Failure, Generated, ReusedJob, WorkerIdentity
 from storage.database import Database
 from storage.document_reports import DocumentReport
 from storage.jobs import Jobs
@@ -60,6 +60,8 @@ class Store:
         for (job_id,) in queued:
             job = jobs.claim(job_id)
             assert job is not None
+            if isinstance(job, ReusedJob):
+                continue
             text = answer(job)
             if text is None:
                 assert jobs.fail(job, Failure("EngineFailed", "it broke"))

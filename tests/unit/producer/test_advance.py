@@ -30,12 +30,12 @@ STRATEGIES = list(MergeStrategy)
 
 @pytest.fixture
 def docs(tmp_path: Path) -> Path:
-    """One document of one chunk, one of several, one of many."""
+    """One document of one chunk, one of several, one of many; no two chunks alike."""
     directory = tmp_path / "docs"
     directory.mkdir()
     (directory / "a.txt").write_text("One short text.")
-    (directory / "b.txt").write_text("Some more words in a row, and then some. " * 12)
-    (directory / "c.txt").write_text("A third text, with other words in it.\n\n" * 30)
+    (directory / "b.txt").write_text("".join(f"Some more words in a row, and then {n}. " for n in range(12)))
+    (directory / "c.txt").write_text("".join(f"A third text, with {n} other words in it.\n\n" for n in range(30)))
     return directory
 
 
