@@ -37,6 +37,7 @@ def make_app(broker_url: str) -> Celery:
         },
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        broker_channel_error_retry=True,  # a broker whose memory is full is waited for
         worker_cancel_long_running_tasks_on_connection_loss=False,  # not implemented for threads
         worker_soft_shutdown_timeout=0,
         worker_enable_remote_control=True,

@@ -15,5 +15,16 @@ class BrokerUnavailable(BrokerError):
         super().__init__(f"the broker {url} does not take messages: {reason}")
 
 
+class BrokerFull(BrokerUnavailable):
+    """The broker answers, but takes nothing: its memory or disk is full, or it is only to be read."""
+
+
 class EmbeddedBrokerFailed(BrokerError):
     """The embedded Valkey cannot be started here."""
+
+
+class MetricsPortTaken(BrokerError):
+    """The metrics cannot be served where they were asked for."""
+
+    def __init__(self, address: str, port: int, reason: str) -> None:
+        super().__init__(f"metrics on {address}:{port}: {reason}; choose another --metrics-port")

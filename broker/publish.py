@@ -10,10 +10,12 @@ from kombu.exceptions import BatchPublishError, KombuError
 from redis.exceptions import RedisError
 
 from broker.app import TASK_NAME, queue_of
-from broker.errors import BrokerUnavailable
+from broker.errors import BrokerFull, BrokerUnavailable
 from settings.masking import mask
 
 _BATCH = 500  # messages a round trip
+_REFUSALS = ("MISCONF", "NOREPLICAS", "read only replica")  # its disk is full; it is not the one to write to
+_PROBE = "docmill.probe"  # a key that lives for a second
 
 
 class Announced(Protocol):
@@ -50,10 +52,11 @@ def publish(app: Celery, jobs: Iterable[Announced]) -> None:
 
 
 def ping(app: Celery, timeout_s: float = 3.0) -> None:
-    """Raise BrokerUnavailable unless the broker answers."""
+    """Raise BrokerUnavailable unless the broker answers, BrokerFull where it does and takes no messages."""
     try:
         with app.connection_for_write(connect_timeout=timeout_s) as connection:
             connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=timeout_s)
+            connection.default_channel.client.set(_PROBE, "", px=1000)
     except (KombuError, RedisError, OSError) as error:
         raise _unavailable(app, error) from error
 
@@ -67,7 +70,10 @@ def _unavailable(app: Celery, error: Exception) -> BrokerUnavailable:
     cause = error.__cause__ if isinstance(error, BatchPublishError) and error.__cause__ else error
     said = str(cause).rpartition(" caused error: ")[2]  # without the command, which holds the message
     reason = said.splitlines()[0] if said else type(cause).__name__
-    return BrokerUnavailable(mask(app.conf.broker_url), mask(reason))
+    url = mask(app.conf.broker_url)
+    if "maxmemory" in reason:
+        return BrokerFull(url, "its memory is full (maxmemory)")
+    return (BrokerFull if any(sign in reason for sign in _REFUSALS) else BrokerUnavailable)(url, mask(reason))
 
 
 def _send(app: Celery, producer: object, job: Announced) -> None:
@@ -79,5 +85,6 @@ def _send(app: Celery, producer: object, job: Announced) -> None:
         task_id=task_id_of(job),
         queue=queue_of(job.model),
         priority=job.priority,
+        retries=job.epoch,
         producer=producer,
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 from rich.markdown import Markdown
 from rich.table import Table
+from rich.text import Text
 from sqlalchemy import text
 
 from cli.context import CliContext, pass_context
@@ -21,7 +22,7 @@ SELECT d.name AS document, count(*) AS jobs, sum(a.prompt_tokens) AS "read",
        sum(a.completion_tokens) AS written, round(avg(a.prefill_s), 2) AS prefill_s,
        round(avg(a.decode_s), 2) AS decode_s, round(avg(a.batch_size), 1) AS beside
 FROM attempts a JOIN jobs j ON j.id = a.job_id JOIN documents d ON d.id = j.document_id
-WHERE j.batch_id = '{batch}' AND a.outcome = 'succeeded'
+WHERE j.batch_id = :batch AND a.outcome = 'succeeded'
 GROUP BY d.id, d.name ORDER BY "read" DESC LIMIT 8"""
 
 
@@ -42,17 +43,18 @@ def demo(context: CliContext, paths: tuple[str, ...], out: Path) -> None:
     client = Client(context.settings)
     console = stdout_console()
     for report, _ in zip(client.reports.documents(outcome.status.id), range(_SHOWN), strict=False):
-        console.print(f"\n[bold]{report.name}[/]  {report.chunk_count} chunks, {report.tokens:,} tokens")
+        costs = f"  {report.chunk_count} chunks, {report.tokens:,} tokens"
+        console.print(Text.assemble("\n", (report.name, "bold"), costs))
         answer = report.summary or report.error or ""
-        console.print(Markdown(answer) if console.is_terminal else answer, markup=False)
-    query = _METRICS.format(batch=outcome.status.id)
+        console.print(Markdown(answer) if console.is_terminal else answer)
     with client.database.read() as session:
-        rows = session.execute(text(query))
+        rows = session.execute(text(_METRICS), {"batch": outcome.status.id})
         table = Table(*rows.keys(), box=None, pad_edge=False, title="the metrics, by SQL", title_justify="left")
         for row in rows:
             table.add_row(*(str(value) for value in row))
     console.print()
     print_table(table)
+    query = _METRICS.replace(":batch", f"'{outcome.status.id}'")  # for a terminal of one's own
     click.echo(f"\nThe query:\n{query}\n\nThe database: {client.database}")
     rest = outcome.status.documents_total - _SHOWN
     click.echo(f"The summaries{f' ({rest} more)' if rest > 0 else ''}: {out}/")

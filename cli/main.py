@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from difflib import get_close_matches
+from keyword import iskeyword
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,6 +18,7 @@ _COMMANDS = {
     "up": "Run broker, dispatcher and worker in the foreground.",
     "submit": "Cut documents into jobs and queue them.",
     "status": "Show batches: states, tokens, rate, time left.",
+    "tail": "Show what a job or a document's jobs write, as they write it.",
     "results": "Print or write a batch's results.",
     "cancel": "Stop a batch.",
     "pause": "Start no further jobs of a batch, or on a worker.",
@@ -26,6 +28,9 @@ _COMMANDS = {
     "tokens": "Count a text's tokens by the model's own tokenizer.",
     "models": "The catalogue, and the models that are here.",
     "plan": "Whether a model fits a GPU, and how many jobs at once.",
+    "doctor": "What is right and wrong here, and which model suits.",
+    "health": "Whether database, broker and worker answer (a health check).",
+    "try": "One prompt at several temperatures, side by side.",
     "config": "The effective settings and where each was set.",
     "db": "Bring the database to this version's schema.",
     "worker": "Run jobs on an engine (a cluster's service).",
@@ -33,7 +38,7 @@ _COMMANDS = {
     "flower": "Watch jobs in the browser.",
     "demo": "Summarize Python's own reference, and show what came of it.",
 }
-_MODULES = {"dispatcher": "cli.services", "resume": "cli.pause"}
+_MODULES = {"dispatcher": "cli.services", "resume": "cli.pause", "try": "cli.try_"}
 
 
 class _Commands(click.Group):
@@ -49,7 +54,7 @@ class _Commands(click.Group):
                 ctx.fail(f"No such command {cmd_name!r}; did you mean {near[0]}?")
             return None
         module = importlib.import_module(_MODULES.get(cmd_name, f"cli.{cmd_name}"))
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(module, f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name)
         return command
 
     def invoke(self, ctx: click.Context) -> object:
@@ -91,11 +96,23 @@ Examples:
     "--home", type=click.Path(path_type=Path, file_okay=False), help="Where data, models and caches are kept."
 )
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.option(
+    "--log-format", type=click.Choice(["text", "json"]), help="How services write their log; text by default."
+)
 @click.pass_context
-def cli(ctx: click.Context, config: Path | None, profile: str | None, home: Path | None, debug: bool) -> None:  # noqa: FBT001
+def cli(
+    ctx: click.Context,
+    config: Path | None,
+    profile: str | None,
+    home: Path | None,
+    debug: bool,  # noqa: FBT001
+    log_format: str | None,
+) -> None:
     """Bulk work by local language models over piles of long documents."""
     from cli.context import CliContext
 
+    if log_format is not None:
+        os.environ["DOCMILL_LOG_FORMAT"] = log_format  # services that this one starts shall do the same
     ctx.obj = CliContext(config=config, profile=profile, home=home, debug=debug)
 
 
@@ -121,11 +138,19 @@ def _explain(error: Exception) -> int:
     from catalogue.errors import CatalogueError, ModelNotFound
     from producer.errors import NothingToDo, ProducerError
     from settings.errors import SettingsError
-    from storage.errors import AmbiguousBatch, NoSuchBatch, NoSuchWorker, StorageError
+    from storage.errors import (
+        AmbiguousBatch,
+        NoSuchBatch,
+        NoSuchDocument,
+        NoSuchJob,
+        NoSuchWorker,
+        StorageError,
+    )
     from worker.engines.base import EngineError
 
     domain = (BrokerError, CatalogueError, ProducerError, SettingsError, StorageError, EngineError)
-    wrong_use = (SettingsError, ProducerError, NoSuchBatch, NoSuchWorker, AmbiguousBatch, ModelNotFound)
+    unknown = (NoSuchBatch, NoSuchDocument, NoSuchJob, NoSuchWorker, AmbiguousBatch, ModelNotFound)
+    wrong_use = (SettingsError, ProducerError, *unknown)
     if isinstance(error, click.ClickException):
         click.echo(f"docmill: {error.format_message()}", err=True)
         return error.exit_code

@@ -14,6 +14,13 @@ engine_option = click.option(
 )
 slots_option = click.option("--slots", metavar="N", type=click.IntRange(min=1), help="Jobs in the engine at once.")
 
+metrics_port_option = click.option(
+    "--metrics-port", metavar="PORT", type=click.IntRange(1, 65535), help="Export Prometheus metrics here."
+)
+metrics_address_option = click.option(
+    "--metrics-address", metavar="ADDRESS", help="Where --metrics-port listens; 127.0.0.1 by default."
+)
+
 
 class EncodingName(click.ParamType[str]):
     """The name of a text encoding that Python knows."""

@@ -29,5 +29,6 @@ def print_table(table: Table) -> None:
 
 
 def stdout_console() -> Console:
-    """Standard output as rich writes it."""
-    return Console(soft_wrap=False, width=None if sys.stdout.isatty() else _PIPED_COLUMNS, highlight=False)
+    """Standard output as rich writes it, without markup: a document may be called `[/x].txt`."""
+    width = None if sys.stdout.isatty() else _PIPED_COLUMNS
+    return Console(soft_wrap=False, width=width, highlight=False, markup=False)

@@ -11,17 +11,22 @@ import click
 from broker.app import make_app
 from broker.embedded import running_url
 from broker.errors import EmbeddedBrokerFailed
+from broker.exporter import MetricsEndpoint, export
 from cli.context import CliContext, pass_context
 from cli.logs import configure_logging
+from cli.options import metrics_address_option, metrics_port_option
 from producer.client import Client, broker_directory
 from settings.model import Settings
+from storage.live_status import LiveStatus
 
 log = logging.getLogger(__name__)
 
 
-@click.command(epilog="\b\nExample:\n  docmill dispatcher")
+@click.command(epilog="\b\nExamples:\n  docmill dispatcher\n  docmill dispatcher --metrics-port 9100")
+@metrics_port_option
+@metrics_address_option
 @pass_context
-def dispatcher(context: CliContext) -> None:
+def dispatcher(context: CliContext, metrics_port: int | None, metrics_address: str | None) -> None:
     """Keep the queues filled, rescue lost jobs, plan merges, end batches.
 
     Any number of dispatchers may run; one is enough, two survive a host.
@@ -30,6 +35,12 @@ def dispatcher(context: CliContext) -> None:
     client = Client(context.settings)
     app = make_app(service_broker_url(context.settings))
     service = client.dispatcher(app)
+    chosen = context.settings.producer
+    if (port := metrics_port or chosen.metrics_port) is not None:
+        from producer.metrics import DispatcherMetrics
+
+        registry = export(MetricsEndpoint(port, metrics_address or chosen.metrics_address))
+        registry.register(DispatcherMetrics(service.counts, LiveStatus(client.database)))
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import sys
 from typing import Any
 
 import click
@@ -11,13 +11,12 @@ from rich.table import Table
 from cli.context import CliContext, pass_context
 from cli.options import json_option
 from cli.output import print_json, print_table
-from cli.progress import BatchProgress
 from cli.timing import duration
+from cli.watch import watch as watch_live
+from cli.watch import watch_plainly
 from producer.client import Client
 from storage.batch_status import BatchStatus
 from storage.states import JobState
-
-_WATCH_S = 1.0
 
 
 @click.command(
@@ -29,24 +28,30 @@ Examples:
 """
 )
 @click.argument("batch", required=False)
-@click.option("--watch", is_flag=True, help="Follow the batch until it has ended.")
+@click.option("--watch", is_flag=True, help="Follow the batch until it has ended; without BATCH: all, until q.")
 @json_option
 @pass_context
 def status(context: CliContext, batch: str | None, watch: bool, as_json: bool) -> None:  # noqa: FBT001
-    """Show batches, or one batch (its id, the beginning of it, or `latest`): states, tokens, rate, time left."""
+    """Show batches, or one batch (its id, the beginning of it, or `latest`): states, tokens, rate, time left.
+
+    With --watch a view of batches, workers and queues that follows them (q quits); where the output is no terminal,
+    a line at most every five seconds until the batch, or the latest, has ended.
+    """
     client = Client(context.settings)
-    if batch is None and not watch:
-        _print_all(client, as_json=as_json)
+    is_live = watch and sys.stdout.isatty()
+    if batch is None and (is_live or not watch):
+        if is_live:
+            watch_live(client, None)
+        else:
+            _print_all(client, as_json=as_json)
         return
     batch_id = client.batches.find(batch or "latest").id
+    if watch and not client.reports.batch(batch_id).state.is_terminal:
+        if is_live:
+            watch_live(client, batch_id)
+        else:
+            watch_plainly(client, batch_id, sys.stderr if as_json else sys.stdout)
     current = client.reports.batch(batch_id)
-    if watch and not current.state.is_terminal:
-        with BatchProgress(context.console) as progress:
-            while not current.state.is_terminal:
-                progress.show(current)
-                time.sleep(_WATCH_S)
-                current = client.reports.batch(batch_id)
-            progress.show(current)
     if as_json:
         print_json(as_record(current))
     else:

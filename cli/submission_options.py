@@ -16,6 +16,7 @@ from producer.intake import Document, Skipped
 from producer.model_text import ModelText
 from producer.submit import Submission, Submitted
 from producer.tasks import MergeStrategy, builtin_names
+from settings.presets import PRESETS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -37,6 +38,8 @@ _PLANNING = (
 
 _SAMPLING = (
     click.option("--temperature", type=click.FloatRange(0, 5), help="0 is greedy and repeatable."),
+    click.option("--preset", type=click.Choice(list(PRESETS)),
+                 help=f"A temperature by name: {', '.join(f'{name} {value}' for name, value in PRESETS.items())}."),
     click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Draw from this share; 1 is off."),
     click.option("--top-k", type=click.IntRange(min=0), help="Draw from this many tokens; 0 is off."),
     click.option("--min-p", type=click.FloatRange(0, 1), help="Leave out what is this much less likely; 0 is off."),
@@ -72,6 +75,7 @@ def prepare(
     context: CliContext, client: Client, paths: Sequence[str], options: dict[str, Any]
 ) -> tuple[Submission, ModelText]:
     """Turn the command's options into a checked submission; fetches the model where it is small and not here."""
+    _name_the_temperature(options)
     sampling = {name: value for name in _SAMPLING_NAMES if (value := options.pop(name, None)) not in (None, ())}
     metadata = dict(_key_value(pair) for pair in options.pop("metadata", ()))
     deadline = options.pop("deadline", None)
@@ -114,6 +118,14 @@ def _with(command: Command, options: Sequence[Callable[[Command], Command]]) -> 
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def _name_the_temperature(options: dict[str, Any]) -> None:
+    preset = options.pop("preset", None)
+    if preset is not None and options.get("temperature") is not None:
+        raise click.UsageError("--preset is a --temperature by name: use one of them")
+    if preset is not None:
+        options["temperature"] = PRESETS[preset]
 
 
 def _key_value(pair: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,11 +12,12 @@ import click
 import yaml
 
 from broker.app import make_app
+from broker.exporter import MetricsEndpoint
 from catalogue.resolve import find_model
 from cli.context import CliContext, pass_context
 from cli.gpu_workers import place, run_workers
 from cli.logs import configure_logging
-from cli.options import engine_option, slots_option
+from cli.options import engine_option, metrics_address_option, metrics_port_option, slots_option
 from cli.services import service_broker_url
 from producer.client import database_url
 from settings.model import Settings
@@ -41,12 +43,14 @@ class WorkerFlags:
     slots: int | None = None
     drain_timeout: float | None = None
     device: str = "cpu"
+    metrics_port: int | None = None
+    metrics_address: str | None = None
     engine_options: dict[str, Any] = field(default_factory=dict)
 
     def as_arguments(self) -> list[str]:
         """The same flags, for a worker that is started as a process of its own."""
         arguments = []
-        for name in ("model", "engine", "slots", "drain_timeout"):
+        for name in ("model", "engine", "slots", "drain_timeout", "metrics_port", "metrics_address"):
             value = getattr(self, name)
             arguments += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
         for name, value in self.engine_options.items():
@@ -75,6 +79,8 @@ Examples:
     type=click.FloatRange(min=0),
     help="After SIGTERM, finish running jobs for so long; then, or by default at once, put them back.",
 )
+@metrics_port_option
+@metrics_address_option
 @click.option("--engine-option", multiple=True, hidden=True, metavar="KEY=VALUE", help="An option of the engine's own.")
 @click.option("--device", default="cpu", hidden=True, help="What this worker is called: cpu, gpu0, gpu0+1.")
 @pass_context
@@ -154,8 +160,19 @@ def worker_options(settings: Settings, profile: str | None, flags: WorkerFlags) 
         lease_s=settings.worker.lease_s,
         drain_timeout_s=settings.worker.drain_timeout_s if flags.drain_timeout is None else flags.drain_timeout,
         policy=policy,
+        sample_s=settings.worker.sample_s,
         device=flags.device,
+        metrics=_metrics(settings, flags),
     )
+
+
+def _metrics(settings: Settings, flags: WorkerFlags) -> MetricsEndpoint | None:
+    """Of the workers on a box's GPUs each has a port of its own: that of GPU 2 is two above the one given."""
+    port = flags.metrics_port or settings.worker.metrics_port
+    if port is None:
+        return None
+    gpu = re.match(r"gpu(\d+)", flags.device)
+    return MetricsEndpoint(port + (int(gpu[1]) if gpu else 0), flags.metrics_address or settings.worker.metrics_address)
 
 
 def _key_value(pair: str) -> tuple[str, Any]:

@@ -1,1 +1,1 @@
-"""What docmill tells people from measured evidence: doctor, tune, reports, traces. Rendering and judgement; storage asks."""
+"""What docmill tells people from measured evidence: doctor, tune, reports, traces. Judgement; storage asks."""

@@ -11,12 +11,14 @@ import lzma
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
 from producer.errors import DocumentUnreadable
+from producer.names import shown_name
 
 _MAX_RATIO = 200  # unpacked to packed; text packs to about a fifth
 _RATIO_FROM_BYTES = 8 << 20  # below this a high ratio is harmless
@@ -36,13 +38,16 @@ class Blob:
     open: Callable[[], IO[bytes]]
 
 
-def file_blobs(path: Path, name: str, max_bytes: int) -> Iterator[Blob]:
-    """The file itself, what a `.gz` holds, or the members of a `.zip`. Raises DocumentUnreadable."""
+def file_blobs(path: Path, name: str, max_bytes: int, max_archive_bytes: int) -> Iterator[Blob]:
+    """The file itself, what a `.gz` holds, or the members of a `.zip`. Raises DocumentUnreadable.
+
+    `max_bytes` of one blob, `max_archive_bytes` of all members of an archive, unpacked.
+    """
     if not path.is_file():
         raise DocumentUnreadable(name, "it is not a regular file; a pipe is read as -")
     suffix = path.suffix.lower()
     if suffix == ".zip":
-        yield from _zip_blobs(path, name, max_bytes)
+        yield from _zip_blobs(path, name, max_bytes, max_archive_bytes)
         return
     packed = path.stat().st_size
     if suffix == ".gz":
@@ -58,29 +63,38 @@ def file_blobs(path: Path, name: str, max_bytes: int) -> Iterator[Blob]:
     yield Blob(name, str(path), suffix, lambda: path.open("rb"))
 
 
-def _zip_blobs(path: Path, name: str, max_bytes: int) -> Iterator[Blob]:
+def _zip_blobs(path: Path, name: str, max_bytes: int, max_archive_bytes: int) -> Iterator[Blob]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = [info for info in archive.infolist() if not info.is_dir()]
+        archive = zipfile.ZipFile(path)  # open as long as somebody holds one of its blobs
     except _BROKEN as error:
         raise DocumentUnreadable(name, f"it is not a whole zip archive: {error}") from error
-    if len(members) > _MAX_MEMBERS:
-        raise DocumentUnreadable(name, f"{len(members):,} members are more than the limit of {_MAX_MEMBERS:,}")
+    members = [info for info in archive.infolist() if not info.is_dir()]
+    _check_archive(name, members, path.stat().st_size, max_archive_bytes)
     for info in members:
         if _is_hidden(info.filename):
             continue
-        inner = PurePosixPath(info.filename)
+        inner = f"{name}/{shown_name(info.filename)}"
         yield Blob(
-            f"{name}/{info.filename}",
+            inner,
             str(path),
-            inner.suffix.lower(),
-            lambda info=info: _open_member(path, f"{name}/{info.filename}", info, max_bytes),  # type: ignore[misc]
+            PurePosixPath(info.filename).suffix.lower(),
+            partial(_open_member, archive, inner, info, max_bytes),
         )
 
 
-def _open_member(path: Path, name: str, info: zipfile.ZipInfo, max_bytes: int) -> IO[bytes]:
+def _check_archive(name: str, members: Sequence[zipfile.ZipInfo], packed_bytes: int, max_bytes: int) -> None:
+    """Judge by the directory alone: of no member more is read than it says there. Raises DocumentUnreadable."""
+    if len(members) > _MAX_MEMBERS:
+        raise DocumentUnreadable(name, f"{len(members):,} members are more than the limit of {_MAX_MEMBERS:,}")
+    if sum(info.compress_size for info in members) > packed_bytes:
+        raise DocumentUnreadable(name, "its members overlap, as those of a bomb do")
+    unpacked = sum(info.file_size for info in members)
+    if unpacked > max_bytes:
+        raise DocumentUnreadable(name, f"it unpacks to {unpacked:,} bytes, more than the limit of {max_bytes:,}")
+
+
+def _open_member(archive: zipfile.ZipFile, name: str, info: zipfile.ZipInfo, max_bytes: int) -> IO[bytes]:
     try:
-        archive = zipfile.ZipFile(path)
         return _limited(archive.open(info), name, max_bytes, info.compress_size)
     except _BROKEN as error:
         raise DocumentUnreadable(name, f"it cannot be unpacked: {error}") from error

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from filelock import FileLock
 
 from broker.app import make_app
 from broker.embedded import running_url
-from broker.errors import BrokerError
+from broker.errors import BrokerError, BrokerFull
 from broker.publish import ping
 from producer.advance import Advancer
 from producer.dispatch import Dispatcher, DispatchPolicy
@@ -143,6 +144,7 @@ class Client:
             encoding=encoding or producer.encoding,
             text_field=text_field or producer.text_field,
             max_document_bytes=producer.max_document_bytes,
+            max_archive_bytes=producer.max_archive_bytes,
         )
         submission = Submission(
             inputs=inputs,
@@ -165,19 +167,30 @@ class Client:
         resume: Resume = Resume.UNFINISHED,
         on_document: OnDocument | None = None,
     ) -> Submitted:
-        """Store a prepared submission and publish its first jobs (a dispatcher does, where no broker answers)."""
+        """Store a prepared submission and publish its first jobs (a dispatcher does, where no broker answers).
+
+        Raises BrokerFull, before anything is stored, where one answers and takes no messages.
+        """
         self.settings.home.mkdir(parents=True, exist_ok=True)
         database = self.database
+        app = self._broker_that_answers()
         with FileLock(self.settings.home / f"submitting-{submission.key[:16]}.lock"):
             submitted = Submitter(database, text).submit(submission, resume=resume, on_document=on_document)
-        app = self.broker()
         if app is not None:
-            try:
-                ping(app)
+            with suppress(BrokerError):  # stored is submitted: a dispatcher publishes as soon as the broker answers
                 self.dispatcher(app).fill_queue(text.model.name)
-            except BrokerError:
-                pass  # stored is submitted: a dispatcher publishes as soon as the broker answers
         return submitted
+
+    def _broker_that_answers(self) -> Celery | None:
+        app = self.broker()
+        try:
+            if app is not None:
+                ping(app)
+        except BrokerFull:
+            raise
+        except BrokerError:
+            return None
+        return app
 
     def wait(
         self,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from dataclasses import dataclass
 
 from celery import Celery
@@ -36,6 +37,17 @@ class DispatchPolicy:
     max_losses: int = 10
 
 
+@dataclass(slots=True)
+class DispatchCounts:
+    """What a dispatcher has done since it began; `last_round_at` in seconds since 1970."""
+
+    published: int = 0
+    rescued: int = 0
+    documents_advanced: int = 0
+    failed_rounds: int = 0
+    last_round_at: float = 0.0
+
+
 class Dispatcher:
     """One dispatcher; `run` it in a thread or a process of its own."""
 
@@ -45,6 +57,7 @@ class Dispatcher:
         self._advancer = advancer
         self._app = app
         self._policy = policy
+        self.counts = DispatchCounts()
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set. A database or broker that does not answer is waited for."""
@@ -53,6 +66,7 @@ class Dispatcher:
             try:
                 busy = self.tick()
             except (StorageError, BrokerError) as error:
+                self.counts.failed_rounds += 1
                 if failing_since != str(error):
                     log.warning("%s; trying again until it answers", error)
                     failing_since = str(error)
@@ -67,13 +81,16 @@ class Dispatcher:
     def tick(self) -> bool:
         """One round of everything; True when there was so much to do that the next should follow at once."""
         if rescued := self._outbox.rescue(max_losses=self._policy.max_losses):
+            self.counts.rescued += rescued
             log.warning("%d jobs were taken back from workers that stopped answering", rescued)
         ended = self._levels.ended()
         for document in ended:
             self._advancer.advance(document)
+            self.counts.documents_advanced += 1
         self._levels.settle_batches()
         for model in self._outbox.models_at_work():
             self.fill_queue(model)
+        self.counts.last_round_at = time.time()
         return len(ended) > 0
 
     def fill_queue(self, model: str) -> int:
@@ -84,6 +101,7 @@ class Dispatcher:
         for at in range(0, len(jobs), _PUBLISH):
             publish(self._app, jobs[at : at + _PUBLISH])
             self._outbox.mark_published(jobs[at : at + _PUBLISH])
+        self.counts.published += len(jobs)
         return len(jobs)
 
     def _watermark(self, model: str) -> int:

@@ -19,6 +19,7 @@ from producer.blobs import Blob, file_blobs
 from producer.decoding import without_surrogates
 from producer.errors import DocumentUnreadable, InputNotFound
 from producer.formats import SUFFIXES, Document, Skipped, documents_of
+from producer.names import shown_name
 
 __all__ = ["Document", "IntakeOptions", "Skipped", "read_documents"]
 
@@ -28,11 +29,15 @@ _BLOCK = 1 << 20  # bytes
 
 @dataclass(frozen=True, slots=True)
 class IntakeOptions:
-    """`encoding` of what is not UTF-8; `text_field` of JSONL and CSV; `max_document_bytes` of one text, unpacked."""
+    """`encoding` of what is not UTF-8; `text_field` of JSONL and CSV.
+
+    Unpacked sizes: `max_document_bytes` of one text, `max_archive_bytes` of all texts of a zip.
+    """
 
     encoding: str | None = None
     text_field: str = "text"
     max_document_bytes: int = 1 << 30
+    max_archive_bytes: int = 64 << 30
 
 
 def read_documents(inputs: Sequence[str], options: IntakeOptions | None = None) -> Iterator[Document | Skipped]:
@@ -54,7 +59,7 @@ def _read(files: Sequence[tuple[Path | None, str]], options: IntakeOptions) -> I
             continue
         seen.add(resolved)
         try:
-            for blob in file_blobs(place, name, options.max_document_bytes):
+            for blob in file_blobs(place, name, options.max_document_bytes, options.max_archive_bytes):
                 if path is None:
                     blob = replace(blob, source="-", suffix=".txt")
                 elif path.suffix.lower() == ".zip" and blob.suffix not in SUFFIXES:
@@ -87,7 +92,7 @@ def _matches(item: str) -> Iterator[tuple[Path | None, str]]:
         raise InputNotFound(f"{item[:80]} ({error.strerror})") from error
     if not found:
         raise InputNotFound(f"{item} (a directory without text files)" if path.is_dir() else item)
-    yield from ((p, without_surrogates(name)) for p, name in found)
+    yield from ((p, shown_name(name)) for p, name in found)
 
 
 def _files_in(directory: Path) -> list[tuple[Path, str]]:

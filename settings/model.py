@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from settings.errors import SettingsError
+from settings.presets import named_temperature
 
 
 def _number(value: Any) -> Any:
@@ -22,6 +23,7 @@ Whole = Annotated[int, BeforeValidator(_number)]
 Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Count = Annotated[Whole, Field(ge=1)]
 Seconds = Annotated[Real, Field(gt=0)]
+Port = Annotated[Whole, Field(ge=1, le=65535)]
 
 
 class Section(BaseModel):
@@ -45,7 +47,7 @@ class Profile(Section):
     """A model and how to use it. What is None is left to the task and the model."""
 
     model: Annotated[str, Field(min_length=1)] = "smollm2-135m-instruct"
-    temperature: Annotated[Real, Field(ge=0, le=5)] | None = None
+    temperature: Annotated[Real, BeforeValidator(named_temperature), Field(ge=0, le=5)] | None = None
     top_p: Annotated[Real, Field(gt=0, le=1)] | None = None
     top_k: Annotated[Whole, Field(ge=0)] | None = None
     min_p: Annotated[Real, Field(ge=0, le=1)] | None = None
@@ -78,7 +80,10 @@ class Storage(Section):
 
 
 class Worker(Section):
-    """A lease of `lease_s` is renewed every third of it; a job of a dead worker waits that long."""
+    """A lease of `lease_s` is renewed every third of it; a job of a dead worker waits that long.
+
+    What it uses is stored every `sample_s`, 0: never. `metrics_port` None: no metrics are exported.
+    """
 
     engine: Literal["auto", "exllamav2", "exllamav3", "openvino", "llamacpp", "simulated"] = "auto"
     slots: Count | None = None
@@ -87,6 +92,9 @@ class Worker(Section):
     max_attempts: Count = 3
     poison_deaths: Count = 3
     drain_timeout_s: Annotated[Real, Field(ge=0)] = 0.0
+    sample_s: Annotated[Real, Field(ge=0)] = 10.0
+    metrics_port: Port | None = None
+    metrics_address: str = "127.0.0.1"
 
 
 class Producer(Section):
@@ -97,9 +105,12 @@ class Producer(Section):
     encoding: str | None = None
     text_field: str = "text"
     max_document_bytes: Count = 1 << 30
+    max_archive_bytes: Count = 64 << 30
     watermark: Count | None = None
     dispatch_interval_s: Seconds = 0.25
     republish_s: Seconds = 60.0
+    metrics_port: Port | None = None
+    metrics_address: str = "127.0.0.1"
 
     @field_validator("encoding")
     @classmethod

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import insert, update
+from sqlalchemy import ScalarSelect, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from storage.columns import db_now
+from storage.columns import db_now, greatest
 from storage.moves import end_attempts
 from storage.states import AttemptOutcome
-from storage.tables import Attempt, Batch, Document, Result
+from storage.tables import Attempt, Batch, Document, Job, Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,8 @@ class Generated:
     decode_s: float
     batch_size: float
     peak_memory_bytes: int
+    peak_vram_bytes: int | None = None
+    energy_j: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +95,17 @@ def begin_attempt(session: Session, job: ClaimedJob, worker: WorkerIdentity) -> 
             engine=worker.engine,
             model=worker.model,
             started_at=db_now(),
+            waited_s=_waited_s(job),
             prompt_tokens=job.prompt_tokens,
         )
     )
+
+
+def _waited_s(job: ClaimedJob) -> ScalarSelect[float]:
+    """Since the job was written, became due after its last failure, or was put back by its last attempt."""
+    before = select(Attempt.finished_at).where(Attempt.job_id == job.id, Attempt.epoch == job.epoch - 1)
+    ready_at = greatest(Job.created_at, Job.not_before, func.coalesce(before.scalar_subquery(), 0.0))
+    return select(greatest(0.0, db_now() - ready_at)).where(Job.id == job.id).scalar_subquery()
 
 
 def store_result(session: Session, job: ClaimedJob, **values: Any) -> None:
@@ -135,7 +145,7 @@ def end_attempt(
             name: getattr(generated, name)
             for name in (
                 "queue_s", "prefill_s", "decode_s", "prompt_tokens", "cached_tokens", "completion_tokens",
-                "batch_size", "peak_memory_bytes",
+                "batch_size", "peak_memory_bytes", "peak_vram_bytes", "energy_j",
             )
         }  # fmt: skip
     if failure is not None:

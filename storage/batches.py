@@ -115,9 +115,15 @@ class Batches:
             with self._database.write() as session:
                 last = _end_documents(session, batch_id, reason, after=last)
         total = 0
-        while ended := sum(self._end_jobs(batch_id, source, state) for source in (JobState.RUNNING, JobState.QUEUED)):
-            total += ended
+        while self._has_unfinished(batch_id):  # also what was claimed, or put back, between two slices
+            total += sum(self._end_jobs(batch_id, source, state) for source in (JobState.RUNNING, JobState.QUEUED))
         return total
+
+    def _has_unfinished(self, batch_id: str) -> bool:
+        """Asked in one statement: a job that changes between queued and running meanwhile is seen as one of them."""
+        unfinished = and_(Job.batch_id == batch_id, Job.state.in_((JobState.QUEUED, JobState.RUNNING)))
+        with self._database.read() as session:
+            return session.scalar(select(Job.id).where(unfinished).limit(1)) is not None
 
     def retry_failed(self, batch_id: str) -> int:
         """Queue the batch's failed jobs again with all their attempts back. Returns how many.
@@ -188,7 +194,7 @@ def _queue_failed(session: Session, batch_id: str) -> int:
             deaths=0,
             published_at=None,
             publishes=0,
-            not_before=0.0,
+            not_before=db_now(),  # their wait begins now
             error_kind=None,
             error=None,
             finished_at=None,

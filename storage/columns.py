@@ -42,6 +42,23 @@ def _now_postgresql(element: db_now, compiler: Any, **kw: Any) -> str:
     return "extract(epoch from clock_timestamp())::double precision"
 
 
+class greatest(FunctionElement[float]):  # noqa: N801 - reads as the SQL function it is
+    """The greatest of its arguments; none of them may be NULL."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(greatest, "sqlite")
+def _greatest_sqlite(element: greatest, compiler: Any, **kw: Any) -> str:
+    return f"max({compiler.process(element.clauses, **kw)})"
+
+
+@compiles(greatest, "postgresql")
+def _greatest_postgresql(element: greatest, compiler: Any, **kw: Any) -> str:
+    return f"greatest({compiler.process(element.clauses, **kw)})"
+
+
 def safe_text(text: str) -> str:
     """Text that every database takes: NUL becomes U+2400 (Postgres refuses it), lone surrogates U+FFFD."""
     text = text.replace("\x00", "\u2400")

@@ -41,6 +41,22 @@ class NoSuchBatch(StorageError):
         super().__init__(f"there is no batch {batch_id!r}; `docmill status` lists them")
 
 
+class NoSuchJob(StorageError):
+    """No job has this id."""
+
+    def __init__(self, job_id: int) -> None:
+        self.job_id = job_id
+        super().__init__(f"there is no job {job_id}")
+
+
+class NoSuchDocument(StorageError):
+    """The batch has no document of this name."""
+
+    def __init__(self, batch_id: str, name: str) -> None:
+        self.batch_id, self.name = batch_id, name
+        super().__init__(f"batch {batch_id} has no document {name!r}; `docmill results {batch_id}` lists them")
+
+
 class NoSuchWorker(StorageError):
     """No worker at work has this name."""
 

@@ -48,7 +48,7 @@ class FinishedAttempt:
     started_at: float
     finished_at: float
     prompt_tokens: int
-    cached_tokens: int
+    cached_tokens: int | None
     completion_tokens: int
     peak_memory_bytes: int
 
@@ -68,10 +68,7 @@ class LiveStatus:
         """Batches that have not ended: the most urgent and oldest first."""
         with self._database.read() as session:
             rows = session.execute(
-                batches_now()
-                .where(Batch.state.in_(_AT_WORK))
-                .order_by(Batch.priority, Batch.created_at)
-                .limit(limit)
+                batches_now().where(Batch.state.in_(_AT_WORK)).order_by(Batch.priority, Batch.created_at).limit(limit)
             ).all()
             return [status_of(session, row) for row in rows]
 
@@ -113,9 +110,7 @@ class LiveStatus:
             workers, slots = served.get(model, (0, 0))
             waiting = max(0, jobs - running[model] - announced.get(model, 0))
             found.append(
-                QueueStatus(
-                    model, batches, documents, announced.get(model, 0), waiting, running[model], workers, slots
-                )
+                QueueStatus(model, batches, documents, announced.get(model, 0), waiting, running[model], workers, slots)
             )
         return found
 
@@ -125,9 +120,11 @@ class LiveStatus:
             rows = session.execute(
                 select(
                     Attempt.job_id, Attempt.epoch, Job.batch_id, Attempt.worker, Attempt.started_at,
-                    Attempt.finished_at, func.coalesce(Attempt.prompt_tokens, 0),
-                    func.coalesce(Attempt.cached_tokens, 0), func.coalesce(Attempt.completion_tokens, 0),
-                    func.coalesce(Attempt.peak_memory_bytes, 0),
+                    Attempt.finished_at,
+                    func.coalesce(Attempt.prompt_tokens, 0).label("prompt_tokens"),
+                    Attempt.cached_tokens,
+                    func.coalesce(Attempt.completion_tokens, 0).label("completion_tokens"),
+                    func.coalesce(Attempt.peak_memory_bytes, 0).label("peak_memory_bytes"),
                 )
                 .join(Job, Job.id == Attempt.job_id)
                 .where(
@@ -138,7 +135,7 @@ class LiveStatus:
                 .order_by(Attempt.finished_at.desc())
                 .limit(limit)
             )  # fmt: skip
-            return [FinishedAttempt(*row) for row in rows]
+            return [FinishedAttempt(**row._asdict()) for row in rows]
 
     def failures(self, batch_id: str) -> list[FailureReason]:
         """Why the batch's last thousand failed jobs failed, the most frequent kind first."""

@@ -215,7 +215,12 @@ class Job(Base):
 
 
 class Attempt(Base):
-    """One try of a job: who, on what, how long each part took, what it cost, how it ended."""
+    """One try of a job: who, on what, how long each part took, what it cost, how it ended.
+
+    `waited_s` is the time from when the job could have run until the claim, `queue_s` that in the engine before it
+    began to read. Memory is that of the engine process, `peak_vram_bytes` what its GPUs gave it; `energy_j` the
+    attempt's share of what they drew.
+    """
 
     __tablename__ = "attempts"
 
@@ -227,6 +232,7 @@ class Attempt(Base):
     model: Mapped[str] = mapped_column(String(200))
     started_at: Mapped[float] = mapped_column(Epoch)
     finished_at: Mapped[float | None] = mapped_column(Epoch)
+    waited_s: Mapped[float | None] = mapped_column(Epoch)
     queue_s: Mapped[float | None] = mapped_column(Epoch)
     prefill_s: Mapped[float | None] = mapped_column(Epoch)
     decode_s: Mapped[float | None] = mapped_column(Epoch)
@@ -235,6 +241,8 @@ class Attempt(Base):
     completion_tokens: Mapped[int | None]
     batch_size: Mapped[float | None] = mapped_column(Epoch)
     peak_memory_bytes: Mapped[int | None] = mapped_column(BigId)
+    peak_vram_bytes: Mapped[int | None] = mapped_column(BigId)
+    energy_j: Mapped[float | None] = mapped_column(Epoch)
     error_kind: Mapped[str | None] = mapped_column(String(80))
     error: Mapped[str | None] = mapped_column(SafeText)
 
@@ -289,6 +297,32 @@ class Worker(Base):
     seen_at: Mapped[float] = mapped_column(Epoch)
     stopped_at: Mapped[float | None] = mapped_column(Epoch)
     paused_at: Mapped[float | None] = mapped_column(Epoch)
+
+
+class WorkerSample(Base):
+    """A worker at one moment. Counters are those since it began; the GPU's columns are NULL where it has none.
+
+    Memory and processor time are those of the worker and of its engine process together and apart; 100 % is one core.
+    """
+
+    __tablename__ = "worker_samples"
+
+    worker: Mapped[str] = mapped_column(String(200), primary_key=True)
+    at: Mapped[float] = mapped_column(Epoch, primary_key=True)
+    running: Mapped[int]
+    slots: Mapped[int]
+    rss_bytes: Mapped[int] = mapped_column(BigId)
+    worker_cpu_percent: Mapped[float] = mapped_column(Epoch)
+    engine_cpu_percent: Mapped[float | None] = mapped_column(Epoch)
+    vram_bytes: Mapped[int | None] = mapped_column(BigId)
+    gpu_percent: Mapped[float | None] = mapped_column(Epoch)
+    power_w: Mapped[float | None] = mapped_column(Epoch)
+    jobs: Mapped[int] = mapped_column(BigId)
+    prompt_tokens: Mapped[int] = mapped_column(BigId)
+    cached_tokens: Mapped[int] = mapped_column(BigId)
+    completion_tokens: Mapped[int] = mapped_column(BigId)
+
+    __table_args__ = (Index("ix_worker_samples_at", "at"),)
 
 
 class Host(Base):

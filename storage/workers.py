@@ -9,6 +9,7 @@ from storage.columns import db_now
 from storage.database import Database
 from storage.errors import NoSuchWorker
 from storage.tables import Worker
+from storage.worker_samples import Sample, add_sample, forget_samples
 
 _FORGET_S = 7 * 24 * 3600.0
 
@@ -21,8 +22,9 @@ class Workers:
         self._identity = identity
 
     def register(self, *, slots: int) -> None:
-        """Announce the worker; rows of workers not seen for a week are removed."""
+        """Announce the worker; rows of workers not seen for a week are removed, and samples as old."""
         with self._database.write() as session:
+            forget_samples(session)
             session.execute(
                 delete(Worker).where((Worker.name == self._identity.name) | (Worker.seen_at < db_now() - _FORGET_S))
             )
@@ -38,9 +40,11 @@ class Workers:
                 )
             )
 
-    def seen(self, *, running: int) -> bool:
+    def seen(self, *, running: int, sample: Sample | None = None) -> bool:
         """Note a heartbeat with `running` jobs held; True: the worker shall take no further ones for now."""
         with self._database.write() as session:
+            if sample is not None:
+                add_sample(session, self._identity.name, sample)
             paused_at = session.scalar(self._update(running=running, seen_at=db_now()).returning(Worker.paused_at))
         return paused_at is not None
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 
 from broker.children import die_with_parent
+from worker.energy import EnergyShares
 from worker.engines.base import (
     Completion,
     Engine,
@@ -28,8 +29,9 @@ from worker.engines.base import (
     RequestId,
     RequestRefused,
 )
-from worker.engines.registry import load_engine
+from worker.engines.registry import GPU_ENGINES, load_engine
 from worker.engines.spec import EngineSpec
+from worker.gpu_meter import open_gpu_meter
 from worker.watched import Watch, Watched, Written
 
 _BEAT_S = 1.0
@@ -185,6 +187,7 @@ def _serve(engine: Engine, connection: Connection[FromEngine, ToEngine]) -> None
     threading.Thread(target=_drain, args=(connection, inbox), daemon=True).start()
     said_at = 0.0
     watched = Watched()
+    shares = _energy_shares(engine.facts)
     while True:
         while not engine.in_flight or not inbox.empty():
             message = inbox.get()
@@ -195,22 +198,30 @@ def _serve(engine: Engine, connection: Connection[FromEngine, ToEngine]) -> None
                 watched.add(message, time.monotonic())
             else:
                 _take(engine, message, connection)
+        shares.look(time.monotonic(), min(engine.in_flight, engine.facts.slots))
         completions = engine.step()
         now = time.monotonic()
         for written in watched.news(engine, now):
             connection.send(written)
         if completions:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
-            connection.send(Finished([_with_memory(done, peak) for done in completions]))
+            shares.look(now, min(engine.in_flight, engine.facts.slots))
+            connection.send(Finished([_measured(done, peak, shares, now) for done in completions]))
             said_at = now
         elif now - said_at > _BEAT_S:
             connection.send(Beat())
             said_at = now
 
 
-def _with_memory(done: Completion, peak_bytes: int) -> Completion:
-    """The process's own memory, where the engine names no device's."""
-    return done if done.peak_memory_bytes else replace(done, peak_memory_bytes=peak_bytes)
+def _measured(done: Completion, peak_bytes: int, shares: EnergyShares, now: float) -> Completion:
+    """With what only the process knows: its memory, and the energy of the GPUs while this request ran."""
+    energy_j = shares.share_j(now - done.decode_s - done.prefill_s, now)
+    return replace(done, peak_memory_bytes=done.peak_memory_bytes or peak_bytes, energy_j=energy_j)
+
+
+def _energy_shares(facts: EngineFacts) -> EnergyShares:
+    meter = open_gpu_meter() if facts.engine in GPU_ENGINES else None
+    return EnergyShares(meter.energy_j if meter else lambda: None)
 
 
 def _take(engine: Engine, message: Add | Cancel, connection: Connection[FromEngine, ToEngine]) -> None:

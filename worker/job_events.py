@@ -130,6 +130,6 @@ def _ids(job: ClaimedJob) -> dict[str, Any]:
         "job": job.id,
         "attempt": job.epoch,
         "document": job.document_id,
-        "level": job.level,
+        "merge_level": job.level,
         "position": job.position,
     }

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from storage.attempts import ClaimedJob
 from storage.errors import StorageError
 from storage.jobs import Jobs
+from storage.worker_samples import Sample
 from storage.workers import Workers
 from worker.engines.base import RequestId
 
@@ -34,7 +35,7 @@ def attempt_of(request_id: RequestId) -> tuple[int, int]:
 
 class Leases:
     """The jobs a worker holds. `lost` is called with the request id of each that is no longer its own, `pause` at
-    every beat with whether the worker shall take no further jobs."""
+    every beat with whether the worker shall take no further jobs; `sample` says, now and then, what it uses."""
 
     def __init__(
         self,
@@ -44,11 +45,13 @@ class Leases:
         *,
         lease_s: float,
         pause: Callable[[bool], None] = lambda _: None,
+        sample: Callable[[int], Sample | None] = lambda _: None,
     ) -> None:
         self._jobs = jobs
         self._workers = workers
         self._lost = lost
         self._pause = pause
+        self._sample = sample
         self._lease_s = lease_s
         self._held: dict[RequestId, ClaimedJob] = {}
         self._lock = threading.Lock()
@@ -87,17 +90,21 @@ class Leases:
         """Renew everything once and cancel what is lost."""
         with self._lock:
             held = dict(self._held)
-        self._pause(self._workers.seen(running=len(held)))
+        self._pause(self._workers.seen(running=len(held), sample=self._sample(len(held))))
         ours = self._jobs.heartbeat(held.values())
         self._renewed_at = time.monotonic()
         self._give_up([rid for rid, job in held.items() if (job.id, job.epoch) not in ours])
 
     def _run(self) -> None:
+        said = ""
         while not self._stop.wait(self._lease_s / 3):
             try:
                 self.beat()
+                said = ""
             except StorageError as error:
-                log.warning("heartbeat: %s", error)
+                if str(error) != said:
+                    said = str(error)
+                    log.warning("heartbeat: %s", error)
                 if time.monotonic() - self._renewed_at > self._lease_s:
                     with self._lock:
                         held = list(self._held)

@@ -121,7 +121,7 @@ class WorkerMetrics:
         )
         self._gauge("docmill_engine_up", "1 while there is an engine process.", lambda: engine.engine_pid is not None)
         self._gauge("docmill_engine_memory_bytes", "Resident memory of the engine process.", lambda: _rss(engine))
-        self._gauge("docmill_engine_deaths", "Engine processes that died under this worker.", lambda: engine.deaths)
+        self._registry.register(_EngineDeaths(engine, identity.model))
 
     def _counter(self, name: str, text: str) -> Counter:
         return Counter(name, text, ["model"], registry=self._registry).labels(self._model)

@@ -105,4 +105,6 @@ def _generated(completion: Completion) -> Generated:
         decode_s=completion.decode_s,
         batch_size=completion.batch_size,
         peak_memory_bytes=completion.peak_memory_bytes,
+        peak_vram_bytes=completion.peak_vram_bytes,
+        energy_j=completion.energy_j,
     )

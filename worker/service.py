@@ -8,6 +8,7 @@ worker ends within seconds, and no attempt is lost.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import threading
@@ -30,14 +31,18 @@ from storage.workers import Workers
 from worker.batcher import Batcher
 from worker.consuming import Consuming
 from worker.engines.base import EngineFacts, RequestId
+from worker.engines.registry import GPU_ENGINES
 from worker.engines.spec import EngineSpec
+from worker.gpu_meter import open_gpu_meter
 from worker.job_events import JobLog, JobObserver, ObservedJobs
 from worker.leases import Leases
 from worker.patience import Patience
 from worker.policy import RetryPolicy
 from worker.run_job import run_job
+from worker.sampler import Sampler
 from worker.streaming import Tails
 from worker.tasks import register_task
+from worker.waiting_consumer import SaysOnce, WaitingConsumer
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -48,13 +53,17 @@ _AGAIN_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """`lookahead` jobs wait in the engine beside those in its slots; leases last `lease_s` seconds."""
+    """`lookahead` jobs wait in the engine beside those in its slots; leases last `lease_s` seconds.
+
+    What the worker uses is stored every `sample_s` seconds, not at all where that is 0.
+    """
 
     spec: EngineSpec
     lookahead: int = 3
     lease_s: float = 10.0
     drain_timeout_s: float = 0.0
     policy: RetryPolicy = field(default_factory=RetryPolicy)
+    sample_s: float = 10.0
     device: str = "cpu"
     metrics: MetricsEndpoint | None = None
 
@@ -71,6 +80,7 @@ def serve(
     Raises ModelUnusable, EngineDied or MetricsPortTaken before any job is taken, EngineClosed when the engine cannot
     be brought back. `on_ready` is told the worker's name and what the engine says of itself.
     """
+    logging.getLogger("kombu.transport.redis").addFilter(SaysOnce())
     registry = export(options.metrics) if options.metrics else None
     batcher = Batcher(options.spec)
     try:
@@ -94,7 +104,8 @@ def _serve_loaded(
     host = socket.gethostname()
     unique = options.device if options.device != "cpu" else f"cpu-{os.getpid()}"  # a GPU has one worker
     identity = WorkerIdentity(f"{host}/{unique}", facts.engine, options.spec.model.name)
-    observers: list[JobObserver] = [JobLog()]
+    sampler = _sampler(options, batcher, facts)
+    observers: list[JobObserver] = [JobLog(), sampler]
     lost: Callable[[RequestId], None] = batcher.cancel
     if registry is not None:
         from worker.metrics import WorkerMetrics
@@ -106,7 +117,9 @@ def _serve_loaded(
     workers = Workers(database, identity)
     workers.register(slots=facts.slots)
     consuming = Consuming(queue_of(options.spec.model.name))
-    leases = Leases(jobs, workers, lost, lease_s=options.lease_s, pause=consuming.pause)
+    leases = Leases(
+        jobs, workers, lost, lease_s=options.lease_s, pause=consuming.pause, sample=sampler.sample
+    )  # fmt: skip
     leases.start()
     tails = Tails(make_app().conf.broker_url, leases.held, batcher.watch)
     batcher.on_written(tails.written)
@@ -136,6 +149,11 @@ def _serve_loaded(
     batcher.raise_if_fatal()
 
 
+def _sampler(options: WorkerOptions, batcher: Batcher, facts: EngineFacts) -> Sampler:
+    gpus = open_gpu_meter() if options.sample_s and facts.engine in GPU_ENGINES else None
+    return Sampler(batcher, slots=facts.slots, every_s=options.sample_s or math.inf, gpus=gpus)
+
+
 def _run_celery(app: Celery, hostname: str, options: WorkerOptions, facts: EngineFacts, consuming: Consuming) -> bool:
     """Take messages until a signal ends it. True: it failed; kombu does not survive every way a broker can die."""
     set_event_loop(None)
@@ -144,6 +162,7 @@ def _run_celery(app: Celery, hostname: str, options: WorkerOptions, facts: Engin
         concurrency=facts.slots + options.lookahead,
         queues=[queue_of(options.spec.model.name)],
         hostname=hostname,
+        consumer_cls=WaitingConsumer,
         without_gossip=True,
         without_mingle=True,
         quiet=True,
@@ -163,9 +182,10 @@ class _Drain:
         self.has_begun = False
 
     def begin(self, **_signal: object) -> None:
-        """Called in Celery's signal handler: must return at once."""
+        """Called in Celery's signal handler: must return at once. The second signal ends the grace."""
+        end = self._batcher.close if self.has_begun else self._drain
         self.has_begun = True
-        threading.Thread(target=self._drain, name="drain", daemon=True).start()
+        threading.Thread(target=end, name="drain", daemon=True).start()
 
     def _drain(self) -> None:
         deadline = time.monotonic() + self._timeout_s

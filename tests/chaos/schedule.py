@@ -171,7 +171,7 @@ def _worker(rng: random.Random) -> WorkerPlan:
 
 
 def _batches(rng: random.Random, *, short: bool, slow: bool) -> tuple[BatchPlan, ...]:
-    size = 2 if slow else 6 if short else 9
+    size = 2 if slow else 4 if short else 6
     batches = [
         BatchPlan(0.0, 0, size + 2, keyed=rng.random() < 0.5),
         BatchPlan(rng.uniform(0.5, 2.0), 0, size, reuse=rng.random() < 0.7, priority=rng.randint(0, 9)),  # the same

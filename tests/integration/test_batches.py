@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 
 import pytest
 import sqlalchemy as sa
 
 from storage.tables import Job
+from storage.workers import pause_worker
 from tests.integration.conftest import SLOW, STEADY, Cluster, wait_until
 
 
@@ -98,3 +100,75 @@ def test_ctrl_c_ends_a_dispatcher_in_order(cluster: Cluster) -> None:
     dispatcher.signal(signal.SIGINT)
     assert dispatcher.wait() == 0
     assert "Traceback" not in dispatcher.log.read_text()
+
+
+def test_a_paused_batch_stands_still_and_goes_on_when_it_is_resumed(either_cluster: Cluster) -> None:
+    cluster = either_cluster
+    (worker,) = cluster.start(engine=SLOW)
+    batch_id = cluster.submit(cluster.documents(4))
+    cluster.wait_for_running(worker, 2)
+    cluster.client.batches.pause(batch_id)
+    wait_until(lambda: cluster.running(worker) == 0, "what ran to be finished")
+    done = cluster.count("jobs WHERE state = 'succeeded'")
+    assert cluster.count("jobs WHERE state = 'queued'") > 0
+    other = cluster.submit(cluster.documents(1, words=20, start=20))
+    cluster.wait_for_end(other)
+    assert cluster.count(f"jobs WHERE state = 'succeeded' AND batch_id = '{batch_id}'") == done
+    assert cluster.run("resume", batch_id).wait() == 0
+    cluster.wait_for_end(batch_id)
+    cluster.audit()
+    assert cluster.count("attempts WHERE outcome NOT IN ('succeeded', 'reused')") == 0
+
+
+def test_a_paused_worker_finishes_what_it_holds_and_leaves_the_rest_to_others(cluster: Cluster) -> None:
+    paused, other = cluster.start(workers=2)
+    wait_until(lambda: cluster.count("workers") == 2, "both workers")
+    (name,) = cluster.rows("SELECT name FROM workers WHERE name LIKE :n", n=f"%-{paused.pid}")[0]
+    first = cluster.submit(cluster.documents(6))
+    cluster.wait_for_running(paused, 2)
+    pause_worker(cluster.client.database, name)
+    cluster.wait_for_end(first)
+    wait_until(lambda: "is paused" in paused.log.read_text(), "the worker to say that it is paused")
+    second = cluster.submit(cluster.documents(6, start=20))
+    cluster.wait_for_end(second)
+    here = f"attempts a JOIN jobs j ON j.id = a.job_id WHERE j.batch_id = '{second}' AND a.worker = '{name}'"
+    assert cluster.count(here) == 0
+    assert cluster.run("resume", "--worker", name).wait() == 0
+    other.signal(signal.SIGTERM)
+    assert other.wait() == 0
+    cluster.wait_for_end(cluster.submit(cluster.documents(2, start=40)))
+    cluster.audit()
+    assert cluster.count("attempts WHERE outcome NOT IN ('succeeded', 'released')") == 0
+
+
+def test_equal_documents_are_computed_once(either_cluster: Cluster) -> None:
+    cluster = either_cluster
+    cluster.extra["DOCMILL_WORKER__LEASE_S"] = "30"  # nobody waits for a worker that seems dead
+    cluster.start(workers=2)
+    original = cluster.documents(1)[0]
+    copies = [f"{original}.{number}.txt" for number in range(5)]
+    for copy in copies:
+        shutil.copy(original, copy)
+    wishes = {"prompt": "Say what is in this: {text}"}  # the documents' names are not in it
+    first = cluster.submit([original, *copies], **wishes)
+    cluster.wait_for_end(first)
+    again = cluster.submit([original], priority=6, **wishes)
+    cluster.wait_for_end(again)
+    cluster.audit()
+    computed = cluster.count("attempts WHERE outcome = 'succeeded'")
+    assert computed == cluster.count("(SELECT DISTINCT level, prompt_ids FROM jobs) AS equal")
+    assert computed == cluster.count("jobs") / 7, "of seven equal documents one was computed"
+    fresh = cluster.submit([original], priority=7, reuse=False, **wishes)
+    cluster.wait_for_end(fresh)
+    assert cluster.count(f"batches WHERE id = '{fresh}' AND jobs_reused = 0") == 1
+
+
+def test_a_submit_with_an_idempotency_key_is_one_batch_however_often_it_is_called(cluster: Cluster) -> None:
+    documents = cluster.documents(2)
+    calls = [cluster.run("submit", "--quiet", "--idempotency-key", "tonight", *documents) for _ in range(3)]
+    assert [call.wait() for call in calls] == [0, 0, 0]
+    assert len({call.log.read_text().strip().splitlines()[-1] for call in calls}) == 1
+    assert cluster.count("batches") == 1
+    other = cluster.run("submit", "--quiet", "--idempotency-key", "tonight", documents[0])
+    assert other.wait() == 2
+    assert "use another key" in other.log.read_text()

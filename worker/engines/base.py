@@ -44,7 +44,8 @@ class Completion:
 
     `completion_tokens` counts every token generated, an end-of-text token included. `batch_size` is the mean
     number of requests in the engine while this one ran, itself included. `cached_tokens` of the prompt were
-    not computed again; None where the engine does not tell.
+    not computed again; None where the engine does not tell. `peak_memory_bytes` is of the engine process,
+    `peak_vram_bytes` of its GPUs; they and `energy_j`, in joules, are the process' to fill in where the engine did not.
     """
 
     request_id: RequestId
@@ -58,6 +59,8 @@ class Completion:
     decode_s: float = 0.0
     batch_size: float = 1.0
     peak_memory_bytes: int = 0
+    peak_vram_bytes: int | None = None
+    energy_j: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

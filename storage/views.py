@@ -1,0 +1,128 @@
+"""The views that people's SQL, `docmill export` and reports read: their names and columns last, tables change.
+
+A migration makes them; docs/sql.md says what each column is. Here is what kind of value each holds, and how a batch's
+rows are read in pages, so that any number of them takes the same memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import text
+
+from storage.database import Database
+
+_PAGE = 500
+Kind = type[int] | type[float] | type[str]
+
+
+def _columns(**names: str) -> Mapping[str, Kind]:
+    """`name:i` an integer, `name:f` a float, else text; each may be NULL."""
+    kinds: Mapping[str, Kind] = {"i": int, "f": float, "": str}
+    found: dict[str, Kind] = {}
+    for part in " ".join(names.values()).split():
+        name, _, kind = part.partition(":")
+        found[name] = kinds[kind]
+    return found
+
+
+_MEASURED = (
+    "waited_s:f queue_s:f prefill_s:f decode_s:f run_s:f engine_s:f cached_tokens:i completion_tokens:i "
+    "prefill_tokens_per_s:f tokens_per_s:f batch_size:f peak_memory_bytes:i peak_vram_bytes:i energy_j:f"
+)
+
+VIEWS: Mapping[str, Mapping[str, Kind]] = {
+    "v_jobs": _columns(
+        what="job:i batch document_id:i document level:i position:i char_start:i char_end:i model state priority:i "
+        "prompt_tokens:i max_tokens:i attempts:i failures:i losses:i deaths:i reused_from:i reused_tokens:i worker "
+        "engine created_at:f started_at:f finished_at:f",
+        measured=_MEASURED,
+        came_of_it="finish_reason text error_kind error",
+    ),
+    "v_attempts": _columns(
+        what="job:i attempt:i batch document_id:i document level:i position:i outcome worker engine model "
+        "started_at:f finished_at:f prompt_tokens:i",
+        measured=_MEASURED,
+        came_of_it="error_kind error",
+    ),
+    "v_documents": _columns(
+        what="document_id:i batch position:i document source state characters:i tokens:i chunks:i levels:i jobs:i "
+        "jobs_failed:i jobs_reused:i attempts:i prompt_tokens:i cached_tokens:i completion_tokens:i engine_s:f "
+        "energy_j:f created_at:f started_at:f finished_at:f seconds:f summary error"
+    ),
+    "v_workers": _columns(
+        what="worker model engine state slots:i slots_used:i started_at:f seen_at:f stopped_at:f paused_at:f up_s:f "
+        "samples:i occupancy:f worker_cpu_percent:f engine_cpu_percent:f gpu_percent:f power_w:f peak_rss_bytes:i "
+        "peak_vram_bytes:i jobs:i prompt_tokens:i cached_tokens:i completion_tokens:i"
+    ),
+    "v_samples": _columns(
+        what="worker at:f slots:i slots_used:i occupancy:f rss_bytes:i worker_cpu_percent:f engine_cpu_percent:f "
+        "vram_bytes:i gpu_percent:f power_w:f jobs:i prompt_tokens:i cached_tokens:i completion_tokens:i "
+        "tokens_per_s:f"
+    ),
+    "v_throughput": _columns(
+        what="at:i batch model worker succeeded:i reused:i failed:i prompt_tokens:i cached_tokens:i "
+        "completion_tokens:i tokens_per_s:f engine_s:f batch_size:f energy_j:f"
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of a view: its columns with what they hold, and the values in that order."""
+
+    columns: Mapping[str, Kind]
+    values: Iterator[Sequence[Any]]
+
+
+def documents_of(database: Database, batch_id: str) -> Rows:
+    """A batch's documents (`v_documents`), in input order."""
+    columns = VIEWS["v_documents"]
+    return Rows(columns, _documents(database, batch_id, ", ".join(columns)))
+
+
+def jobs_of(database: Database, batch_id: str) -> Rows:
+    """A batch's jobs (`v_jobs`), by id."""
+    columns = VIEWS["v_jobs"]
+    page = f"SELECT {', '.join(columns)} FROM v_jobs WHERE batch = :batch AND job > :job ORDER BY job LIMIT {_PAGE}"
+    return Rows(columns, _by_key(database, batch_id, page))
+
+
+def attempts_of(database: Database, batch_id: str) -> Rows:
+    """The attempts of a batch's jobs (`v_attempts`), by job and number."""
+    columns = VIEWS["v_attempts"]
+    page = (
+        f"SELECT {', '.join(columns)} FROM v_attempts WHERE batch = :batch AND (job, attempt) > (:job, :attempt) "  # noqa: S608
+        f"ORDER BY job, attempt LIMIT {_PAGE}"
+    )
+    return Rows(columns, _by_key(database, batch_id, page))
+
+
+def _by_key(database: Database, batch_id: str, page: str) -> Iterator[Sequence[Any]]:
+    """Pages of rows that begin with a job and, maybe, the number of an attempt."""
+    job, attempt = -1, -1
+    while True:
+        with database.read() as session:
+            rows = session.execute(text(page), {"batch": batch_id, "job": job, "attempt": attempt}).all()
+        yield from rows
+        if len(rows) < _PAGE:
+            return
+        job, attempt = rows[-1][:2]
+
+
+def _documents(database: Database, batch_id: str, columns: str) -> Iterator[Sequence[Any]]:
+    """By ranges of positions: a LIMIT would count all the batch's jobs together for each page."""
+    page = text(
+        f"SELECT {columns} FROM v_documents "  # noqa: S608
+        "WHERE batch = :batch AND position >= :first AND position < :behind ORDER BY position"
+    )
+    with database.read() as session:
+        last = session.execute(
+            text("SELECT max(position) FROM documents WHERE batch_id = :batch"), {"batch": batch_id}
+        ).scalar_one()
+    for first in range(0, -1 if last is None else last + 1, _PAGE):
+        with database.read() as session:
+            rows = session.execute(page, {"batch": batch_id, "first": first, "behind": first + _PAGE}).all()
+        yield from rows

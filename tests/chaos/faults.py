@@ -1,0 +1,115 @@
+"""What each kind of fault does to a cluster, and how it is undone."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sqlite3
+import time
+from collections.abc import Callable
+
+import psutil
+import sqlalchemy as sa
+
+from tests.chaos.cluster import Cluster, Service
+from tests.chaos.schedule import Fault, Kind
+
+Undo = Callable[[], None]
+
+
+def apply(fault: Fault, cluster: Cluster) -> Undo | None:
+    """Do it; returns what undoes it, None where it is over at once."""
+    worker = cluster.workers[fault.target % len(cluster.workers)]
+    dispatcher = cluster.dispatchers[fault.target % len(cluster.dispatchers)]
+    broker, postgres = cluster.broker, cluster.postgres
+    match fault.kind:
+        case Kind.WORKER_KILLED:
+            _end(worker, signal.SIGKILL)
+        case Kind.DISPATCHER_KILLED:
+            _end(dispatcher, signal.SIGKILL)
+        case Kind.WORKER_TERMINATED:
+            _end(worker, signal.SIGTERM)
+        case Kind.WORKER_TERMINATED_TWICE:
+            _end(worker, signal.SIGTERM)
+            time.sleep(0.2)
+            _end(worker, signal.SIGTERM)
+        case Kind.ENGINE_KILLED:
+            return _to_engine(worker, signal.SIGKILL, signal.SIGKILL)
+        case Kind.ENGINE_FROZEN:
+            return _to_engine(worker, signal.SIGSTOP, signal.SIGCONT)
+        case Kind.WORKER_FROZEN:
+            return _freeze(worker)
+        case Kind.DISPATCHER_FROZEN:
+            return _freeze(dispatcher)
+        case Kind.BROKER_KILLED:
+            broker.end(signal.SIGKILL)
+            return broker.start
+        case Kind.BROKER_RESTARTED:
+            broker.end(signal.SIGTERM)
+            return broker.start
+        case Kind.BROKER_FLUSHED:
+            broker.flush()
+        case Kind.BROKER_FROZEN:
+            broker.signal(signal.SIGSTOP)
+            return lambda: broker.signal(signal.SIGCONT)
+        case Kind.DATABASE_LOCKED:
+            return _lock(cluster)
+        case Kind.LINK_DOWN if cluster.far_host is not None:
+            far_host = cluster.far_host
+            far_host.cut(is_cut=True)
+            return lambda: far_host.cut(is_cut=False)
+    if postgres is not None:
+        match fault.kind:
+            case Kind.DATABASE_CRASHED:
+                postgres.end(signal.SIGQUIT)
+                return postgres.start
+            case Kind.DATABASE_RESTARTED:
+                postgres.end(signal.SIGINT)
+                return postgres.start
+            case Kind.DATABASE_FROZEN:
+                postgres.freeze(frozen=True)
+                return lambda: postgres.freeze(frozen=False)
+            case Kind.CONNECTIONS_DROPPED:
+                postgres.drop_connections()
+    return None
+
+
+def _end(service: Service, number: signal.Signals) -> None:
+    service.hit = True
+    service.signal(number)
+
+
+def _freeze(service: Service) -> Undo:
+    process = service.process  # not the one that may follow it
+    service.signal(signal.SIGSTOP)
+
+    def go_on() -> None:
+        if process is not None and process.poll() is None:
+            process.send_signal(signal.SIGCONT)
+
+    return go_on
+
+
+def _to_engine(worker: Service, now: signal.Signals, later: signal.Signals) -> Undo | None:
+    engine = worker.engine
+    if engine is None:
+        return None
+    engine.send_signal(now)
+
+    def undo() -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            engine.send_signal(later)
+
+    return undo
+
+
+def _lock(cluster: Cluster) -> Undo:
+    path = str(sa.make_url(cluster.storage_url).database)
+    holder = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+    holder.execute("BEGIN IMMEDIATE")
+
+    def unlock() -> None:
+        holder.execute("ROLLBACK")
+        holder.close()
+
+    return unlock

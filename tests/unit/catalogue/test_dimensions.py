@@ -1,0 +1,37 @@
+"""The table of dimensions against the parameters that the models' cards state, and against files as they are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from catalogue.dimensions import dimensions_of, shape_of
+from catalogue.entries import ENTRIES, Entry, find_entry
+from catalogue.model_shape import read_model_shape
+from tests.model_directories import write_exl2
+from worker.gpu_plan import plan_gpu
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_the_dimensions_make_the_parameters_that_the_card_states(entry: Entry) -> None:
+    assert dimensions_of(entry).parameters == pytest.approx(entry.parameter_count, rel=0.001)
+
+
+def test_a_computed_shape_makes_the_same_plan_as_one_that_was_read(tmp_path: Path) -> None:
+    mistral = find_entry("mistral-7b")
+    assert mistral is not None
+    read, computed = read_model_shape(write_exl2(tmp_path / "m")), shape_of(mistral, 4.65)
+    assert computed.weights_bytes == pytest.approx(read.weights_bytes, rel=0.01)
+    assert computed.embedding_bytes == pytest.approx(read.embedding_bytes, rel=0.01)
+    for vram in (6 << 30, 12 << 30):
+        plans = [plan_gpu(shape, [vram], window=8192, slots_wanted=16) for shape in (read, computed)]
+        assert abs(plans[0].slots - plans[1].slots) <= 1
+        assert plans[0].cache_bytes_per_token == plans[1].cache_bytes_per_token
+
+
+def test_tied_and_expert_models_differ_where_their_files_do() -> None:
+    by_name = {entry.name: entry for entry in ENTRIES}
+    assert shape_of(by_name["phi-3.5-moe-instruct"], 4.0).experts == 16
+    assert shape_of(by_name["gemma-2-9b-it"], 4.0).residual_bytes == 4
+    assert shape_of(by_name["qwen3-4b"], 4.0).head_bytes > 0  # the embedding, loaded again as the head

@@ -1,0 +1,68 @@
+"""What the database's rows say of the services around it, on both databases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from storage.database import Database
+from storage.errors import DatabaseUnavailable
+from storage.health import LATE_S, SEEN_S, read_work, time_answers
+from storage.outbox import Outbox
+from tests.unit.storage.conftest import Mill
+
+
+def test_the_time_it_answers_in_and_its_clock_are_measured(database: Database) -> None:
+    answer = time_answers(database)
+    assert 0 < answer.ping_s < 5
+    assert abs(answer.clock_offset_s) < 5  # its host is this one
+
+
+def test_an_unreachable_database_says_so(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/d.db")
+    (tmp_path / "d.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(DatabaseUnavailable, match="sqlite"):
+        time_answers(database)
+
+
+def test_open_jobs_are_counted_by_model_without_those_of_paused_and_ended_batches(mill: Mill) -> None:
+    first = mill.submit(3, 2, model="a")
+    mill.run(mill.job_ids(first)[0])
+    mill.submit(4, model="b")
+    paused = mill.submit(5, model="c")
+    mill.change("UPDATE batches SET paused_at = 1 WHERE id = :b", b=paused)
+    mill.batches.cancel(mill.submit(6, model="d"))
+    assert read_work(mill.database).jobs == {"a": 4, "b": 4}
+
+
+def test_a_worker_is_alive_while_its_heartbeat_is_young_and_gone_from_the_list_once_it_ended(mill: Mill) -> None:
+    mill.register("old", slots=4, model="a")
+    mill.let_pass(SEEN_S + 5)
+    mill.register("young", slots=8, model="b").seen(running=3)
+    mill.register("ended", slots=8).stopped()
+    workers = {worker.name: worker for worker in read_work(mill.database).workers}
+    assert set(workers) == {"old", "young"}
+    assert (workers["old"].is_alive, workers["young"].is_alive) == (False, True)
+    assert (workers["young"].model, workers["young"].slots, workers["young"].running) == ("b", 8, 3)
+
+
+def test_a_lease_that_ran_out_is_late_only_after_a_dispatcher_should_have_seen_it(mill: Mill) -> None:
+    batch = mill.submit(2)
+    mill.worker(lease_s=10).claim(mill.job_ids(batch)[0])
+    mill.let_pass(15)
+    assert read_work(mill.database).late_leases == 0
+    mill.let_pass(LATE_S)
+    assert read_work(mill.database).late_leases == 1
+    mill.outbox.rescue(max_losses=3)
+    assert read_work(mill.database).late_leases == 0
+
+
+def test_a_model_starves_when_its_jobs_wait_and_none_is_announced(mill: Mill) -> None:
+    mill.submit(2, model="m")
+    assert read_work(mill.database).starved == ()
+    mill.let_pass(LATE_S + 5)
+    assert read_work(mill.database).starved == ("m",)
+    outbox = Outbox(mill.database)
+    outbox.mark_published(outbox.unpublished("m", 1))
+    assert read_work(mill.database).starved == ()

@@ -1,0 +1,64 @@
+"""Celery's consumer where the broker answers but takes nothing: its memory or disk is full, or it is only to be read.
+
+Left to itself it would take a message, fail to note that it has it, lose it, begin again and take the next.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from celery.worker.consumer import Consumer
+from celery.worker.state import maybe_shutdown
+
+from broker.errors import BrokerFull, BrokerUnavailable
+from broker.publish import ping
+
+log = logging.getLogger(__name__)
+_AGAIN_S = 1.0
+_REPEAT_S = 600.0
+
+
+class WaitingConsumer(Consumer):  # type: ignore[misc]
+    """Takes up no connection before the broker can be written. What runs goes on meanwhile."""
+
+    def connect(self) -> Any:
+        """Called by Celery at its start and after every error of its connection."""
+        has_said = False
+        while (error := self._what_is_wrong()) is not None:
+            if not has_said:
+                log.warning("%s; no job is taken until it does", error)
+                has_said = True
+            time.sleep(_AGAIN_S)
+            maybe_shutdown()
+        if has_said:
+            log.warning("the broker takes messages again")
+        return super().connect()
+
+    def _what_is_wrong(self) -> BrokerFull | None:
+        try:
+            ping(self.app)
+        except BrokerFull as error:
+            return error
+        except BrokerUnavailable:
+            return None  # Celery waits for one that does not answer
+        return None
+
+
+class SaysOnce(logging.Filter):
+    """Lets a message be repeated only every ten minutes, without its traceback: kombu says each second that Redis is
+    full."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said_at: dict[object, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        now = time.monotonic()
+        if now - self._said_at.get(record.msg, -_REPEAT_S) < _REPEAT_S:
+            return False
+        self._said_at[record.msg] = now
+        if record.exc_info and record.exc_info[1]:
+            record.msg, record.exc_info = f"{record.msg}: {record.exc_info[1]}", None
+        return True
