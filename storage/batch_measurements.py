@@ -13,8 +13,8 @@ from sqlalchemy import ColumnElement, Select, func, select
 
 from storage.columns import db_now
 from storage.database import Database
-from storage.states import AttemptOutcome, DocumentState
-from storage.tables import Attempt, Batch, Document, Job, Result, Worker
+from storage.states import AttemptOutcome, DocumentState, JobState
+from storage.tables import Attempt, Document, Job, Result, Worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,15 +238,13 @@ class BatchMeasurements:
         """Why attempts failed, the most frequent kind first; those of jobs that succeeded later, too."""
         count = func.count().label("count")
         kind = func.coalesce(Attempt.error_kind, "unknown")
+        given_up = func.count().filter(Job.state == JobState.FAILED, Job.epoch == Attempt.epoch)
         statement = (
-            attempts_of(
-                batch_id, kind, count, func.count().filter(Job.finished_at.is_not(None), Job.error_kind.is_not(None),
-                Job.epoch == Attempt.epoch), func.coalesce(func.min(Attempt.error), ""),
-            )
+            attempts_of(batch_id, kind, count, given_up, func.coalesce(func.min(Attempt.error), ""))
             .where(Attempt.outcome == AttemptOutcome.FAILED)
             .group_by(kind)
             .order_by(count.desc(), kind)
-        )  # fmt: skip
+        )
         with self._database.read() as session:
             return [FailedAttempts(*row) for row in session.execute(statement)]
 
@@ -296,6 +294,6 @@ def _succeeded(batch_id: str, *columns: Any) -> Select[Any]:
 
 
 def _sum(column: ColumnElement[Any], only: ColumnElement[bool] | None = None) -> ColumnElement[Any]:
-    """The sum in the column's own type (Postgres sums integers to numeric), 0 for none."""
+    """0 for none."""
     total = func.sum(column) if only is None else func.sum(column).filter(only)
-    return func.coalesce(func.cast(total, column.type), 0)
+    return func.coalesce(total, 0)

@@ -76,7 +76,7 @@ class Jobs:
         )
         row = session.execute(
             update(Job)
-            .where(Job.id == job_id, claimable)
+            .where(Job.id == job_id, Job.model == self._worker.model, claimable)
             .values(
                 state=JobState.RUNNING,
                 owner=self._worker.name,

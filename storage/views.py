@@ -86,7 +86,10 @@ def documents_of(database: Database, batch_id: str) -> Rows:
 def jobs_of(database: Database, batch_id: str) -> Rows:
     """A batch's jobs (`v_jobs`), by id."""
     columns = VIEWS["v_jobs"]
-    page = f"SELECT {', '.join(columns)} FROM v_jobs WHERE batch = :batch AND job > :job ORDER BY job LIMIT {_PAGE}"
+    page = (
+        f"SELECT {', '.join(columns)} FROM v_jobs "  # noqa: S608
+        f"WHERE batch = :batch AND job > :job ORDER BY job LIMIT {_PAGE}"
+    )
     return Rows(columns, _by_key(database, batch_id, page))
 
 

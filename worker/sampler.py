@@ -39,7 +39,7 @@ class Sampler:
         self._every_s = every_s
         self._gpus = gpus
         self._clock = clock
-        self._taken_at = -every_s if every_s < math.inf else 0.0
+        self._taken_at: float | None = None
         self._worker_process = psutil.Process()
         self._worker_process.cpu_percent(None)
         self._engine_process: psutil.Process | None = None
@@ -63,9 +63,9 @@ class Sampler:
         """Only what came to its end is counted."""
 
     def sample(self, running: int) -> Sample | None:
-        """What is used now, with `running` jobs held; None when the last sample is younger than `every_s` seconds."""
+        """What is used now, with `running` jobs held; None where the last is younger than `every_s` (0: always)."""
         now = self._clock()
-        if now - self._taken_at < self._every_s:
+        if not self._every_s or (self._taken_at is not None and now - self._taken_at < self._every_s):
             return None
         self._taken_at = now
         engine_rss, engine_cpu = self._of_engine()

@@ -8,7 +8,6 @@ worker ends within seconds, and no attempt is lost.
 from __future__ import annotations
 
 import logging
-import math
 import os
 import socket
 import threading
@@ -151,7 +150,7 @@ def _serve_loaded(
 
 def _sampler(options: WorkerOptions, batcher: Batcher, facts: EngineFacts) -> Sampler:
     gpus = open_gpu_meter() if options.sample_s and facts.engine in GPU_ENGINES else None
-    return Sampler(batcher, slots=facts.slots, every_s=options.sample_s or math.inf, gpus=gpus)
+    return Sampler(batcher, slots=facts.slots, every_s=options.sample_s, gpus=gpus)
 
 
 def _run_celery(app: Celery, hostname: str, options: WorkerOptions, facts: EngineFacts, consuming: Consuming) -> bool:

@@ -38,7 +38,7 @@ _MEASURED = """
     a.energy_j"""
 
 _VIEWS = {
-    "v_jobs": f"""
+    "v_jobs": """
 SELECT
     j.id AS job,
     j.batch_id AS batch,
@@ -63,7 +63,7 @@ SELECT
     a.engine,
     j.created_at,
     a.started_at,
-    j.finished_at,{_MEASURED},
+    j.finished_at,{measured},
     r.finish_reason,
     r.text,
     j.error_kind,
@@ -74,7 +74,7 @@ LEFT JOIN attempts a ON a.job_id = j.id AND a.epoch = j.epoch
 LEFT JOIN results r ON r.job_id = j.id
 LEFT JOIN chunks c ON c.document_id = j.document_id AND c.position = j.position AND j.level = 0
 """,
-    "v_attempts": f"""
+    "v_attempts": """
 SELECT
     a.job_id AS job,
     a.epoch AS attempt,
@@ -89,7 +89,7 @@ SELECT
     a.model,
     a.started_at,
     a.finished_at,
-    a.prompt_tokens,{_MEASURED},
+    a.prompt_tokens,{measured},
     a.error_kind,
     a.error
 FROM attempts a
@@ -239,7 +239,8 @@ def upgrade() -> None:
     op.create_index("ix_worker_samples_at", "worker_samples", ["at"])
     dialect = op.get_context().dialect.name
     for name, select in _VIEWS.items():
-        op.execute(f"CREATE VIEW {name} AS {select.format(now=_NOW[dialect], minute=_MINUTE[dialect])}")
+        body = select.format(now=_NOW[dialect], minute=_MINUTE[dialect], measured=_MEASURED)
+        op.execute(f"CREATE VIEW {name} AS {body}")
 
 
 def downgrade() -> None:

@@ -55,7 +55,7 @@ class Client:
     @property
     def paths(self) -> list[Path]:
         """What it submits, in this order."""
-        words = 130 if self.cluster.campaign.engine == "simulated" else 60
+        words = 100 if self.cluster.campaign.engine == "simulated" else 60
         return write_documents(self.cluster.home / "documents", self.plan.first, self.plan.documents, words)
 
     @property
@@ -119,7 +119,7 @@ class Client:
                 process.communicate()
                 self.kills += 1
                 return True
-            time.sleep(0.01)
+            time.sleep(0.05)
         return False
 
     def _tell(self, command: str) -> None:

@@ -25,9 +25,9 @@ _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["tests.chaos.dying"])
 
 
-def run_until_it_dies(act: Callable[..., None], *arguments: Any) -> bool:
-    """Run one of the acts below in a process of its own. True: it was killed; False: it came to its end."""
-    process = _context.Process(target=act, args=arguments)
+def dies_in(act: Callable[..., None], *arguments: Any, **options: Any) -> bool:
+    """Play one of the acts below in a process of its own. True: it was killed; False: it came to its end."""
+    process = _context.Process(target=act, args=arguments, kwargs=options)
     process.start()
     process.join()
     assert process.exitcode in (0, KILLED)

@@ -22,7 +22,8 @@ from tests.chaos.servers import FarHost, Postgres, Valkey, until
 from tests.chaos.verdict import Observed, judge
 
 _UP_S = 90.0  # patience, not expectation: other work may have this machine
-_END_S = 150.0
+_END_S = 240.0
+_EVERY_S = 0.25  # each look costs a connection
 _LAST = BatchPlan(0.0, 900, 6, reuse=False)  # what every worker must take part in when all is over
 
 
@@ -132,7 +133,7 @@ class _Run:
             cluster.start()
             first = min(plan.at_s for plan in campaign.batches)
             early = [self._client(plan, time.monotonic()) for plan in campaign.batches if plan.at_s == first]
-            until(self._has_begun, "the first job to run", _UP_S)
+            until(self._has_begun, "the first job to run", _UP_S, _EVERY_S)
             now = time.monotonic()
             for plan in campaign.batches:
                 if plan.at_s != first:
@@ -175,7 +176,7 @@ class _Run:
         while due:
             at_s, _, what, act = heapq.heappop(due)
             while (left_s := began_at + at_s - time.monotonic()) > 0:
-                time.sleep(min(0.2, left_s))
+                time.sleep(min(_EVERY_S, left_s))
                 self._observed.look(self._cluster)
             undo = act()
             self._log.append(f"{time.monotonic() - began_at:5.1f} s: {what}")
@@ -192,12 +193,12 @@ class _Run:
             open_batches = self._cluster.rows(f"SELECT count(*) AS n FROM batches WHERE state NOT IN ({words})")
             return open_batches is not None and open_batches[0].n == 0
 
-        until(is_over, "the end of all batches", _END_S)
+        until(is_over, "the end of all batches", _END_S, _EVERY_S)
 
     def _work_once_more(self) -> None:
         """All is well again: no worker may be left that lives and takes no job."""
         cluster = self._cluster
-        until(lambda: all(s.is_ready and not s.again_at for s in cluster.workers), "all workers to be up", _UP_S)
+        until(lambda: all(s.is_ready and not s.again_at for s in cluster.workers), "all workers to be up", _UP_S, _EVERY_S)
         for number in range(4):
             client = self._client(BatchPlan(0.0, 900 + 50 * number, _LAST.documents, reuse=False), time.monotonic())
             self._wait_for_end()

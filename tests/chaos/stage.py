@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from storage.attempts import ClaimedJob, ReusedJob, WorkerIdentity
 from storage.database import Database
@@ -22,10 +23,30 @@ B = TypeVar("B")
 _WAITS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
+class ToldDatabase(Database):
+    """Calls `before` before each of its transactions begins."""
+
+    def __init__(self, url: str, before: Callable[[], object]) -> None:
+        super().__init__(url)
+        self._before = before
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        self._before()
+        with super().read() as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        self._before()
+        with super().write() as session:
+            yield session
+
+
 @contextmanager
-def another_hand(mill: Mill) -> Iterator[Mill]:
+def another_hand(mill: Mill, before: Callable[[], object] = lambda: None) -> Iterator[Mill]:
     """The same database, on connections of its own."""
-    database = Database(mill.database.url.render_as_string(hide_password=False))
+    database = ToldDatabase(mill.database.url.render_as_string(hide_password=False), before)
     try:
         yield Mill(database)
     finally:
@@ -40,9 +61,8 @@ def race(
     Returns what both did. Where `then` need not wait it has ended before `first` commits.
     """
     stopped, go_on, begun = threading.Event(), threading.Event(), threading.Event()
-    with another_hand(mill) as mine, another_hand(mill) as theirs, ThreadPoolExecutor(2) as pool:
+    with another_hand(mill) as mine, another_hand(mill, begun.set) as theirs, ThreadPoolExecutor(2) as pool:
         _stop_before_commit(mine.database.engine, statement, stopped, go_on)
-        sa.event.listen(theirs.database.engine, "begin", lambda _: begun.set(), insert=True)
 
         def waits() -> bool:
             return begun.is_set() if mill.database.is_sqlite else bool(mill.rows(_WAITS)[0][0])
@@ -72,23 +92,6 @@ def _stop_before_commit(engine: sa.Engine, statement: str, stopped: threading.Ev
 
     sa.event.listen(engine, "before_cursor_execute", look)
     sa.event.listen(engine, "commit", stop)
-
-
-@contextmanager
-def before_transaction(mill: Mill, number: int, act: Callable[[], object]) -> Iterator[list[int]]:
-    """Do something right before the `number`th transaction (from 0) on this hand begins. Yields the count so far."""
-    seen = [0]
-
-    def count(_connection: Any) -> None:
-        seen[0] += 1
-        if seen[0] == number + 1:
-            act()
-
-    sa.event.listen(mill.database.engine, "begin", count, insert=True)
-    try:
-        yield seen
-    finally:
-        sa.event.remove(mill.database.engine, "begin", count)
 
 
 class ByHand:

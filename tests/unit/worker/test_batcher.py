@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.integration.conftest import wait_until
 from tests.unit.worker.conftest import MakeSpec
 from worker.batcher import Batcher
 from worker.engines.base import (
@@ -150,6 +151,33 @@ def test_an_engine_killed_while_idle_is_nobodys_fault(
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         assert batcher.generate(short(i)).text == expected_text(short(i), spec)
     assert all("with 0 requests" in burial for burial in burials(caplog))
+
+
+class _Waits(threading.Event):
+    """An event that says how long it was waited for, and does not wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.seconds.append(timeout or 0.0)
+        return self.is_set()
+
+
+def test_an_engine_that_dies_idle_again_and_again_is_started_ever_more_slowly(
+    make_batcher: MakeBatcher, make_spec: MakeSpec
+) -> None:
+    batcher = make_batcher(make_spec(), start=False)
+    batcher._closing = waits = _Waits()
+    batcher.start()
+    killed: set[int | None] = {None}
+    for _ in range(6):
+        wait_until(lambda: batcher.engine_pid not in killed and batcher._loaded, "another engine")
+        killed.add(batcher.engine_pid)
+        os.kill(batcher.engine_pid or 0, signal.SIGKILL)
+    wait_until(lambda: len(waits.seconds) == 3, "the third wait")
+    assert waits.seconds == [2.0, 4.0, 8.0]
 
 
 def test_a_request_that_cannot_fit_is_refused_with_its_numbers(make_batcher: MakeBatcher, make_spec: MakeSpec) -> None:
