@@ -11,9 +11,9 @@ import secrets
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import Engine, insert, literal, literal_column, select, update
+from sqlalchemy import Engine, Table, insert, literal, literal_column, select, update
 from sqlalchemy.orm import Session
 
 from producer.plan import Plan
@@ -139,7 +139,7 @@ def _insert(database: Database, table: type[Document] | type[Job], rows: Iterato
 
 def _store(database: Database, table: type[Document] | type[Job], rows: Sequence[dict[str, Any]]) -> None:
     with database.write() as session:
-        session.connection().execute(insert(table.__table__), rows)
+        session.connection().execute(insert(cast(Table, table.__table__)), rows)
 
 
 def _finish(session: Session, batch_id: str, plan: Plan, shape: Shape) -> None:

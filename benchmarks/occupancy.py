@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from sqlalchemy import select
 
 from benchmarks.filling import Shape, check, fill
-from benchmarks.services import Services
-from storage.columns import db_now
+from benchmarks.services import Services, database_now
 
 _SLOTS = 4
 _STEPS_PER_S = 5.0
@@ -36,11 +34,11 @@ def measure_occupancy(home: Path, url: str, workers: int, minutes: float) -> dic
             time.sleep(_START_EVERY_S)
         services.wait_for_workers(workers, timeout_s=300.0)
         time.sleep(10.0)
-        began = _now(services)
+        began = database_now(services.client.database)
         psutil.cpu_percent()
         time.sleep(minutes * 60)
         machine_busy = psutil.cpu_percent()
-        ended = _now(services)
+        ended = database_now(services.client.database)
         rss_mb = [_rss_mb(process.pid) for process in processes]
         time.sleep(_LONGEST_JOB_S)  # what ran at the window's end has an end of its own by then
         spans = _spans(services, began)
@@ -57,12 +55,6 @@ def measure_occupancy(home: Path, url: str, workers: int, minutes: float) -> dic
         "machine busy, %": round(machine_busy, 1),
         "MB a worker with its engine": round(sum(rss_mb) / len(rss_mb)),
     }
-
-
-def _now(services: Services) -> float:
-    """By the database's clock, as the attempts' times are."""
-    with services.client.database.read() as session:
-        return session.execute(select(db_now())).scalar_one()
 
 
 def _spans(services: Services, since: float) -> list[tuple[float, float]]:

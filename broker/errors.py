@@ -19,6 +19,13 @@ class BrokerFull(BrokerUnavailable):
     """The broker answers, but takes nothing: its memory or disk is full, or it is only to be read."""
 
 
+class MessageRefused(BrokerError):
+    """A message is not one that docmill sends."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"refused a message of the queue: {reason}")
+
+
 class EmbeddedBrokerFailed(BrokerError):
     """The embedded Valkey cannot be started here."""
 

@@ -1,6 +1,6 @@
 """Tokens on their way to whoever looks: Redis pub/sub between `docmill tail` and the workers.
 
-A watcher asks, every second, for the job's text behind what it has; the worker that holds the job answers on the
+A watcher asks, four times a second, for the job's text behind what it has; the worker that holds the job answers on the
 job's channel for some seconds. Nobody asks: nothing is sent, stored or polled. Messages that are lost are asked for
 again, since each says where in the text it begins.
 """
@@ -23,7 +23,8 @@ from redis.retry import Retry
 from broker.errors import BrokerUnavailable
 from settings.masking import mask
 
-_ASK_S = 1.0
+_ASK_S = 0.25
+_LISTEN_S = 1.0
 _SOCKET = "redis+socket://"
 
 
@@ -61,7 +62,7 @@ class TailChannel:
         with _translated(self.url), self._subscription() as subscription:
             subscription.subscribe(self._prefix)
             while True:
-                message = subscription.get_message(timeout=_ASK_S)
+                message = subscription.get_message(timeout=_LISTEN_S)
                 yield None if message is None else Ask(**json.loads(message["data"]))
 
     def send(self, piece: Piece) -> None:
@@ -101,13 +102,13 @@ class Watching:
         self.text = ""
 
     def news(self, timeout_s: float) -> str:
-        """What the attempt has written beyond `text`, "" after `timeout_s`. A new attempt begins `text` anew."""
+        """What the attempt has written beyond `text`, "" after `timeout_s` or sooner. A new attempt begins `text` anew."""
         now = time.monotonic()
         if now - self._asked_at >= _ASK_S:
             self._asked_at = now
             self._channel.ask(Ask(self._job_id, self.epoch, len(self.text)))
         with _translated(self._channel.url):
-            message = self._subscription.get_message(timeout=timeout_s)
+            message = self._subscription.get_message(timeout=min(timeout_s, _ASK_S))
         return "" if message is None else self._take(Piece(**json.loads(message["data"])))
 
     def _take(self, piece: Piece) -> str:

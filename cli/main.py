@@ -20,6 +20,10 @@ _COMMANDS = {
     "status": "Show batches: states, tokens, rate, time left.",
     "tail": "Show what a job or a document's jobs write, as they write it.",
     "results": "Print or write a batch's results.",
+    "report": "A batch's speed, failures and cost as one HTML file.",
+    "export": "Write a batch's documents, jobs or attempts as JSON lines, CSV or Parquet.",
+    "query": "Ask the database in SQL: a statement that reads.",
+    "trace": "Show which parts of a document its summary comes from.",
     "cancel": "Stop a batch.",
     "pause": "Start no further jobs of a batch, or on a worker.",
     "resume": "Go on with a paused batch or worker.",
@@ -144,13 +148,14 @@ def _explain(error: Exception) -> int:
         NoSuchDocument,
         NoSuchJob,
         NoSuchWorker,
+        QueryRefused,
         StorageError,
     )
     from worker.engines.base import EngineError
 
     domain = (BrokerError, CatalogueError, ProducerError, SettingsError, StorageError, EngineError)
     unknown = (NoSuchBatch, NoSuchDocument, NoSuchJob, NoSuchWorker, AmbiguousBatch, ModelNotFound)
-    wrong_use = (SettingsError, ProducerError, *unknown)
+    wrong_use = (SettingsError, ProducerError, QueryRefused, *unknown)
     if isinstance(error, click.ClickException):
         click.echo(f"docmill: {error.format_message()}", err=True)
         return error.exit_code

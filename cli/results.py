@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import TextIO, cast
 
@@ -11,9 +12,11 @@ import click
 
 from cli.context import CliContext, pass_context
 from cli.output import counted
+from cli.timing import seconds_of
 from producer.client import Client
 from producer.export import write_csv, write_directory, write_jsonl, write_markdown
-from storage.document_reports import DocumentReport
+from storage.document_reports import DocumentReport, Wanted
+from storage.live_status import LiveStatus
 
 _FORMS = ("md", "jsonl", "csv")
 
@@ -24,6 +27,8 @@ Examples:
   docmill results latest
   docmill results 261124-k7q2mx --format jsonl | jq -r .summary
   docmill results 261124-k7q2mx --out summaries/
+  docmill results latest --failed
+  docmill results latest --document '*.pdf.txt' --since 2h
 """
 )
 @click.argument("batch")
@@ -32,11 +37,24 @@ Examples:
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as --format jsonl.")
 @click.option("--out", type=click.Path(path_type=Path), help="A file; or a directory, for one file a document.")
+@click.option("--failed", is_flag=True, help="Only documents that failed, or of which jobs did.")
+@click.option("--document", metavar="NAME", help="Only documents of this name; * and ? stand for any characters.")
+@click.option("--since", metavar="2h", help="Only those finished within so long (30m, 2h, 7d), or since an ISO time.")
 @pass_context
-def results(context: CliContext, batch: str, form: str, as_json: bool, out: Path | None) -> None:  # noqa: FBT001
+def results(
+    context: CliContext,
+    batch: str,
+    form: str,
+    as_json: bool,  # noqa: FBT001
+    out: Path | None,
+    failed: bool,  # noqa: FBT001
+    document: str | None,
+    since: str | None,
+) -> None:
     """Print a batch's results in input order: finished documents now, the others by their state."""
     client = Client(context.settings)
-    reports = client.reports.documents(client.batches.find(batch).id)
+    wanted_documents = Wanted(document, failed, None if since is None else _moment(client, since))
+    reports = client.reports.documents(client.batches.find(batch).id, wanted_documents)
     wanted = "jsonl" if as_json else form
     if out is None:
         _write(wanted, reports, sys.stdout)
@@ -56,3 +74,16 @@ def _write(form: str, reports: Iterable[DocumentReport], out: TextIO) -> None:
             write_jsonl(reports, out)
         case "csv":
             write_csv(reports, out)
+
+
+def _moment(client: Client, since: str) -> float:
+    """Seconds since 1970: so long before the database's now, or the ISO time, by this machine's zone."""
+    seconds = seconds_of(since)
+    if seconds is not None:
+        return LiveStatus(client.database).now() - seconds
+    try:
+        return datetime.fromisoformat(since).timestamp()
+    except ValueError:
+        raise click.BadParameter(
+            f"{since!r} is neither a duration like 30m, 2h or 7d nor a time like 2026-11-25T08:00", param_hint="--since"
+        ) from None

@@ -7,9 +7,10 @@ It counts with all the memory that the machine has, not with what is free at the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol, TypeVar
 
 from catalogue.dimensions import dimensions_of, shape_of
 from catalogue.entry import QUANTIZATIONS, Entry, PyPISource
@@ -17,7 +18,7 @@ from insight.machine import Machine
 from worker.engines.kv_memory import KV_SHARE
 from worker.engines.registry import F16_BYTES_MAX
 from worker.gpu_memory import CacheType
-from worker.gpu_plan import plan_gpu
+from worker.gpu_plan import plan_only
 
 GPU_SLOTS, CPU_SLOTS = 16, 8  # wanted; on a CPU more at once gain nothing
 _GPU_THREADS = 8  # more do not sample faster
@@ -70,13 +71,31 @@ class Fit:
         return self.slots > 0
 
     def is_roomy(self, window: int) -> bool:
-        """Enough jobs at once, each of the whole window."""
-        return self.window >= window and self.slots >= _ENOUGH[self.place]
+        """Enough jobs at once, each of the whole window, with a cache that costs next to nothing."""
+        is_light = self.cache_type is not CacheType.Q4
+        return is_light and self.window >= window and self.slots >= _ENOUGH[self.place]
 
     @property
     def missing_bytes(self) -> int:
         """What is lacking for one job of the window."""
         return 0 if self.fits else max(0, self.needed_bytes - self.available_bytes)
+
+
+class _Slotted(Protocol):
+    @property
+    def slots(self) -> int: ...
+
+
+_HasSlots = TypeVar("_HasSlots", bound=_Slotted)
+
+
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """What the computer's memory has room for."""
+
+    window: int
+    cache_type: CacheType
+    slots: int
 
 
 def fit(entry: Entry, machine: Machine, longest_window: int) -> Fit:
@@ -98,11 +117,13 @@ def _on_gpus(entry: Entry, machine: Machine, longest_window: int) -> Iterator[Fi
     for vram in dict.fromkeys((tuple(sizes[:1]), tuple(sizes))):
         if not vram:
             continue
-        plans = [
-            plan_gpu(shape, vram, window, cache, _wanted(engine, window))
-            for window, cache in _settings(entry.context_window, longest_window, caches)
-        ]
-        plan = plans[_best([plan.slots for plan in plans], _ENOUGH[Place.GPU])]
+        plan = _best(
+            (
+                plan_only(shape, vram, window, cache, _wanted(engine, window))
+                for window, cache in _settings(entry.context_window, longest_window, caches)
+            ),
+            _ENOUGH[Place.GPU],
+        )
         yield Fit(
             place=Place.GPU,
             engine=engine,
@@ -160,27 +181,28 @@ def _in_memory(entry: Entry, machine: Machine, longest_window: int, engine: str,
     available = max(0, total - max(_SYSTEM_BYTES, int(total * _SYSTEM_SHARE)))
     values = dimensions_of(entry).kv_values
     caches = (CacheType.FP16, CacheType.Q8) if engine == "openvino" else tuple(_KV_BYTES)
-    settings = list(_settings(entry.context_window, longest_window, caches))
-    slots = []
-    for window, cache in settings:
-        tokens = int(max(0, available - weights_bytes) * KV_SHARE / (values * _KV_BYTES[cache]))
-        tokens = min(tokens, _LLAMACPP_KV_TOKENS) if engine == "llamacpp" else tokens
-        slots.append(min(CPU_SLOTS, tokens // window))
-    best = _best(slots, _ENOUGH[Place.MEMORY])
-    window, cache = settings[best]
-    cache_bytes = int(max(1, slots[best]) * window * values * _KV_BYTES[cache])
+    most_tokens = _LLAMACPP_KV_TOKENS if engine == "llamacpp" else total
+    budget = max(0, available - weights_bytes) * KV_SHARE
+    room = _best(
+        (
+            _Room(window, cache, min(CPU_SLOTS, int(min(most_tokens, budget / (values * _KV_BYTES[cache]))) // window))
+            for window, cache in _settings(entry.context_window, longest_window, caches)
+        ),
+        _ENOUGH[Place.MEMORY],
+    )
+    cache_bytes = int(max(1, room.slots) * room.window * values * _KV_BYTES[room.cache_type])
     return Fit(
         place=Place.MEMORY,
         engine=engine,
         model=entry.name,
         pull=f"docmill models pull {entry.name}",
         bits=8 * weights_bytes / entry.parameter_count,
-        window=window,
-        cache_type=cache,
-        slots=slots[best],
+        window=room.window,
+        cache_type=room.cache_type,
+        slots=room.slots,
         threads=machine.cpu.engine_threads,
         weights_bytes=weights_bytes,
-        needed_bytes=weights_bytes + (cache_bytes if slots[best] else int(cache_bytes / KV_SHARE)),
+        needed_bytes=weights_bytes + (cache_bytes if room.slots else int(cache_bytes / KV_SHARE)),
         available_bytes=available,
         download_bytes=_gguf_bytes(entry),
     )
@@ -199,6 +221,12 @@ def _settings(model_window: int, longest: int, caches: tuple[CacheType, ...]) ->
             yield from ((window, cache) for window in some for cache in kinds)
 
 
-def _best(slots: list[int], enough: int) -> int:
+def _best(settings: Iterable[_HasSlots], enough: int) -> _HasSlots:
     """The first with enough jobs at once, else the first with the most."""
-    return next((i for i, count in enumerate(slots) if count >= enough), slots.index(max(slots)))
+    best: _HasSlots | None = None
+    for setting in settings:
+        if setting.slots >= enough:
+            return setting
+        best = setting if best is None or setting.slots > best.slots else best
+    assert best is not None  # noqa: S101 - every model has a window
+    return best

@@ -18,7 +18,6 @@ from insight.amounts import gib, gib_of
 from insight.fitting import Fit, Place, fit
 from insight.machine import Machine
 from insight.tiers import Standing, standing_of
-from worker.gpu_memory import CacheType
 
 _DEMO = "smollm2-135m-instruct"
 _WINDOW = {None: 4096, Tier.BASIC: 8192, Tier.STANDARD: 8192, Tier.ADVANCED: 16_384}  # longest, in tokens
@@ -101,8 +100,7 @@ def _first(machine: Machine, tier: Tier | None, use_case: UseCase, longest: int)
             return _choice(_STANDARD[use_case][0], machine, longest, _STANDARD[use_case][1])
         case Tier.ADVANCED:
             largest = _choice("llama-2-70b-chat", machine, longest, "the tree: Advanced; the largest with room here")
-            good = largest.fit.cache_type in (CacheType.FP16, CacheType.Q8)
-            if good and largest.fit.place is Place.GPU and largest.fit.is_roomy(largest.entry.context_window):
+            if largest.fit.place is Place.GPU and largest.fit.is_roomy(largest.entry.context_window):
                 return largest
             return _choice("llama-2-13b-chat", machine, longest, "the tree: Advanced, 13B or larger")
 

@@ -6,130 +6,28 @@ here. Lists are cut at a limit, the largest first. What has a course in time is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import ColumnElement, Executable, Select, func, select
+from sqlalchemy.orm import InstrumentedAttribute
 
 from storage.columns import db_now
 from storage.database import Database
+from storage.measured import (
+    DocumentTotals,
+    FailedAttempts,
+    FailedDocument,
+    LevelTotals,
+    OutcomeTotals,
+    SlowJob,
+    Span,
+    WorkerTotals,
+)
 from storage.states import AttemptOutcome, DocumentState, JobState
 from storage.tables import Attempt, Document, Job, Result, Worker
 
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """When the batch's first attempt began and its last one ended; both the time now where there is none.
-
-    `ended_at` is now while an attempt runs. Seconds since 1970.
-    """
-
-    began_at: float
-    ended_at: float
-
-    @property
-    def seconds(self) -> float:
-        return max(0.0, self.ended_at - self.began_at)
-
-
-@dataclass(frozen=True, slots=True)
-class OutcomeTotals:
-    """Attempts that ended so. Energy is the sum over the `energy_measured` attempts that have it, in joules."""
-
-    outcome: AttemptOutcome
-    attempts: int
-    prompt_tokens: int
-    cached_tokens: int
-    cached_measured: int
-    completion_tokens: int
-    energy_j: float
-    energy_measured: int
-
-
-@dataclass(frozen=True, slots=True)
-class LevelTotals:
-    """The successful attempts of one level of merging; 0 are the chunks."""
-
-    level: int
-    jobs: int
-    prompt_tokens: int
-    completion_tokens: int
-    prefill_s: float
-    decode_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerTotals:
-    """One worker's part in the batch. `slots` is 0 where the worker is not known any more; memory is the peak."""
-
-    name: str
-    engine: str
-    slots: int
-    attempts: int
-    succeeded: int
-    prompt_tokens: int
-    completion_tokens: int
-    batch_size: float | None
-    peak_memory_bytes: int
-    peak_vram_bytes: int | None
-    began_at: float
-    ended_at: float
-
-    @property
-    def seconds(self) -> float:
-        """From its first claim in the batch to the end of its last attempt."""
-        return max(0.0, self.ended_at - self.began_at)
-
-
-@dataclass(frozen=True, slots=True)
-class DocumentTotals:
-    """The successful attempts of one document; `seconds` from the first job's start to the last one's end."""
-
-    position: int
-    name: str
-    state: DocumentState
-    jobs: int
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int
-    seconds: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class FailedAttempts:
-    """Attempts that failed in one way, one of their messages, and how many jobs were given up for it."""
-
-    kind: str
-    attempts: int
-    jobs_given_up: int
-    example: str
-
-
-@dataclass(frozen=True, slots=True)
-class FailedDocument:
-    """A document without a result, and why."""
-
-    name: str
-    state: DocumentState
-    error: str
-
-
-@dataclass(frozen=True, slots=True)
-class SlowJob:
-    """A successful attempt and where its time went, in seconds."""
-
-    job_id: int
-    document: str
-    level: int
-    position: int
-    worker: str
-    attempt: int
-    waited_s: float | None
-    queue_s: float
-    prefill_s: float
-    decode_s: float
-    prompt_tokens: int
-    completion_tokens: int
+_Column = ColumnElement[Any] | InstrumentedAttribute[Any]
 
 
 class BatchMeasurements:
@@ -146,8 +44,7 @@ class BatchMeasurements:
             func.max(func.coalesce(Attempt.finished_at, db_now())),
             db_now(),
         )
-        with self._database.read() as session:
-            began_at, ended_at, now = session.execute(statement).one()
+        [(began_at, ended_at, now)] = self._rows(statement)
         return Span(began_at or now, ended_at or now)
 
     def outcomes(self, batch_id: str) -> list[OutcomeTotals]:
@@ -158,18 +55,18 @@ class BatchMeasurements:
             func.count(Attempt.cached_tokens), _sum(Attempt.completion_tokens), _sum(Attempt.energy_j),
             func.count(Attempt.energy_j),
         ).group_by(Attempt.outcome)  # fmt: skip
-        with self._database.read() as session:
-            found = [OutcomeTotals(*row) for row in session.execute(statement)]
+        found = [OutcomeTotals(*row) for row in self._rows(statement)]
         return sorted(found, key=lambda totals: list(AttemptOutcome).index(totals.outcome))
 
     def reused_tokens(self, batch_id: str) -> int:
         """Prompt and completion tokens of the answers that were taken from earlier jobs."""
-        with self._database.read() as session:
-            return session.execute(
-                select(_sum(Result.prompt_tokens + Result.completion_tokens))
-                .join(Document, Document.id == Result.document_id)
-                .where(Document.batch_id == batch_id, Result.reused_from.is_not(None))
-            ).scalar_one()
+        statement = (
+            select(_sum(Result.prompt_tokens + Result.completion_tokens))
+            .join(Document, Document.id == Result.document_id)
+            .where(Document.batch_id == batch_id, Result.reused_from.is_not(None))
+        )
+        [(tokens,)] = self._rows(statement)
+        return int(tokens)
 
     def levels(self, batch_id: str) -> list[LevelTotals]:
         """By level, the chunks first."""
@@ -178,8 +75,7 @@ class BatchMeasurements:
             Job.level, func.count(), _sum(Attempt.prompt_tokens), _sum(Attempt.completion_tokens),
             _sum(Attempt.prefill_s), _sum(Attempt.decode_s),
         ).group_by(Job.level).order_by(Job.level)  # fmt: skip
-        with self._database.read() as session:
-            return [LevelTotals(*row) for row in session.execute(statement)]
+        return [LevelTotals(*row) for row in self._rows(statement)]
 
     def workers(self, batch_id: str) -> list[WorkerTotals]:
         """By worker, in order of their names. Attempts that took another job's answer do not count."""
@@ -207,8 +103,7 @@ class BatchMeasurements:
             .outerjoin(Worker, Worker.name == parts.c.worker)
             .order_by(parts.c.worker)
         )
-        with self._database.read() as session:
-            return [WorkerTotals(*row) for row in session.execute(statement)]
+        return [WorkerTotals(*row) for row in self._rows(statement)]
 
     def largest_documents(self, batch_id: str, limit: int) -> list[DocumentTotals]:
         """The documents that took most tokens, those first."""
@@ -231,8 +126,7 @@ class BatchMeasurements:
             .join(parts, parts.c.document_id == Document.id)
             .order_by((parts.c.prompt_tokens + parts.c.completion_tokens).desc(), Document.position)
         )
-        with self._database.read() as session:
-            return [DocumentTotals(*row) for row in session.execute(statement)]
+        return [DocumentTotals(*row) for row in self._rows(statement)]
 
     def failed_attempts(self, batch_id: str) -> list[FailedAttempts]:
         """Why attempts failed, the most frequent kind first; those of jobs that succeeded later, too."""
@@ -245,19 +139,17 @@ class BatchMeasurements:
             .group_by(kind)
             .order_by(count.desc(), kind)
         )
-        with self._database.read() as session:
-            return [FailedAttempts(*row) for row in session.execute(statement)]
+        return [FailedAttempts(*row) for row in self._rows(statement)]
 
     def failed_documents(self, batch_id: str, limit: int) -> list[FailedDocument]:
         """The first documents that failed, in input order."""
-        with self._database.read() as session:
-            rows = session.execute(
-                select(Document.name, Document.state, func.coalesce(Document.error, ""))
-                .where(Document.batch_id == batch_id, Document.state == DocumentState.FAILED)
-                .order_by(Document.position)
-                .limit(limit)
-            )
-            return [FailedDocument(*row) for row in rows]
+        statement = (
+            select(Document.name, Document.state, func.coalesce(Document.error, ""))
+            .where(Document.batch_id == batch_id, Document.state == DocumentState.FAILED)
+            .order_by(Document.position)
+            .limit(limit)
+        )
+        return [FailedDocument(*row) for row in self._rows(statement)]
 
     def slowest_jobs(self, batch_id: str, limit: int) -> list[SlowJob]:
         """The successful attempts that were longest in the engine, reading and writing."""
@@ -280,8 +172,11 @@ class BatchMeasurements:
             .join(Document, Document.id == Job.document_id)
             .order_by(slowest.c.busy_s.desc(), Attempt.job_id)
         )  # fmt: skip
+        return [SlowJob(*row) for row in self._rows(statement)]
+
+    def _rows(self, statement: Executable) -> Sequence[Any]:
         with self._database.read() as session:
-            return [SlowJob(*row) for row in session.execute(statement)]
+            return session.execute(statement).all()
 
 
 def attempts_of(batch_id: str, *columns: Any) -> Select[Any]:
@@ -293,7 +188,7 @@ def _succeeded(batch_id: str, *columns: Any) -> Select[Any]:
     return attempts_of(batch_id, *columns).where(Attempt.outcome == AttemptOutcome.SUCCEEDED)
 
 
-def _sum(column: ColumnElement[Any], only: ColumnElement[bool] | None = None) -> ColumnElement[Any]:
+def _sum(column: _Column, only: ColumnElement[bool] | None = None) -> ColumnElement[Any]:
     """0 for none."""
     total = func.sum(column) if only is None else func.sum(column).filter(only)
     return func.coalesce(total, 0)

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Integer, case, func, select
+from sqlalchemy import Integer, case, func, literal, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.functions import FunctionElement
 
-from storage.batch_measurements import Span, attempts_of
-from storage.columns import db_now, greatest
+from storage.batch_measurements import attempts_of
+from storage.columns import greatest
 from storage.database import Database
+from storage.measured import Span
 from storage.states import AttemptOutcome
 from storage.tables import Attempt, WorkerSample
 
@@ -122,18 +123,18 @@ class BatchTimeline:
         They are enough to know the exact mean of each in every bucket. An attempt that runs still ends at the span's
         end; one whose worker was lost, or that took another's answer, is in none.
         """
-        entered = Attempt.started_at + func.coalesce(Attempt.queue_s, 0.0) - span.began_at
-        left = func.coalesce(Attempt.finished_at, span.ended_at) - span.began_at
         read_s, written_s = greatest(Attempt.prefill_s, _SHORTEST_S), greatest(Attempt.decode_s, _SHORTEST_S)
         reading = _of_successful(Attempt.prompt_tokens / read_s)
         writing = _of_successful(Attempt.completion_tokens / written_s)
-        first, last = entered + func.coalesce(read_s, 0.0), entered + func.coalesce(read_s + written_s, 0.0)
-        none = func.coalesce(0.0)
+        entered = Attempt.started_at + func.coalesce(Attempt.queue_s, 0.0) - span.began_at
+        first = entered + func.coalesce(read_s, 0.0)
+        stopped = func.coalesce(Attempt.finished_at, span.ended_at) - span.began_at
+        left = _of_successful(entered + read_s + written_s, otherwise=stopped)
+        none, one = literal(0.0), literal(1.0)
         events = (
-            (entered, func.coalesce(1.0), reading, none),
+            (entered, one, reading, none),
             (first, none, -reading, writing),
-            (last, none, none, -writing),
-            (left, func.coalesce(-1.0), none, none),
+            (left, -one, none, -writing),
         )
         found: list[Change] = []
         with self._database.read() as session:
@@ -193,8 +194,9 @@ def _whole_postgresql(element: whole, compiler: Any, **kw: Any) -> str:
     return f"CAST(trunc({compiler.process(element.clauses, **kw)}) AS integer)"
 
 
-def _of_successful(rate: ColumnElement[float]) -> ColumnElement[float]:
-    return func.coalesce(case((Attempt.outcome == AttemptOutcome.SUCCEEDED, rate)), 0.0)
+def _of_successful(value: ColumnElement[Any], otherwise: ColumnElement[Any] | float = 0.0) -> ColumnElement[float]:
+    """A successful attempt's value; `otherwise` for others and where it was not measured."""
+    return func.coalesce(case((Attempt.outcome == AttemptOutcome.SUCCEEDED, value)), otherwise)
 
 
 def _between(at: Mapping[int, float], place: float) -> float:

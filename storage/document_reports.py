@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from storage.states import AttemptOutcome, DocumentState
@@ -48,20 +49,48 @@ class DocumentReport:
     windows: Sequence[WindowResult] = field(default_factory=tuple)
 
 
-def page_of(session: Session, batch_id: str, after: int) -> list[DocumentReport]:
-    """The next documents behind position `after`, in input order."""
-    rows = session.execute(
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which documents are asked for; what is not given is not asked.
+
+    `name` is a document's, the end of its path, or a pattern with * and ?. `finished_since` in seconds since 1970.
+    """
+
+    name: str | None = None
+    has_failed: bool = False
+    finished_since: float | None = None
+
+    def takes(self, name: str) -> bool:
+        """Whether a document of this name is meant."""
+        if self.name is None or name == self.name or name.endswith(f"/{self.name}"):
+            return True
+        return fnmatchcase(name, self.name) or fnmatchcase(name, f"*/{self.name}")
+
+
+def page_of(session: Session, batch_id: str, after: int, wanted: Wanted) -> tuple[list[DocumentReport], int | None]:
+    """Those wanted of the next documents behind position `after`, in input order, and where the next page begins.
+
+    None: there is no next page. A document has failed when it did or when jobs of it did.
+    """
+    asked = (
         select(Document, Result.text)
         .outerjoin(Result, (Result.document_id == Document.id) & Result.final)
         .where(Document.batch_id == batch_id, Document.position > after)
         .order_by(Document.position)
         .limit(PAGE)
-    ).all()
+    )
+    if wanted.has_failed:
+        asked = asked.where(or_(Document.state == DocumentState.FAILED, Document.failed_jobs > 0))
+    if wanted.finished_since is not None:
+        asked = asked.where(Document.finished_at >= wanted.finished_since)
+    page = session.execute(asked).all()
+    rows = [row for row in page if wanted.takes(row[0].name)]
     ids = [document.id for document, _ in rows]
     usage = _usage(session, ids)
     alone = [document.id for document, summary in rows if summary is None and document.state is DocumentState.DONE]
     windows = _windows(session, alone)
-    return [_report(document, summary, usage.get(document.id), windows[document.id]) for document, summary in rows]
+    reports = [_report(document, summary, usage.get(document.id), windows[document.id]) for document, summary in rows]
+    return reports, page[-1][0].position if len(page) == PAGE else None
 
 
 def _usage(session: Session, document_ids: Sequence[int]) -> dict[int, tuple[int, int, int, float]]:

@@ -57,6 +57,10 @@ class NoSuchDocument(StorageError):
         super().__init__(f"batch {batch_id} has no document {name!r}; `docmill results {batch_id}` lists them")
 
 
+class QueryRefused(StorageError):
+    """A user's SQL is not one statement that reads, or the database does not understand it."""
+
+
 class NoSuchWorker(StorageError):
     """No worker at work has this name."""
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, insert, select, update
+from sqlalchemy import ColumnElement, Integer, and_, bindparam, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from storage.batches import Batches
@@ -56,22 +56,7 @@ class Levels:
     def ended(self, limit: int = 100) -> list[EndedLevel]:
         """Documents of batches in progress that wait for their next level, or their end, the oldest first."""
         with self._database.read() as session:
-            rows = session.execute(
-                select(
-                    Document.id, Document.batch_id, Document.name, Document.level, Document.chunk_count,
-                    Document.failed_jobs, Batch.plan, Batch.priority,
-                )
-                .join(Batch, Batch.id == Document.batch_id)
-                .where(
-                    Batch.state == BatchState.IN_PROGRESS,
-                    Document.open_jobs == 0,
-                    Document.state.in_(_WORKING),
-                    Document.finished_at.is_(None),
-                    Document.chunk_count.is_not(None),
-                )
-                .order_by(Document.id)
-                .limit(limit)
-            )  # fmt: skip
+            rows = session.execute(_ENDED, {"limit": limit})
             return [EndedLevel(*row) for row in rows]
 
     def results(self, document_id: int, level: int) -> list[LevelResult]:
@@ -139,6 +124,9 @@ class Levels:
 
     def settle_batches(self) -> None:
         """Expire what is past its deadline, end what is cancelling, complete what has no open document."""
+        with self._database.read() as session:
+            if session.scalar(_ANY_UNSETTLED) is None:
+                return
         for batch_id in self._ids(
             Batch.state == BatchState.IN_PROGRESS, Batch.expires_at.is_not(None), Batch.expires_at < db_now()
         ):
@@ -185,6 +173,38 @@ class Levels:
             .returning(Document.id)
         ).one_or_none()
         return moved is not None
+
+
+# Built once: a dispatcher asks both several times a second.
+_ENDED = (
+    select(
+        Document.id, Document.batch_id, Document.name, Document.level, Document.chunk_count, Document.failed_jobs,
+        Batch.plan, Batch.priority,
+    )
+    .join(Batch, Batch.id == Document.batch_id)
+    .where(
+        Batch.state == BatchState.IN_PROGRESS,
+        Document.open_jobs == 0,
+        Document.state.in_(_WORKING),
+        Document.finished_at.is_(None),
+        Document.chunk_count.is_not(None),
+    )
+    .order_by(Document.id)
+    .limit(bindparam("limit", type_=Integer))
+)  # fmt: skip
+_ANY_UNSETTLED = (
+    select(Batch.id)
+    .where(
+        or_(
+            and_(Batch.state == BatchState.IN_PROGRESS, Batch.documents_open == 0),
+            and_(Batch.state == BatchState.IN_PROGRESS, Batch.expires_at < db_now()),
+            and_(Batch.state == BatchState.EXPIRED, Batch.expired_at.is_(None)),
+            Batch.state == BatchState.CANCELLING,
+            Batch.state == BatchState.FINALIZING,
+        )
+    )
+    .limit(1)
+)
 
 
 def _mark_final(session: Session, ended: EndedLevel, text: str | None) -> None:

@@ -73,7 +73,7 @@ class LiveStatus:
             return [status_of(session, row) for row in rows]
 
     def queues(self) -> list[QueueStatus]:
-        """Every model that a batch in progress asks for or that a worker serves, by name."""
+        """Every model that a batch in progress asks for or that a worker serves, by name; not what is paused."""
         ended = Batch.jobs_succeeded + Batch.jobs_failed + Batch.jobs_cancelled + Batch.jobs_expired
         with self._database.read() as session:
             asked = {
@@ -82,7 +82,7 @@ class LiveStatus:
                     select(
                         Batch.model, func.count(), func.sum(Batch.documents_open), func.sum(Batch.jobs_total - ended)
                     )
-                    .where(Batch.state == BatchState.IN_PROGRESS)
+                    .where(Batch.state == BatchState.IN_PROGRESS, Batch.paused_at.is_(None))
                     .group_by(Batch.model)
                 )
             }

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import quote
 
 from storage.database import Database
-from storage.errors import StorageError
+from storage.errors import QueryRefused, StorageError
 
 _FETCH = 1_000
 _LOOK_AT = 10_000  # SQLite's steps between two looks at the clock
@@ -28,10 +28,6 @@ _READS = ("SELECT", "WITH", "VALUES", "EXPLAIN", "TABLE", "SHOW", "PRAGMA")
 _CURSORS = ("SELECT", "WITH", "VALUES", "TABLE")
 _PRAGMAS = ("table_info", "table_xinfo", "table_list", "index_list", "index_info", "foreign_key_list")
 _ALLOWED = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE)
-
-
-class QueryRefused(StorageError):
-    """The statement is not one that reads, or the database does not understand it."""
 
 
 class QueryTimeout(StorageError):

@@ -10,13 +10,14 @@ from sqlalchemy import func, select
 from storage.batch_status import BatchStatus, batches_now, status_of
 from storage.columns import db_now
 from storage.database import Database
-from storage.document_reports import DocumentReport, page_of
+from storage.document_reports import DocumentReport, Wanted, page_of
 from storage.errors import NoSuchBatch
 from storage.states import AttemptOutcome, JobState
 from storage.tables import Attempt, Batch, Job, Worker
 
 _RATE_MEMORY_S = 7 * 24 * 3600.0
 _WORKER_SEEN_S = 60.0
+_ALL = Wanted()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +111,10 @@ class Reports:
             ).one()
         return tokens / (last - first) if tokens and last > first else None
 
-    def documents(self, batch_id: str) -> Iterator[DocumentReport]:
-        """The batch's documents in input order, read in pages."""
-        after = -1
-        while True:
+    def documents(self, batch_id: str, wanted: Wanted = _ALL) -> Iterator[DocumentReport]:
+        """The batch's documents, or those wanted, in input order, read in pages."""
+        after: int | None = -1
+        while after is not None:
             with self._database.read() as session:
-                page = page_of(session, batch_id, after)
-            if not page:
-                return
+                page, after = page_of(session, batch_id, after, wanted)
             yield from page
-            after = page[-1].position

@@ -63,7 +63,7 @@ VIEWS: Mapping[str, Mapping[str, Kind]] = {
         "tokens_per_s:f"
     ),
     "v_throughput": _columns(
-        what="at:i batch model worker succeeded:i reused:i failed:i prompt_tokens:i cached_tokens:i "
+        what="day at:i batch model worker succeeded:i reused:i failed:i prompt_tokens:i cached_tokens:i "
         "completion_tokens:i tokens_per_s:f engine_s:f batch_size:f energy_j:f"
     ),
 }

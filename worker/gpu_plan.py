@@ -82,16 +82,16 @@ def plan_gpu(
     `vram_bytes` is what each has free, `window` the longest prompt and output of a job together (no more than the
     model's own counts), `slots_wanted` how many jobs should run at once. Raises ValueError without a GPU.
     """
-    plan = _fit(shape, tuple(vram_bytes), window, cache_type, slots_wanted)
+    plan = plan_only(shape, tuple(vram_bytes), window, cache_type, slots_wanted)
     if plan.slots >= slots_wanted:
         return plan
     return replace(plan, advice=tuple(_advise(shape, plan, tuple(vram_bytes))))
 
 
-def _fit(
+def plan_only(
     shape: ModelShape, vram_bytes: tuple[int, ...], window: int, cache_type: CacheType, slots_wanted: int
 ) -> GpuPlan:
-    """As `plan_gpu`, without advice: the largest prompt chunk with which a job fits."""
+    """As `plan_gpu`, without advice, which takes many plans: the largest prompt chunk with which a job fits."""
     if not vram_bytes:
         raise ValueError("a plan needs a GPU")
     window = min(window, shape.max_position)
@@ -132,27 +132,27 @@ def _advise(shape: ModelShape, plan: GpuPlan, vram: tuple[int, ...]) -> Iterator
 def _changes(shape: ModelShape, plan: GpuPlan, vram: tuple[int, ...]) -> Iterator[tuple[Change, str, GpuPlan]]:
     window, cache, wanted = plan.window, plan.cache_type, plan.slots_wanted
     for smaller in cache.smaller:
-        yield Change.CACHE_TYPE, f"a {smaller} cache", _fit(shape, vram, window, smaller, wanted)
+        yield Change.CACHE_TYPE, f"a {smaller} cache", plan_only(shape, vram, window, smaller, wanted)
     other = _shorter_window(shape, plan, vram)
     yield Change.WINDOW, f"a window of {other.window:,} tokens", other
     if cache.smaller:
         smallest = cache.smaller[-1]
-        other = _shorter_window(shape, _fit(shape, vram, window, smallest, wanted), vram)
+        other = _shorter_window(shape, plan_only(shape, vram, window, smallest, wanted), vram)
         yield Change.BOTH, f"a {smallest} cache and a window of {other.window:,} tokens", other
-    other = _fit(shape, (*vram, vram[-1]), window, cache, wanted)
+    other = plan_only(shape, (*vram, vram[-1]), window, cache, wanted)
     yield Change.SPLIT, f"split over {len(vram) + 1} GPUs (one more like the last)", other
     bits, other = _fewer_bits(shape, plan, vram)
     what = f"{bits:g} bits a weight" if bits else "a smaller model"
     size = f"{_gib(other.weights_bytes)} instead of {_gib(plan.weights_bytes)}"
     yield Change.WEIGHTS, f"{what} ({size})", other
     if not (plan.fits or other.fits):
-        low = _fit(shape, vram, min(window, _SMALL_WINDOW), CacheType.Q4, wanted)
+        low = plan_only(shape, vram, min(window, _SMALL_WINDOW), CacheType.Q4, wanted)
         other = _smaller_model(shape, low, vram)
         setting = f"a q4 cache and a window of {other.window:,} tokens"
         yield Change.WEIGHTS, f"a model of {_gib(other.weights_bytes)}, {setting}", other
     for jobs in sorted({plan.slots + 1, wanted}):
         needed = _needed(shape, plan, jobs)
-        yield Change.GPU, f"one GPU with {_gib(needed)} free", _fit(shape, (needed,), window, cache, wanted)
+        yield Change.GPU, f"one GPU with {_gib(needed)} free", plan_only(shape, (needed,), window, cache, wanted)
 
 
 def _shorter_window(shape: ModelShape, plan: GpuPlan, vram: tuple[int, ...]) -> GpuPlan:
@@ -162,7 +162,7 @@ def _shorter_window(shape: ModelShape, plan: GpuPlan, vram: tuple[int, ...]) -> 
         low, high = 0, plan.window // PAGE_TOKENS
         while low < high:
             middle = -(-(low + high) // 2)
-            other = _fit(shape, vram, middle * PAGE_TOKENS, plan.cache_type, plan.slots_wanted)
+            other = plan_only(shape, vram, middle * PAGE_TOKENS, plan.cache_type, plan.slots_wanted)
             if other.slots >= target:
                 low, best = middle, other
             else:
@@ -180,7 +180,7 @@ def _fewer_bits(shape: ModelShape, plan: GpuPlan, vram: tuple[int, ...]) -> tupl
     offers: list[tuple[float, GpuPlan]] = []
     for bits in (bits for bits in _BITS if bits < shape.bits_per_weight):
         lighter = _scaled(shape, bits / shape.bits_per_weight)
-        offers.append((bits, _fit(lighter, vram, plan.window, plan.cache_type, plan.slots_wanted)))
+        offers.append((bits, plan_only(lighter, vram, plan.window, plan.cache_type, plan.slots_wanted)))
     for target in (plan.slots_wanted, plan.slots + 1):
         for bits, other in offers:
             if other.slots >= target:
@@ -191,7 +191,7 @@ def _fewer_bits(shape: ModelShape, plan: GpuPlan, vram: tuple[int, ...]) -> tupl
 def _smaller_model(shape: ModelShape, plan: GpuPlan, vram: tuple[int, ...]) -> GpuPlan:
     """The same with weights so light that one job fits, if that can be."""
     left = max(0.0, 1 - 1.01 * plan.missing_bytes / plan.weights_bytes)
-    return _fit(_scaled(shape, left), vram, plan.window, plan.cache_type, plan.slots_wanted)
+    return plan_only(_scaled(shape, left), vram, plan.window, plan.cache_type, plan.slots_wanted)
 
 
 def _scaled(shape: ModelShape, factor: float) -> ModelShape:

@@ -9,18 +9,18 @@ import logging
 import time
 from typing import Any
 
-from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 
 from broker.errors import BrokerFull, BrokerUnavailable
 from broker.publish import ping
+from worker.checked_consumer import CheckedConsumer
 
 log = logging.getLogger(__name__)
 _AGAIN_S = 1.0
 _REPEAT_S = 600.0
 
 
-class WaitingConsumer(Consumer):  # type: ignore[misc]
+class WaitingConsumer(CheckedConsumer):
     """Takes up no connection before the broker can be written. What runs goes on meanwhile."""
 
     def connect(self) -> Any:

@@ -20,6 +20,10 @@ _MINUTE = {
     "sqlite": "CAST(a.finished_at / 60 AS INTEGER) * 60",
     "postgresql": "CAST(floor(a.finished_at / 60) * 60 AS bigint)",
 }
+_DAY = {
+    "sqlite": "date(a.finished_at, 'unixepoch')",
+    "postgresql": "to_char(to_timestamp(a.finished_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
+}
 
 _MEASURED = """
     a.waited_s,
@@ -190,6 +194,7 @@ WINDOW before AS (PARTITION BY s.worker ORDER BY s.at)
 """,
     "v_throughput": """
 SELECT
+    {day} AS day,
     {minute} AS at,
     j.batch_id AS batch,
     a.model,
@@ -208,7 +213,7 @@ SELECT
 FROM attempts a
 JOIN jobs j ON j.id = a.job_id
 WHERE a.finished_at IS NOT NULL
-GROUP BY 1, j.batch_id, a.model, a.worker
+GROUP BY 1, 2, j.batch_id, a.model, a.worker
 """,
 }
 
@@ -239,7 +244,7 @@ def upgrade() -> None:
     op.create_index("ix_worker_samples_at", "worker_samples", ["at"])
     dialect = op.get_context().dialect.name
     for name, select in _VIEWS.items():
-        body = select.format(now=_NOW[dialect], minute=_MINUTE[dialect], measured=_MEASURED)
+        body = select.format(now=_NOW[dialect], day=_DAY[dialect], minute=_MINUTE[dialect], measured=_MEASURED)
         op.execute(f"CREATE VIEW {name} AS {body}")
 
 

@@ -12,6 +12,8 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 
+import click
+
 from catalogue.pull import pull
 from tests.chaos.regressions import REGRESSIONS
 from tests.chaos.run import Outcome, enter, run_here
@@ -25,30 +27,33 @@ def main() -> int:
     arguments = _arguments()
     seeds = arguments.seed or range(arguments.first, arguments.first + arguments.seeds)
     campaigns = [
-        draw(seed, database, engine=arguments.engine, short=arguments.short)
+        draw(seed, database, engine=arguments.engine, short=arguments.short, faults=arguments.faults)
         for seed in seeds
         for database in arguments.database or ("sqlite", "postgres")
     ]
-    if not arguments.seed and not arguments.short:
+    if not (arguments.seed or arguments.short or arguments.faults):
         known = {(c.seed, c.database, c.engine) for c in campaigns}
         campaigns += [draw(s, d, engine=e) for s, d, e in REGRESSIONS if (s, d, e) not in known]
     for campaign in campaigns if arguments.replay else ():
-        print(campaign)
+        click.echo(campaign)
     pull("smollm2-135m-instruct", _MODELS)
     began = time.monotonic()
     broken = 0
-    with _directory(arguments.keep) as directory, ProcessPoolExecutor(
-        arguments.parallel, multiprocessing.get_context("spawn"), enter, (_MODELS, directory)
-    ) as pool:
+    with (
+        _directory(arguments.keep) as directory,
+        ProcessPoolExecutor(
+            arguments.parallel, multiprocessing.get_context("spawn"), enter, (_MODELS, directory)
+        ) as pool,
+    ):
         for done in as_completed([pool.submit(run_here, campaign) for campaign in campaigns]):
             outcome = done.result()
-            print(outcome, flush=True)
+            click.echo(outcome)
             if outcome.complaints:
                 broken += 1
                 _explain(outcome, directory)
             elif arguments.replay:
-                print("\n".join(f"  {line}" for line in outcome.log))
-    print(f"{len(campaigns)} campaigns in {time.monotonic() - began:.0f} s, {broken} broken")
+                click.echo("\n".join(f"  {line}" for line in outcome.log))
+    click.echo(f"{len(campaigns)} campaigns in {time.monotonic() - began:.0f} s, {broken} broken")
     return 1 if broken else 0
 
 
@@ -61,6 +66,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--engine", choices=("simulated", "openvino"), default="simulated")
     parser.add_argument("--parallel", type=int, default=2, help="campaigns at the same time")
     parser.add_argument("--short", action="store_true", help="the campaigns that `make test` has")
+    parser.add_argument("--faults", type=int, help="so many in each, to look for trouble")
     parser.add_argument("--replay", action="store_true", help="print the plan, and when each fault came")
     parser.add_argument("--keep", type=Path, help="where logs and databases of what broke are left")
     return parser.parse_args()
@@ -68,10 +74,10 @@ def _arguments() -> argparse.Namespace:
 
 def _explain(outcome: Outcome, directory: Path) -> None:
     campaign = outcome.campaign
-    print("\n".join(f"    {complaint}" for complaint in outcome.complaints))
-    print("\n".join(f"      {line}" for line in outcome.log))
-    print(f"    again: python -m tests.chaos --seed {campaign.seed} --database {campaign.database} "
-          f"--engine {campaign.engine} --replay; logs in {directory}", flush=True)  # fmt: skip
+    click.echo("\n".join(f"    {complaint}" for complaint in outcome.complaints))
+    click.echo("\n".join(f"      {line}" for line in outcome.log))
+    click.echo(f"    again: python -m tests.chaos --seed {campaign.seed} --database {campaign.database} "
+          f"--engine {campaign.engine} --replay; logs in {directory}")  # fmt: skip
 
 
 @contextmanager

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
 import threading
 import time
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from tests.chaos.cluster import Cluster
@@ -84,12 +84,12 @@ class Client:
 
     def _submit(self) -> None:
         self.submits += 1
-        process = self.cluster.command("submit", *self._options(), *map(str, self.paths))
+        printed = self.cluster.home / f"{self.label}.out"
+        process = self.cluster.command("submit", *self._options(), *map(str, self.paths), out=printed)
         if self.plan.dies_after is not None and not self.kills and self._die(process):
             return
-        printed, _ = process.communicate(timeout=_COMMAND_S)
-        if process.returncode == 0:
-            self.batch_id = printed.decode().split()[0]
+        if _exit_code(process) == 0:
+            self.batch_id = printed.read_text().split()[0]
         else:
             time.sleep(_AGAIN_S)
 
@@ -106,9 +106,9 @@ class Client:
             options += ["--deadline", f"{self.plan.deadline_s:g}s"]
         return options
 
-    def _die(self, process: subprocess.Popen[bytes]) -> bool:
+    def _die(self, process: BaseProcess) -> bool:
         """Kill it when enough documents are stored. False: it was done before."""
-        while process.poll() is None:
+        while process.is_alive():
             stored = self.cluster.rows(
                 "SELECT count(*) AS n FROM documents d JOIN batches b ON b.id = d.batch_id "
                 "WHERE CAST(b.metadata AS TEXT) LIKE :label",
@@ -116,7 +116,7 @@ class Client:
             )
             if stored and stored[0].n > (self.plan.dies_after or 0):
                 process.kill()
-                process.communicate()
+                process.join()
                 self.kills += 1
                 return True
             time.sleep(0.05)
@@ -126,8 +126,7 @@ class Client:
         """Call a command about the batch until it is done, or the batch has ended."""
         while True:
             process = self.cluster.command(command, str(self.batch_id))
-            process.communicate(timeout=_COMMAND_S)
-            if process.returncode == 0:
+            if _exit_code(process) == 0:
                 return
             state = self.cluster.rows("SELECT state FROM batches WHERE id = :b", b=self.batch_id)
             if state and state[0].state in (*ENDED, "finalizing"):
@@ -136,3 +135,12 @@ class Client:
 
     def _sleep_until(self, at_s: float) -> None:
         time.sleep(max(0.0, self.began_at + at_s - time.monotonic()))
+
+
+def _exit_code(process: BaseProcess) -> int | None:
+    """Wait for it. Raises TimeoutError when it hangs."""
+    process.join(_COMMAND_S)
+    if process.is_alive():
+        process.kill()
+        raise TimeoutError(f"a command did not end within {_COMMAND_S:g} s")
+    return process.exitcode

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import psutil
 import sqlalchemy as sa
 
 from broker.children import die_with_parent
+from tests.chaos import command
 from tests.chaos.schedule import LEASE_S, Campaign, WorkerPlan
 from tests.chaos.servers import FarHost, Postgres, Valkey
 
@@ -59,7 +61,7 @@ class Service:
             said.seek(self.said)
             return self.ready.encode() in said.read()
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
         """Send its process a signal; nothing where it has none just now."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(number)
@@ -95,7 +97,9 @@ class Cluster:
         url = sa.make_url(self.storage_url)
         if url.get_backend_name() != "sqlite":
             url = url.set(drivername="postgresql+psycopg")
-        self.plain = sa.create_engine(url, poolclass=sa.NullPool, connect_args={} if self.postgres is None else {"connect_timeout": 5})
+        self.plain = sa.create_engine(
+            url, poolclass=sa.NullPool, connect_args={} if self.postgres is None else {"connect_timeout": 5}
+        )
         self._over = threading.Event()
         self._ending = threading.Event()
         self._watching = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
@@ -143,7 +147,7 @@ class Cluster:
         arguments = ["worker", "--engine", self.campaign.engine, "--slots", str(plan.slots)]
         arguments += ["--drain-timeout", str(plan.drain_timeout_s)]
         if self.campaign.engine == "simulated":
-            arguments.append("--engine-option=decode_steps_per_s=100")
+            arguments.append(f"--engine-option=decode_steps_per_s={plan.steps_per_s:g}")
         environment = self.environment(skew_s=plan.skew_s, remote=plan.remote)
         return self._service(f"worker-{number}", arguments, " serves ", environment, remote=plan.remote)
 
@@ -155,14 +159,9 @@ class Cluster:
             command = self.far_host.command(*command)
         return Service(name, command, environment, self.home / f"{name}.log", ready)
 
-    def command(self, *arguments: str) -> subprocess.Popen[bytes]:
+    def command(self, *arguments: str, out: Path | None = None) -> BaseProcess:
         """A command that a user calls."""
-        with (self.home / f"{arguments[0]}.log").open("ab") as errors:
-            return subprocess.Popen(
-                [sys.executable, "-m", "cli", *arguments],
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, env=self.environment(),
-                preexec_fn=die_with_parent, cwd=_ROOT,
-            )  # fmt: skip
+        return command.start(arguments, self.environment(), out or Path(os.devnull), self.home / f"{arguments[0]}.log")
 
     def rows(self, query: str, **values: object) -> Sequence[sa.Row[Any]] | None:
         """What the database says; None where it does not answer just now."""
@@ -171,6 +170,12 @@ class Cluster:
                 return connection.execute(sa.text(query), values).all()
         except sa.exc.DBAPIError:
             return None
+
+    def running(self, worker: Service) -> int:
+        """Jobs that it holds by the database's word."""
+        pid = worker.process.pid if worker.process else 0
+        rows = self.rows("SELECT count(*) AS n FROM jobs WHERE state = 'running' AND owner LIKE :who", who=f"%-{pid}")
+        return rows[0].n if rows else 0
 
     def _supervise(self) -> None:
         # What it begins ends with this thread (see `die_with_parent`), so it stays until all is over.
@@ -195,7 +200,7 @@ class Cluster:
         """SIGTERM to all; who does not end, or not in order, is complained of."""
         self._ending.set()
         for service in self.services:
-            service.signal(signal.SIGTERM)
+            service.send(signal.SIGTERM)
         deadline = time.monotonic() + _ENDS_S
         for service in self.services:
             if service.process is None:

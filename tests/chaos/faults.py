@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from tests.chaos.cluster import Cluster, Service
 from tests.chaos.schedule import Fault, Kind
+from tests.chaos.servers import Postgres
 
 Undo = Callable[[], None]
 
@@ -21,26 +22,30 @@ def apply(fault: Fault, cluster: Cluster) -> Undo | None:
     """Do it; returns what undoes it, None where it is over at once."""
     worker = cluster.workers[fault.target % len(cluster.workers)]
     dispatcher = cluster.dispatchers[fault.target % len(cluster.dispatchers)]
-    broker, postgres = cluster.broker, cluster.postgres
+    service = dispatcher if fault.kind.name.startswith("DISPATCHER") else worker
     match fault.kind:
-        case Kind.WORKER_KILLED:
-            _end(worker, signal.SIGKILL)
-        case Kind.DISPATCHER_KILLED:
-            _end(dispatcher, signal.SIGKILL)
+        case Kind.WORKER_KILLED | Kind.DISPATCHER_KILLED:
+            _end(service, signal.SIGKILL)
         case Kind.WORKER_TERMINATED:
-            _end(worker, signal.SIGTERM)
+            _end(service, signal.SIGTERM)
         case Kind.WORKER_TERMINATED_TWICE:
-            _end(worker, signal.SIGTERM)
+            _end(service, signal.SIGTERM)
             time.sleep(0.2)
-            _end(worker, signal.SIGTERM)
+            _end(service, signal.SIGTERM)
+        case Kind.WORKER_FROZEN | Kind.DISPATCHER_FROZEN:
+            return _freeze(service)
         case Kind.ENGINE_KILLED:
-            return _to_engine(worker, signal.SIGKILL, signal.SIGKILL)
+            return _to_engine(service, signal.SIGKILL, signal.SIGKILL)
         case Kind.ENGINE_FROZEN:
-            return _to_engine(worker, signal.SIGSTOP, signal.SIGCONT)
-        case Kind.WORKER_FROZEN:
-            return _freeze(worker)
-        case Kind.DISPATCHER_FROZEN:
-            return _freeze(dispatcher)
+            return _to_engine(service, signal.SIGSTOP, signal.SIGCONT)
+        case _:
+            return _to_what_they_share(fault.kind, cluster)
+    return None
+
+
+def _to_what_they_share(kind: Kind, cluster: Cluster) -> Undo | None:
+    broker, far_host = cluster.broker, cluster.far_host
+    match kind:
         case Kind.BROKER_KILLED:
             broker.end(signal.SIGKILL)
             return broker.start
@@ -50,38 +55,42 @@ def apply(fault: Fault, cluster: Cluster) -> Undo | None:
         case Kind.BROKER_FLUSHED:
             broker.flush()
         case Kind.BROKER_FROZEN:
-            broker.signal(signal.SIGSTOP)
-            return lambda: broker.signal(signal.SIGCONT)
-        case Kind.DATABASE_LOCKED:
-            return _lock(cluster)
-        case Kind.LINK_DOWN if cluster.far_host is not None:
-            far_host = cluster.far_host
+            broker.send(signal.SIGSTOP)
+            return lambda: broker.send(signal.SIGCONT)
+        case Kind.LINK_DOWN if far_host is not None:
             far_host.cut(is_cut=True)
             return lambda: far_host.cut(is_cut=False)
-    if postgres is not None:
-        match fault.kind:
-            case Kind.DATABASE_CRASHED:
-                postgres.end(signal.SIGQUIT)
-                return postgres.start
-            case Kind.DATABASE_RESTARTED:
-                postgres.end(signal.SIGINT)
-                return postgres.start
-            case Kind.DATABASE_FROZEN:
-                postgres.freeze(frozen=True)
-                return lambda: postgres.freeze(frozen=False)
-            case Kind.CONNECTIONS_DROPPED:
-                postgres.drop_connections()
+        case Kind.DATABASE_LOCKED:
+            return _lock(cluster)
+        case _ if cluster.postgres is not None:
+            return _to_postgres(kind, cluster.postgres)
+    return None
+
+
+def _to_postgres(kind: Kind, postgres: Postgres) -> Undo | None:
+    match kind:
+        case Kind.DATABASE_CRASHED:
+            postgres.end(signal.SIGQUIT)
+            return postgres.start
+        case Kind.DATABASE_RESTARTED:
+            postgres.end(signal.SIGINT)
+            return postgres.start
+        case Kind.DATABASE_FROZEN:
+            postgres.freeze(frozen=True)
+            return lambda: postgres.freeze(frozen=False)
+        case Kind.CONNECTIONS_DROPPED:
+            postgres.drop_connections()
     return None
 
 
 def _end(service: Service, number: signal.Signals) -> None:
     service.hit = True
-    service.signal(number)
+    service.send(number)
 
 
 def _freeze(service: Service) -> Undo:
     process = service.process  # not the one that may follow it
-    service.signal(signal.SIGSTOP)
+    service.send(signal.SIGSTOP)
 
     def go_on() -> None:
         if process is not None and process.poll() is None:

@@ -7,8 +7,10 @@ import heapq
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from tests.chaos.schedule import BatchPlan, Campaign, Fault
 from tests.chaos.servers import FarHost, Postgres, Valkey, until
 from tests.chaos.verdict import Observed, judge
 
+Act = Callable[[], Undo | None]
 _UP_S = 90.0  # patience, not expectation: other work may have this machine
 _END_S = 240.0
 _EVERY_S = 0.25  # each look costs a connection
@@ -44,7 +47,8 @@ class Outcome:
         verdict = f"skipped: {self.skipped}" if self.skipped else "broken" if self.complaints else "ok"
         return (
             f"seed {self.campaign.seed:4} {self.campaign.database:8} {len(self.campaign.faults)} faults "
-            f"{self.jobs:4} jobs {self.runs:4} runs {self.seconds:5.1f} s (settled in {self.settled_s:4.1f} s) {verdict}"
+            f"{self.jobs:4} jobs {self.runs:4} runs {self.seconds:5.1f} s "
+            f"({self.settled_s:.1f} s after the last fault) {verdict}"
         )
 
 
@@ -73,15 +77,27 @@ class Stage:
 def run(campaign: Campaign, stage: Stage) -> Outcome:
     """Run it; what it leaves is kept where something was complained of."""
     began = time.monotonic()
-    far_host = FarHost(f"chaos{os.getpid()}", os.getpid() % 250) if campaign.is_networked else None
-    if far_host is not None:
-        try:
-            far_host.open()
-        except PermissionError as error:
-            return Outcome(campaign, 0, 0, 0.0, 0.0, (), (), skipped=str(error))
-    name = f"{campaign.database}-{campaign.engine}-{campaign.seed}".replace("-", "_")
+    try:
+        with opened(campaign, stage) as cluster:
+            outcome = _Run(cluster, began).outcome()
+            cluster.complaints[:] = outcome.complaints
+            return outcome
+    except PermissionError as error:
+        return Outcome(campaign, 0, 0, 0.0, 0.0, (), (), skipped=str(error))
+
+
+@contextmanager
+def opened(campaign: Campaign, stage: Stage) -> Iterator[Cluster]:
+    """Servers and a migrated database for it; nothing is left of them but where something was complained of.
+
+    Raises PermissionError where it needs another host and none can be made here.
+    """
+    name = f"{campaign.database}_{campaign.engine}_{campaign.seed}"
     home = stage.directory / name
     shutil.rmtree(home, ignore_errors=True)
+    far_host = FarHost(f"chaos{os.getpid()}", os.getpid() % 250) if campaign.is_networked else None
+    if far_host is not None:
+        far_host.open()
     for part in ("models", "cache"):
         shutil.copytree(
             stage.models / part, home / part, copy_function=os.link,
@@ -89,17 +105,19 @@ def run(campaign: Campaign, stage: Stage) -> Outcome:
         )  # fmt: skip
     cluster = _cluster(campaign, stage, home, name, far_host)
     try:
-        outcome = _Run(cluster, began).outcome()
+        yield cluster
+    except BaseException as error:
+        cluster.complaints.append(repr(error))
+        raise
     finally:
         cluster.kill()
         cluster.broker.kill()
         if far_host is not None:
             far_host.close()
-    if not outcome.complaints:
-        if cluster.postgres is not None:
-            cluster.postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        shutil.rmtree(home)
-    return outcome
+        if not cluster.complaints:
+            if cluster.postgres is not None:
+                cluster.postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            shutil.rmtree(home)
 
 
 def _cluster(campaign: Campaign, stage: Stage, home: Path, name: str, far_host: FarHost | None) -> Cluster:
@@ -169,9 +187,10 @@ class _Run:
 
     def _do_faults(self, faults: tuple[Fault, ...], began_at: float) -> None:
         order = count()
-        due: list[tuple[float, int, str, Callable[[], Undo | None]]] = []
+        due: list[tuple[float, int, str, Act]] = []
         for fault in faults:
-            heapq.heappush(due, (fault.at_s, next(order), str(fault), lambda fault=fault: apply(fault, self._cluster)))
+            act: Act = partial(apply, fault, self._cluster)
+            heapq.heappush(due, (fault.at_s, next(order), str(fault), act))
         lasts_s = {str(fault): fault.lasts_s for fault in faults}
         while due:
             at_s, _, what, act = heapq.heappop(due)
@@ -182,7 +201,7 @@ class _Run:
             self._log.append(f"{time.monotonic() - began_at:5.1f} s: {what}")
             if undo is not None:
                 over_s = time.monotonic() - began_at + lasts_s[what]
-                heapq.heappush(due, (over_s, next(order), f"        over: {what}", lambda undo=undo: undo()))
+                heapq.heappush(due, (over_s, next(order), f"        over: {what}", undo))
 
     def _wait_for_end(self) -> None:
         def is_over() -> bool:
@@ -198,7 +217,9 @@ class _Run:
     def _work_once_more(self) -> None:
         """All is well again: no worker may be left that lives and takes no job."""
         cluster = self._cluster
-        until(lambda: all(s.is_ready and not s.again_at for s in cluster.workers), "all workers to be up", _UP_S, _EVERY_S)
+        until(
+            lambda: all(s.is_ready and not s.again_at for s in cluster.workers), "all workers to be up", _UP_S, _EVERY_S
+        )
         for number in range(4):
             client = self._client(BatchPlan(0.0, 900 + 50 * number, _LAST.documents, reuse=False), time.monotonic())
             self._wait_for_end()
@@ -218,7 +239,7 @@ _stage: Stage | None = None
 
 def enter(models: Path, directory: Path) -> None:
     """Prepare a process of a pool: its campaigns run one after the other on a stage of its own."""
-    global _stage  # noqa: PLW0603 - one a process
+    global _stage
     _stage = Stage(models, directory / f"p{os.getpid()}")
     _stage.directory.mkdir()
     atexit.register(_stage.close)

@@ -1,9 +1,9 @@
-"""What a campaign does, as plain data drawn from a seed: services, batches, faults. Equal seeds draw equal campaigns."""
+"""What a campaign does, as plain data drawn from a seed: services, batches, faults. Equal seeds, equal campaigns."""
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 LEASE_S = 1.5
@@ -102,9 +102,10 @@ class BatchPlan:
 
 @dataclass(frozen=True, slots=True)
 class WorkerPlan:
-    """`skew_s`: its clock's error. `remote`: on a host of its own, behind a link."""
+    """`skew_s`: its clock's error. `remote`: on a host of its own, behind a link. `steps_per_s` of its engine."""
 
     slots: int = 4
+    steps_per_s: float = 100.0
     drain_timeout_s: float = 0.0
     skew_s: float = 0.0
     remote: bool = False
@@ -130,8 +131,7 @@ class Campaign:
 
     def __str__(self) -> str:
         lines = [
-            f"seed {self.seed} on {self.database}, engine {self.engine}, broker "
-            f"{'with' if self.append_only else 'without'} persistence",
+            f"seed {self.seed} on {self.database}, engine {self.engine}, broker persistent: {self.append_only}",
             *(f"  worker {number}: {worker}" for number, worker in enumerate(self.workers)),
             f"  dispatchers' clocks off by {self.dispatcher_skews_s} s",
             *(f"  batch {number}: {batch}" for number, batch in enumerate(self.batches)),
@@ -140,12 +140,18 @@ class Campaign:
         return "\n".join(lines)
 
 
-def draw(seed: int, database: str, *, engine: str = "simulated", short: bool = False) -> Campaign:
-    """The campaign of this seed. Consecutive seeds begin with consecutive kinds, so that twenty have them all."""
-    rng = random.Random(f"{seed} {database} {engine} {short}")  # noqa: S311 - to be drawn again, not to be secret
+def draw(
+    seed: int, database: str, *, engine: str = "simulated", short: bool = False, faults: int | None = None
+) -> Campaign:
+    """The campaign of this seed. Consecutive seeds begin with consecutive kinds, so that twenty have them all.
+
+    `short` for the one in `make test`; `faults`: so many of them, in a longer run, to look for trouble.
+    """
+    rng = random.Random(f"{seed} {database} {engine} {short}{faults or ''}")
     kinds = [kind for kind in Kind if kind not in (_POSTGRES_ONLY if database == "sqlite" else _SQLITE_ONLY)]
     first = kinds[seed % len(kinds)]
-    drawn = [first, *rng.choices(kinds, k=2 if short else rng.randint(4, 7))]
+    drawn = [first, *rng.choices(kinds, k=(faults or (3 if short else rng.randint(5, 8))) - 1)]
+    stretch = max(1.0, len(drawn) / 8)
     remote = Kind.LINK_DOWN in drawn
     workers = [_worker(rng) for _ in range(2 if short else rng.choice((2, 2, 3)))]
     if remote:
@@ -157,8 +163,8 @@ def draw(seed: int, database: str, *, engine: str = "simulated", short: bool = F
         append_only=rng.random() < 0.6,
         workers=tuple(workers),
         dispatcher_skews_s=(0.0, rng.choice((0.0, 3600.0, -3600.0))),
-        batches=_batches(rng, short=short, slow=engine != "simulated"),
-        faults=_faults(rng, drawn, workers=len(workers), within_s=4.0 if short else 11.0),
+        batches=_batches(rng, stretch, short=short, slow=engine != "simulated"),
+        faults=_faults(rng, drawn, workers=len(workers), within_s=4.0 if short else 11.0 * stretch),
     )
 
 
@@ -170,7 +176,7 @@ def _worker(rng: random.Random) -> WorkerPlan:
     )
 
 
-def _batches(rng: random.Random, *, short: bool, slow: bool) -> tuple[BatchPlan, ...]:
+def _batches(rng: random.Random, stretch: float, *, short: bool, slow: bool) -> tuple[BatchPlan, ...]:
     size = 2 if slow else 4 if short else 6
     batches = [
         BatchPlan(0.0, 0, size + 2, keyed=rng.random() < 0.5),
@@ -190,7 +196,8 @@ def _batches(rng: random.Random, *, short: bool, slow: bool) -> tuple[BatchPlan,
             ),
             BatchPlan(rng.uniform(5.0, 9.0), 300, size, priority=rng.randint(0, 9), keyed=rng.random() < 0.5),
         ]  # fmt: skip
-    return tuple(sorted(batches, key=lambda batch: batch.at_s))
+    stretched = [replace(batch, at_s=round(batch.at_s * stretch, 1)) for batch in batches]
+    return tuple(sorted(stretched, key=lambda batch: batch.at_s))
 
 
 def _faults(rng: random.Random, kinds: list[Kind], *, workers: int, within_s: float) -> tuple[Fault, ...]:

@@ -78,14 +78,14 @@ class Valkey:
             )  # fmt: skip
         until(self._answers, "the broker to answer")
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
         if self._process is not None:
             self._process.send_signal(number)
 
     def end(self, number: signal.Signals) -> None:
         """End it by this signal."""
-        self.signal(number)
+        self.send(number)
         if self._process is not None:
             self._process.wait(30)
 
@@ -149,8 +149,8 @@ class Postgres:
         with (self._directory / "postgres.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    str(self._bin / "postgres"), "-D", str(self._data), "-k", str(self._directory), "-p", str(self.port),
-                    "-c", "listen_addresses=*", "-c", "fsync=off", "-c", "max_connections=200",
+                    str(self._bin / "postgres"), "-D", str(self._data), "-k", str(self._directory),
+                    "-p", str(self.port), "-c", "listen_addresses=*", "-c", "fsync=off", "-c", "max_connections=200",
                     "-c", "shared_buffers=32MB",
                 ],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,

@@ -94,6 +94,11 @@ def _stop_before_commit(engine: sa.Engine, statement: str, stopped: threading.Ev
     sa.event.listen(engine, "commit", stop)
 
 
+def text_of(job_id: int) -> str:
+    """What `ByHand` writes: so long that several of these have to be merged by the model."""
+    return " ".join(f"Job {job_id} says {number}." for number in range(20))
+
+
 class ByHand:
     """A worker without an engine on a cluster's database: claims, and writes texts of its own."""
 
@@ -112,5 +117,5 @@ class ByHand:
         """Run everything that is queued; returns how many."""
         taken = self.take()
         for job in taken:
-            assert self.jobs.complete(job, generated(f"what job {job.id} says"))
+            assert self.jobs.complete(job, generated(text_of(job.id), completion_tokens=60))
         return len(taken)

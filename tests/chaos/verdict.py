@@ -48,7 +48,8 @@ def judge(cluster: Cluster, clients: list[Client], observed: Observed) -> list[s
 def _client(connection: sa.Connection, client: Client) -> list[str]:
     """Its documents are there, each once, with the result it was promised."""
     batches = connection.execute(
-        sa.text("SELECT id, state FROM batches WHERE CAST(metadata AS TEXT) LIKE :label"), {"label": f'%"{client.label}"%'}
+        sa.text("SELECT id, state FROM batches WHERE CAST(metadata AS TEXT) LIKE :label"),
+        {"label": f'%"{client.label}"%'},
     ).all()
     if client.batch_id not in [batch.id for batch in batches]:
         return [f"the batch {client.batch_id} that it was told of is not there"]
@@ -61,12 +62,15 @@ def _client(connection: sa.Connection, client: Client) -> list[str]:
             wrong.append(f"{batch.id} ended as {batch.state}")
         rows = connection.execute(
             sa.text(
-                "SELECT d.content_hash, d.state, (SELECT count(*) FROM results r WHERE r.document_id = d.id AND r.final)"
-                " AS finals FROM documents d WHERE d.batch_id = :b"
+                "SELECT d.content_hash, d.state, count(r.id) AS finals FROM documents d "
+                "LEFT JOIN results r ON r.document_id = d.id AND r.final WHERE d.batch_id = :b "
+                "GROUP BY d.id, d.content_hash, d.state"
             ),
             {"b": batch.id},
         ).all()
-        if Counter(row.content_hash for row in rows) != wanted and (batch.id == client.batch_id or batch.state == "completed"):
+        if Counter(row.content_hash for row in rows) != wanted and (
+            batch.id == client.batch_id or batch.state == "completed"
+        ):
             wrong.append(f"{batch.id} has {len(rows)} documents, not the {sum(wanted.values())} that were submitted")
         allowed = ("done",) if batch.state == "completed" else ("done", "cancelled")
         wrong += [f"a document of {batch.id} is {row.state}" for row in rows if row.state not in allowed]
@@ -91,7 +95,9 @@ def _charges(connection: sa.Connection, cluster: Cluster) -> list[str]:
     failed = connection.execute(sa.text("SELECT job_id, error FROM attempts WHERE outcome = 'failed'")).all()
     wrong = []
     if charged > deaths or len(failed) > deaths:
-        wrong.append(f"{charged} failures charged, {len(failed)} attempts failed, for {deaths} engines killed: {failed[:3]}")
+        wrong.append(
+            f"{charged} failures charged, {len(failed)} attempts failed, for {deaths} engines killed: {failed[:3]}"
+        )
     broken = connection.execute(sa.text("SELECT id, error_kind, error FROM jobs WHERE state = 'failed'")).all()
     return [*wrong, *(f"job {row.id} failed: {row.error_kind}: {row.error}" for row in broken)]
 

@@ -13,7 +13,7 @@ from broker.sampling import Sampling
 from catalogue.model import Model
 from producer.model_text import ModelText
 from tests.engines.conftest import CPU_ENGINES, TESTED_ENGINES, WINDOW, Driven, load_for_test
-from worker.engines.base import FinishReason, ModelUnusable, PromptTooLong, Request, RequestRefused
+from worker.engines.base import Completion, FinishReason, ModelUnusable, PromptTooLong, Request, RequestRefused
 from worker.engines.registry import load_engine
 from worker.engines.spec import EngineSpec
 
@@ -118,7 +118,8 @@ def test_sampling_parameters_are_taken(driven: Driven, prompt: Prompt) -> None:
 def test_what_a_running_request_shows_grows_and_is_the_beginning_of_its_text(driven: Driven, prompt: Prompt) -> None:
     request = Request("r", prompt("Write a long story about a garden, a river and a harbour."), max_tokens=40)
     whole = driven.run(request)["r"].text
-    stop = whole[len(whole) * 2 // 3 :][:6]
+    space = whole.index(" ", len(whole) * 2 // 3)
+    stop = whole[space - 3 : space + 1]  # it ends where a token begins
     watched = replace(request, sampling=Sampling(stop=(stop,)))
     driven.engine.add(watched)
     assert driven.engine.text_so_far("r") == ""

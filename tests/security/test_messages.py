@@ -127,6 +127,18 @@ def test_no_message_hurts_the_worker_or_the_jobs_beside_it(cluster: Cluster, tmp
     assert "Celery's worker failed" not in said
 
 
+def test_what_is_no_message_at_all_stops_a_worker_for_a_moment_only(cluster: Cluster) -> None:
+    (worker,) = cluster.start()
+    rubbish = [b"not json", b"\xff\xfe", b"[]", b"null", b"{}", b"7"]
+    with Redis(unix_socket_path=cluster.broker.url.removeprefix("redis+socket://")) as redis:
+        redis.lpush(QUEUE, *rubbish)
+        batch_id = cluster.submit(cluster.documents(2, words=60))
+        cluster.wait_for_end(batch_id)
+        wait_until(lambda: redis.llen(QUEUE) == 0, f"the worker to take them all\n{cluster.last_words()}")
+    cluster.audit()
+    assert worker.process.poll() is None
+
+
 def test_a_worker_knows_one_task() -> None:
     app = make_app("memory://")
     register_task(app, lambda _: Verdict(Outcome.DONE))

@@ -145,10 +145,13 @@ class OpenVinoEngine:
         request, now = running.request, time.monotonic()
         ids = [*running.read_ids, *output.generated_ids]
         written = len(ids)
-        if ids[-1:] and ids[-1] in request.stop_token_ids:
+        at_stop_token = bool(ids) and ids[-1] in request.stop_token_ids
+        if at_stop_token:
             ids.pop()  # it is counted, and no part of the text
         text = self._tokenizer.decode(ids, skip_special_tokens=True)
         stopped = output.finish_reason == genai.GenerationFinishReason.STOP
+        if stopped and not at_stop_token:  # the token in which a stop string ends is missing where it begins the next
+            text = shown_text(text, request.sampling.stop)
         first_at = running.first_at or now
         return Completion(
             request_id=request.id,

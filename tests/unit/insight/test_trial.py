@@ -1,0 +1,76 @@
+"""One prompt at several temperatures, on real engine processes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from catalogue.model import Model, ModelKind
+from insight.trial import Bench, Question, Trial
+from producer.errors import ProducerError
+from producer.model_text import ModelText
+from worker.engines.base import PromptTooLong
+from worker.engines.spec import EngineSpec
+
+ASKED = Question("Why is the sky blue?", None, (0.2, 1.0, 0.7), max_tokens=6)
+
+
+@pytest.fixture
+def spec(demo_model: Model, home: Path) -> EngineSpec:
+    """The simulated engine: it writes made-up words by the real vocabulary."""
+    model = Model("simulated", demo_model.path, ModelKind.SIMULATED, 512)
+    return EngineSpec("simulated", model, home, slots=3)
+
+
+def run(spec: EngineSpec, text: ModelText, question: Question) -> Trial:
+    with Bench(spec, text, question) as bench:
+        bench.load()
+        return bench.ask()
+
+
+def test_every_temperature_has_its_answer_in_order_and_all_were_in_the_engine_together(
+    spec: EngineSpec, model_text: ModelText
+) -> None:
+    trial = run(spec, model_text, ASKED)
+    assert [answer.temperature for answer in trial.answers] == [0.2, 1.0, 0.7]
+    completions = [answer.completion for answer in trial.answers]
+    assert all(done is not None and 1 <= done.completion_tokens <= 6 for done in completions)
+    assert max(done.batch_size for done in completions if done) > 1
+    assert trial.prompt_tokens == len(model_text.renderer.render(None, ASKED.prompt).ids)
+    assert trial.facts.engine == "simulated"
+
+
+def test_a_prompt_that_does_not_fit_is_refused_before_anything_is_loaded(
+    spec: EngineSpec, model_text: ModelText
+) -> None:
+    with pytest.raises(PromptTooLong):
+        Bench(spec, model_text, replace(ASKED, max_tokens=512))
+
+
+def test_sampling_that_makes_no_sense_is_refused(spec: EngineSpec, model_text: ModelText) -> None:
+    with pytest.raises(ProducerError, match="top_p"):
+        Bench(spec, model_text, replace(ASKED, sampling={"top_p": 2.0}))
+
+
+def test_a_system_prompt_is_read_by_the_model(spec: EngineSpec, model_text: ModelText) -> None:
+    with_system = run(spec, model_text, replace(ASKED, system="Answer as a pirate, and never otherwise. " * 3))
+    assert with_system.prompt_tokens > run(spec, model_text, ASKED).prompt_tokens
+
+
+@pytest.mark.model
+def test_the_real_model_says_the_same_at_zero_and_other_things_at_a_seed(
+    demo_model: Model, home: Path, model_text: ModelText
+) -> None:
+    spec = EngineSpec("llamacpp", demo_model, home, slots=2, context_window=512)
+    question = Question("Name three colours.", None, (0.0, 2.0), max_tokens=12, sampling={"seed": 5})
+    with Bench(spec, model_text, question) as bench:
+        bench.load()
+        trial = bench.ask()
+    cold, hot = (answer.completion for answer in trial.answers)
+    assert cold is not None
+    assert hot is not None
+    assert cold.text.strip()
+    assert cold.text != hot.text
+    assert trial.answers[0].tokens_per_s is not None
