@@ -98,9 +98,9 @@ def kills(services: Services, _options: argparse.Namespace) -> dict[str, Any]:
     return {"jobs": _JOBS_WITH_KILLS, "kills": _KILLS} | _outcome(services, made)
 
 
-def overhead(services: Services, _options: argparse.Namespace) -> dict[str, Any]:
+def overhead(services: Services, options: argparse.Namespace) -> dict[str, Any]:
     """What docmill and what plain Celery add to a job."""
-    return measure_overhead(services)
+    return measure_overhead(services, options.overhead_jobs)
 
 
 RUNS = {"takeover": takeover, "kills": kills, "overhead": overhead}
@@ -171,6 +171,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--database", choices=DATABASES, default="sqlite")
     parser.add_argument("--jobs", type=int, default=20_000, help="of the takeover run (default 20,000)")
+    parser.add_argument("--overhead-jobs", type=int, default=3_000, help="of the overhead run (default 3,000)")
     parser.add_argument("--lease", type=float, help="worker.lease_s (default: docmill's own)")
     parser.add_argument("--only", nargs="+", choices=list(RUNS), default=list(RUNS))
     parser.add_argument("--home", help="where the demo model lies or is fetched to (default: a new directory)")

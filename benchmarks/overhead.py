@@ -20,7 +20,6 @@ from celery import Celery
 from benchmarks.filling import Shape, check, fill
 from benchmarks.services import ROOT, Services, cpu_s, wait_until
 
-_JOBS = 3_000
 _WARM_UP = 200
 _SLOTS = 16
 _LOOKAHEAD = 3
@@ -29,13 +28,13 @@ _QUEUE = "plain"
 _TASK = "benchmarks.sleep"
 
 
-def measure_overhead(services: Services) -> dict[str, Any]:
+def measure_overhead(services: Services, jobs: int) -> dict[str, Any]:
     """Milliseconds a job, docmill's and plain Celery's, in turn: warm up, then measure."""
-    docmill = _docmill(services)
-    plain = _plain(services)
+    docmill = _docmill(services, jobs)
+    plain = _plain(services, jobs)
     work_ms = _STEP_S * 1000 / _SLOTS
     return {
-        "jobs": _JOBS,
+        "jobs": jobs,
         "slots": _SLOTS,
         "docmill, ms a job": round(docmill[0] - work_ms, 2),
         "plain Celery, ms a job": round(plain[0] - work_ms, 2),
@@ -44,12 +43,12 @@ def measure_overhead(services: Services) -> dict[str, Any]:
     }
 
 
-def _docmill(services: Services) -> tuple[float, float]:
+def _docmill(services: Services, measured: int) -> tuple[float, float]:
     dispatcher = services.start("dispatcher")
     worker = services.worker(slots=_SLOTS, engine={"decode_steps_per_s": 1 / _STEP_S})
     services.wait_for_workers(1)
     processes = [psutil.Process(pid) for pid in (dispatcher.pid, worker.pid, services.broker_pid)]
-    for jobs in (_WARM_UP, _JOBS):
+    for jobs in (_WARM_UP, measured):
         before = sum(cpu_s(process) for process in processes)
         batch_id = fill(services.client.database, services.plan(max_tokens=1), Shape(jobs // 20, 20, max_tokens=1))
         wait_until(lambda batch_id=batch_id: _has_ended(services, batch_id), "the end", 600.0, every_s=0.5)  # type: ignore[misc]
@@ -63,14 +62,14 @@ def _docmill(services: Services) -> tuple[float, float]:
     for process in (worker, dispatcher):
         process.terminate()
         process.wait()
-    return (ended - began) * 1000 / _JOBS, cpu * 1000 / _JOBS
+    return (ended - began) * 1000 / measured, cpu * 1000 / measured
 
 
 def _has_ended(services: Services, batch_id: str) -> bool:
     return str(services.rows("SELECT state FROM batches WHERE id = :b", b=batch_id)[0][0]) == "completed"
 
 
-def _plain(services: Services) -> tuple[float, float]:
+def _plain(services: Services, measured: int) -> tuple[float, float]:
     app = _plain_app(services.broker.url)
     report = services.settings.home / "plain.json"
     broker = psutil.Process(services.broker_pid)
@@ -79,7 +78,7 @@ def _plain(services: Services) -> tuple[float, float]:
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        for jobs in (_WARM_UP, _JOBS):
+        for jobs in (_WARM_UP, measured):
             before = cpu_s(broker) + cpu_s(psutil.Process(worker.pid)) + time.process_time()
             began = time.time()
             _publish(app, jobs)
@@ -89,7 +88,7 @@ def _plain(services: Services) -> tuple[float, float]:
         worker.kill()
         worker.wait()
     ended = json.loads(report.read_text())["ended"]
-    return (ended - began) * 1000 / _JOBS, cpu * 1000 / _JOBS
+    return (ended - began) * 1000 / measured, cpu * 1000 / measured
 
 
 def _publish(app: Celery, jobs: int) -> None:

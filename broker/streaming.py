@@ -102,7 +102,10 @@ class Watching:
         self.text = ""
 
     def news(self, timeout_s: float) -> str:
-        """What the attempt has written beyond `text`, "" after `timeout_s` or sooner. A new attempt begins `text` anew."""
+        """What the attempt has written beyond `text`; "" after `timeout_s`, or sooner.
+
+        Where another attempt begins, `text` and `epoch` do too.
+        """
         now = time.monotonic()
         if now - self._asked_at >= _ASK_S:
             self._asked_at = now

@@ -64,6 +64,11 @@ def verify(path: Path) -> None:
         raise ModelDamaged(path, "it holds no tensors")
 
 
+def header_values(path: Path) -> Mapping[str, Any]:
+    """Every key of the header with its value. Raises ModelDamaged."""
+    return _read(path).values
+
+
 def f16_bytes(path: Path) -> int:
     """What the weights would take with two bytes each. Raises ModelDamaged."""
     return sum(2 * tensor.elements for tensor in _read(path).tensors)

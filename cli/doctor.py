@@ -17,11 +17,13 @@ from cli.sizes import MemorySize
 from cli.waiting import waiting
 from insight.amounts import gib, gib_of
 from insight.config_text import config_text, quantization_of
+from insight.diagnosis.look import look_at_batch
 from insight.doctor import examine
 from insight.findings import Finding, Status, worst
 from insight.fitting import Fit
 from insight.machine import Machine, pretend, read_machine
 from insight.recommend import Choice, Recommendation, UseCase, recommend
+from producer.client import Client
 
 _STYLES = {Status.PASS: "green", Status.WARN: "bold yellow", Status.FAIL: "bold red"}
 
@@ -43,10 +45,12 @@ class _GigaBytes(MemorySize):
     epilog="""\b
 Examples:
   docmill doctor
+  docmill doctor --batch latest
   docmill doctor --recommend --use-case education
   docmill doctor --recommend --cores 16 --ram 64 --vram 24 --out config.yaml
 """
 )
+@click.option("--batch", metavar="BATCH", help="Say instead why this batch was slow, failed or wrote badly.")
 @click.option("--recommend", "wants_model", is_flag=True, help="Name a model and its settings instead of checking.")
 @click.option(
     "--use-case", type=click.Choice([str(use) for use in UseCase]), default=str(UseCase.GENERAL), show_default=True,
@@ -62,6 +66,7 @@ Examples:
 def doctor(
     context: CliContext,
     /,
+    batch: str | None,
     wants_model: bool,  # noqa: FBT001
     use_case: str,
     out: Path | None,
@@ -71,8 +76,14 @@ def doctor(
     """Check the machine, what is installed, database, broker and workers; say what to do.
 
     Every line passes, warns or fails; with a failure the exit code is 1. Nothing is changed or created.
+    `--batch` reads a batch's measurements and says what shows: high latency, memory, quality, processor.
     `--recommend` names a model for this machine (or the one described) with a config.yaml.
     """
+    if batch is not None:
+        if wants_model or out or any(parts.values()):
+            raise click.UsageError("--batch goes alone")
+        _diagnose(context, batch, as_json=as_json)
+        return
     if wants_model:
         _recommend(context, _machine(context, parts), UseCase(use_case), out, as_json=as_json)
         return
@@ -87,6 +98,18 @@ def doctor(
     else:
         _show(findings)
     context.exit(1 if worst(findings) is Status.FAIL else 0)
+
+
+def _diagnose(context: CliContext, batch: str, *, as_json: bool) -> None:
+    client = Client(context.settings)
+    batch_id = client.batches.find(batch).id
+    evidence, findings = look_at_batch(client.database, batch_id, context.settings.home)
+    if as_json:
+        facts = {name: value for name, value in asdict(evidence).items() if name not in ("texts", "plan")}
+        shown = [asdict(finding) for finding in findings]
+        print_json({"batch": batch_id, "status": worst(findings), "findings": shown, "evidence": facts})
+    else:
+        _show(findings)
 
 
 def _show(findings: list[Finding]) -> None:

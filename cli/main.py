@@ -35,6 +35,7 @@ _COMMANDS = {
     "doctor": "What is right and wrong here, and which model suits.",
     "health": "Whether database, broker and worker answer (a health check).",
     "try": "One prompt at several temperatures, side by side.",
+    "tune": "Which threads, batch size, cache and chunks are fastest here.",
     "config": "The effective settings and where each was set.",
     "db": "Bring the database to this version's schema.",
     "worker": "Run jobs on an engine (a cluster's service).",

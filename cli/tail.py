@@ -56,15 +56,16 @@ def tail(context: CliContext, what: str, batch: str | None) -> None:
 
 def _open_jobs(followed: Followed, document_id: int) -> Iterator[int]:
     """The document's open jobs, and those that are planned meanwhile, until it has ended."""
-    seen: set[int] = set()
+    seen = {job_id for job_id, state in followed.jobs(document_id).items() if state.is_terminal}
     while True:
         has_ended = followed.has_ended(document_id)
-        new = [job_id for job_id in followed.open_jobs(document_id) if job_id not in seen]
-        seen.update(new)
-        yield from new
-        if has_ended:
+        new = [job_id for job_id in followed.jobs(document_id) if job_id not in seen]
+        if new:
+            seen.add(new[0])
+            yield new[0]
+        elif has_ended:
             return
-        if not new:
+        else:
             time.sleep(_LOOK_S)
 
 

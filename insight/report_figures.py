@@ -35,6 +35,7 @@ _UNITS = (
     (0.0, 1.0, "seconds"),
 )
 _GIB = 1 << 30
+_SHORTEST_S = 0.001
 _GUIDES = (0.5, 0.9, 0.99)
 _LINES = {
     Duration.WAIT: (WAITING, (0, (1, 1.2)), "wait"),
@@ -95,7 +96,7 @@ def durations(numbers: ReportNumbers) -> Figure:
     with drawing as axes:
         for duration, distribution in found.items():
             colour, dashes, name = _LINES[duration]
-            axes.plot(distribution.values, distribution.shares, color=colour, linestyle=dashes, label=name)
+            axes.plot(_visible(distribution), distribution.shares, color=colour, linestyle=dashes, label=name)
         _cumulative(axes, list(found.values()))
         _legend(axes, 3)
     return drawing.figure()
@@ -111,8 +112,8 @@ def overlaid(duration: Duration, this: Distribution, earlier: Distribution) -> F
         height_in=3.0,
     )
     with drawing as axes:
-        axes.plot(earlier.values, earlier.shares, color=MUTED, linestyle=(0, (4, 2)), label="earlier")
-        axes.plot(this.values, this.shares, color=colour, label="this batch")
+        axes.plot(_visible(earlier), earlier.shares, color=MUTED, linestyle=(0, (4, 2)), label="earlier")
+        axes.plot(_visible(this), this.shares, color=colour, label="this batch")
         _cumulative(axes, [this, earlier])
         _legend(axes, 2)
     return drawing.figure()
@@ -179,8 +180,8 @@ def _elapsed(axes: Axes, at_s: Sequence[float], whole: float | None = None) -> l
 
 def _cumulative(axes: Axes, shown: Sequence[Distribution]) -> None:
     """A log axis of durations over an axis of shares, with guides at the percentiles that the table names."""
-    values = [value for distribution in shown for value in distribution.values]
-    least, most = max(0.001, min(values)), max(0.002, *values)
+    values = [value for distribution in shown for value in _visible(distribution)]
+    least, most = min(values), max(2 * _SHORTEST_S, *values)
     axes.set_xscale("log")
     axes.set_xlim(least * 0.9, most * 1.1)
     axes.set_ylim(0, 1.02)
@@ -190,6 +191,11 @@ def _cumulative(axes: Axes, shown: Sequence[Distribution]) -> None:
     axes.set_yticks([0, *_GUIDES], ["0", "p50", "p90", "p99"])
     for share in _GUIDES:
         axes.axhline(share, color=GRID, linewidth=1.0, zorder=0)
+
+
+def _visible(distribution: Distribution) -> list[float]:
+    """The values, what is too short for a log axis at its left end."""
+    return [max(_SHORTEST_S, value) for value in distribution.values]
 
 
 def _legend(axes: Axes, columns: int) -> None:

@@ -145,7 +145,7 @@ def check_work(work: Work) -> Iterator[Finding]:
     """Whether somebody is there for what waits."""
     yield from _check_workers(work)
     if work.late_leases or work.starved:
-        late = f"{work.late_leases:,} jobs of dead workers were not queued again" if work.late_leases else ""
+        late = f"{_jobs(work.late_leases)} of dead workers not queued again" if work.late_leases else ""
         starved = f"jobs for {', '.join(work.starved)} wait and were not announced" if work.starved else ""
         what = "; ".join(part for part in (late, starved) if part)
         advice = "no dispatcher seems to run on this database and broker: `docmill dispatcher`, or `docmill up`"
@@ -161,7 +161,7 @@ def _check_workers(work: Work) -> Iterator[Finding]:
     gone = [worker for worker in work.workers if not worker.is_alive]
     unserved = {model: jobs for model, jobs in work.jobs.items() if model not in {worker.model for worker in alive}}
     for model, jobs in unserved.items():
-        what = f"{jobs:,} jobs wait for {model}, and no worker that serves it was seen for {SEEN_S:.0f} s"
+        what = f"{_jobs(jobs)} open for {model}, and no worker that serves it was seen for {SEEN_S:.0f} s"
         yield Finding(_SERVICES, "workers", Status.WARN, what, f"`docmill worker --model {model}` where it can run")
     if gone:
         names = ", ".join(worker.name for worker in gone[:3]) + (" ..." if len(gone) > 3 else "")
@@ -183,6 +183,10 @@ def _check_clock(section: str, offset_s: float, ping_s: float) -> Finding:
         advice = "leases and times are the database's and stay right; Flower and logs do not: run NTP on both"
         return Finding(section, "clock", Status.WARN, what, advice)
     return Finding(section, "clock", Status.PASS, what)
+
+
+def _jobs(number: int) -> str:
+    return f"{number:,} {'job' if number == 1 else 'jobs'}"
 
 
 def _how_to_get(model: ModelFacts) -> str:

@@ -20,6 +20,7 @@ from storage.levels import Levels
 from storage.outbox import Outbox
 
 log = logging.getLogger(__name__)
+_IDLE_TIMES = 4  # intervals between two rounds while no batch is at work: who submits announces the first jobs
 _PUBLISH = 500  # jobs published and marked at a time: as many are doubled at worst
 
 
@@ -58,6 +59,7 @@ class Dispatcher:
         self._app = app
         self._policy = policy
         self.counts = DispatchCounts()
+        self._is_at_work = True
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set. A database or broker that does not answer is waited for."""
@@ -76,7 +78,7 @@ class Dispatcher:
                 log.warning("it answers again")
                 failing_since = None
             if not busy:
-                stop.wait(self._policy.interval_s)
+                stop.wait(self._policy.interval_s * (1 if self._is_at_work else _IDLE_TIMES))
 
     def tick(self) -> bool:
         """One round of everything; True when there was so much to do that the next should follow at once."""
@@ -88,8 +90,10 @@ class Dispatcher:
             self._advancer.advance(document)
             self.counts.documents_advanced += 1
         self._levels.settle_batches()
-        for model in self._outbox.models_at_work():
+        models = self._outbox.models_at_work()
+        for model in models:
             self.fill_queue(model)
+        self._is_at_work = bool(models)
         self.counts.last_round_at = time.time()
         return len(ended) > 0
 

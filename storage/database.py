@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from sqlalchemy.orm import Session
@@ -24,7 +24,10 @@ from storage.errors import DatabaseUnavailable, StorageError
 
 _SQLITE_BUSY_S = 30
 _POSTGRES_IDLE_S = 30
+# Over TCP a host that is cut off says nothing: without these libpq waits for it for a quarter of an hour, or for ever.
+_SILENT = {"tcp_user_timeout": 10_000, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
 _WRITES = "docmill_writes"
+_READ_ONLY = "25006"  # SQLSTATE of read_only_sql_transaction
 # By name: each driver has its own. DatabaseError itself is what sqlite3 raises for a damaged file.
 _OPERATIONAL = ("OperationalError", "InterfaceError", "InternalError", "DatabaseError")
 
@@ -112,7 +115,7 @@ def _postgres_engine(url: URL, pool_size: int) -> Engine:
         max_overflow=2,
         pool_pre_ping=True,
         isolation_level="READ COMMITTED",
-        connect_args={"connect_timeout": 10, "application_name": "docmill"},
+        connect_args={"connect_timeout": 10, "application_name": "docmill", **_SILENT},
     )
 
     @event.listens_for(engine, "connect")
@@ -120,6 +123,12 @@ def _postgres_engine(url: URL, pool_size: int) -> Engine:
         # A worker that freezes inside a transaction must not hold its batch's row for ever.
         connection.execute(f"SET idle_in_transaction_session_timeout = '{_POSTGRES_IDLE_S}s'")
         connection.commit()
+
+    @event.listens_for(engine, "handle_error")
+    def reconnect(context: ExceptionContext) -> None:
+        # The server is only to be read now: behind its name may be another one by the next try.
+        if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
+            context.is_disconnect = True
 
     return engine
 

@@ -62,16 +62,15 @@ class Followed:
             state: DocumentState = session.scalars(select(Document.state).where(Document.id == document_id)).one()
         return state.is_terminal
 
-    def open_jobs(self, document_id: int) -> list[int]:
-        """The document's jobs that have not ended, those that run first, in the order of the document."""
+    def jobs(self, document_id: int) -> dict[int, JobState]:
+        """The document's jobs so far, running ones first, then in the order of the document."""
         with self._database.read() as session:
-            return list(
-                session.scalars(
-                    select(Job.id)
-                    .where(Job.document_id == document_id, Job.state.in_((JobState.QUEUED, JobState.RUNNING)))
-                    .order_by(Job.state.desc(), Job.level, Job.position)
-                )
+            rows = session.execute(
+                select(Job.id, Job.state)
+                .where(Job.document_id == document_id)
+                .order_by(Job.state != JobState.RUNNING, Job.level, Job.position)
             )
+            return {row.id: row.state for row in rows}
 
 
 def _jobs() -> Select[int, int, JobState, str, int, int, str | None, str | None, str | None, str | None]:

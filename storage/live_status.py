@@ -94,7 +94,8 @@ class LiveStatus:
                     .group_by(Worker.model)
                 )
             }
-            running = Counter(session.scalars(select(Job.model).where(Job.state == JobState.RUNNING)))
+            leased = select(Job.model).where(Job.state == JobState.RUNNING, Job.lease_until > 0.0)  # by its index
+            running = Counter(session.scalars(leased))
             announced = {
                 model: session.scalar(
                     select(func.count()).where(

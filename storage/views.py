@@ -58,7 +58,7 @@ VIEWS: Mapping[str, Mapping[str, Kind]] = {
         "peak_vram_bytes:i jobs:i prompt_tokens:i cached_tokens:i completion_tokens:i"
     ),
     "v_samples": _columns(
-        what="worker at:f slots:i slots_used:i occupancy:f rss_bytes:i worker_cpu_percent:f engine_cpu_percent:f "
+        what="worker at:f minute:i slots:i slots_used:i occupancy:f rss_bytes:i worker_cpu_percent:f engine_cpu_percent:f "
         "vram_bytes:i gpu_percent:f power_w:f jobs:i prompt_tokens:i cached_tokens:i completion_tokens:i "
         "tokens_per_s:f"
     ),

@@ -17,8 +17,8 @@ _NOW = {
     "postgresql": "extract(epoch from clock_timestamp())::double precision",
 }
 _MINUTE = {
-    "sqlite": "CAST(a.finished_at / 60 AS INTEGER) * 60",
-    "postgresql": "CAST(floor(a.finished_at / 60) * 60 AS bigint)",
+    "sqlite": "CAST({} / 60 AS INTEGER) * 60",
+    "postgresql": "CAST(floor({} / 60) * 60 AS bigint)",
 }
 _DAY = {
     "sqlite": "date(a.finished_at, 'unixepoch')",
@@ -172,6 +172,7 @@ GROUP BY w.name
 SELECT
     s.worker,
     s.at,
+    {sampled_minute} AS minute,
     s.slots,
     CASE WHEN s.running < s.slots THEN s.running ELSE s.slots END AS slots_used,
     CASE WHEN s.running < s.slots THEN CAST(s.running AS DOUBLE PRECISION) / s.slots ELSE 1.0 END AS occupancy,
@@ -243,9 +244,15 @@ def upgrade() -> None:
     )
     op.create_index("ix_worker_samples_at", "worker_samples", ["at"])
     dialect = op.get_context().dialect.name
+    parts = {
+        "now": _NOW[dialect],
+        "day": _DAY[dialect],
+        "minute": _MINUTE[dialect].format("a.finished_at"),
+        "sampled_minute": _MINUTE[dialect].format("s.at"),
+        "measured": _MEASURED,
+    }
     for name, select in _VIEWS.items():
-        body = select.format(now=_NOW[dialect], day=_DAY[dialect], minute=_MINUTE[dialect], measured=_MEASURED)
-        op.execute(f"CREATE VIEW {name} AS {body}")
+        op.execute(f"CREATE VIEW {name} AS {select.format(**parts)}")
 
 
 def downgrade() -> None:

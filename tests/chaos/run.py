@@ -6,6 +6,8 @@ import atexit
 import heapq
 import os
 import shutil
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
+from broker.children import die_with_parent
 from storage.database import Database
 from storage.schema import upgrade
 from tests.chaos.clients import ENDED, Client
@@ -240,6 +243,8 @@ _stage: Stage | None = None
 def enter(models: Path, directory: Path) -> None:
     """Prepare a process of a pool: its campaigns run one after the other on a stage of its own."""
     global _stage
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    die_with_parent(signal.SIGTERM)
     _stage = Stage(models, directory / f"p{os.getpid()}")
     _stage.directory.mkdir()
     atexit.register(_stage.close)

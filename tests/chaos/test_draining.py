@@ -53,7 +53,7 @@ def test_sigkill_during_a_drain_is_survived_as_any_crash(cluster: Cluster) -> No
     worker = draining_worker(cluster)
     cluster.freeze(worker)
     worker.kill()
-    wait_until(lambda: cluster.count("attempts WHERE outcome = 'lost'") == 7, "the dispatcher to take back what it held")
+    wait_until(lambda: cluster.count("attempts WHERE outcome = 'lost'") == 7, "the dispatcher to take it all back")
     assert cluster.count("jobs WHERE state = 'queued' AND failures = 0") == 9
     cluster.client.batches.cancel(cluster.rows("SELECT id FROM batches")[0].id)
     cluster.worker(STEADY)

@@ -44,7 +44,7 @@ def _start(cluster: Cluster) -> Service:
 
 
 def test_documents_become_summaries_on_every_gpu_of_the_box(make_gpu_cluster: MakeGpuCluster) -> None:
-    gpu_cluster = make_gpu_cluster(2)
+    gpu_cluster = make_gpu_cluster(2, TEST_POWER_W="100,300")
     _start(gpu_cluster)
     batch_id = gpu_cluster.submit(gpu_cluster.documents(12), chunk_tokens=200)
     gpu_cluster.wait_for_end(batch_id)
@@ -55,10 +55,15 @@ def test_documents_become_summaries_on_every_gpu_of_the_box(make_gpu_cluster: Ma
     for attempt in attempts:
         assert attempt.completion_tokens > 0
         assert attempt.peak_memory_bytes > 0
+        assert attempt.peak_vram_bytes > 0
+        assert attempt.energy_j > 0
         assert attempt.cached_tokens is not None
         assert attempt.prefill_s >= 0
         assert attempt.decode_s >= 0
     assert all(report.summary for report in gpu_cluster.client.reports.documents(batch_id))
+    samples = gpu_cluster.rows("SELECT worker, power_w, vram_bytes FROM worker_samples")
+    assert {(row.worker.rpartition("/")[2], row.power_w) for row in samples} == {("gpu0", 100.0), ("gpu1", 300.0)}
+    assert all(row.vram_bytes for row in samples)
 
 
 def test_a_cuda_error_restarts_the_engine_and_loses_no_job(make_gpu_cluster: MakeGpuCluster, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import signal
 import socket
@@ -19,10 +20,13 @@ from broker.app import TASK_NAME, make_app
 from tests.integration.conftest import Cluster, wait_until
 
 
-def fetch(url: str) -> str | None:
-    """The answer's text, None while nobody answers."""
+def fetch(url: str, login: str = "") -> str | None:
+    """The answer's text, None while nobody answers, or not to this login."""
+    asked = urllib.request.Request(url)  # noqa: S310 - http to this machine
+    if login:
+        asked.add_header("Authorization", f"Basic {base64.b64encode(login.encode()).decode()}")
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - http to this machine
+        with urllib.request.urlopen(asked, timeout=5) as answer:  # noqa: S310 - http to this machine
             text: str = answer.read().decode()
             return text
     except (urllib.error.URLError, OSError):
@@ -74,23 +78,43 @@ def test_events_show_each_job_as_a_task_with_readable_id_and_arguments(cluster: 
     cluster.wait_for_end(batch_id)
 
 
-def test_flower_shows_the_jobs(cluster: Cluster) -> None:
-    cluster.environment["FLOWER_UNAUTHENTICATED_API"] = "true"
+def test_flower_names_the_jobs_asks_for_a_password_and_keeps_them_over_a_restart(cluster: Cluster) -> None:
+    cluster.environment["DOCMILL_FLOWER_BASIC_AUTH"] = "me:secret"
     port = free_port()
-    cluster.run("flower", "--port", str(port))
-    wait_until(lambda: fetch(f"http://127.0.0.1:{port}/"), "Flower to answer")
+
+    def tasks() -> list[dict[str, Any]]:
+        """As the page asks for them."""
+        column = "order%5B0%5D%5Bcolumn%5D=0&order%5B0%5D%5Bdir%5D=asc&columns%5B0%5D%5Bdata%5D=received"
+        page = fetch(f"http://127.0.0.1:{port}/tasks/datatable?draw=1&start=0&length=100&{column}", "me:secret")
+        shown: list[dict[str, Any]] = json.loads(page)["data"] if page else []
+        return shown
+
+    def ended() -> list[dict[str, Any]]:
+        return [task for task in tasks() if task["state"] == "SUCCESS"]
+
+    first = cluster.run("flower", "--port", str(port), "--persistent")
+    wait_until(lambda: fetch(f"http://127.0.0.1:{port}/", "me:secret"), "Flower to answer")
+    for path in ("tasks", "metrics", "api/tasks"):
+        assert fetch(f"http://127.0.0.1:{port}/{path}") is None, "it answers nobody without the password"
     cluster.start()
     batch_id = cluster.submit(cluster.documents(2, words=20))
     cluster.wait_for_end(batch_id)
-
-    def shown() -> list[dict[str, Any]]:
-        tasks = json.loads(fetch(f"http://127.0.0.1:{port}/api/tasks") or "{}")
-        return [task for task in tasks.values() if task["state"] == "SUCCESS" and task["name"] == TASK_NAME]
-
-    tasks = wait_until(lambda: shown() if len(shown()) == 2 else None, "both jobs in Flower")
-    assert {task["uuid"].partition(".")[0] for task in tasks} == {batch_id}
-    assert {"'0000.txt'" in task["kwargs"] for task in tasks} == {True, False}
-    assert all(task["runtime"] > 0 for task in tasks)
+    before = wait_until(lambda: ended() if len(ended()) == 2 else None, "both jobs in Flower")
+    (worker,) = [name for (name,) in cluster.rows("SELECT name FROM workers")]
+    host, _, device = worker.rpartition("/")
+    for number, task in enumerate(sorted(before, key=lambda task: str(task["name"]))):
+        assert task["name"].endswith(f"000{number}.txt, part 1")
+        assert task["kwargs"] == f"batch {batch_id}"
+        assert task["uuid"].startswith(f"{batch_id}.")
+        assert task["worker"] == f"{device}@{host}"
+        assert (task["retries"], task["runtime"] > 0) == (0, True)
+    metrics = fetch(f"http://127.0.0.1:{port}/metrics", "me:secret") or ""
+    assert 'flower_events_total{task="docmill.run_job",type="task-succeeded"' in metrics
+    first.signal(signal.SIGTERM)
+    first.wait()
+    cluster.run("flower", "--port", str(port), "--persistent")
+    after = wait_until(ended, "Flower to answer again with its history")
+    assert sorted(task["uuid"] for task in after) == sorted(task["uuid"] for task in before)
 
 
 def test_up_with_flower_answers_on_loopback_alone(cluster: Cluster) -> None:

@@ -59,11 +59,10 @@ def test_what_a_watcher_sees_is_the_beginning_of_what_is_stored(
 
 
 def test_tail_writes_a_running_jobs_text_before_it_is_stored_and_then_the_rest(cluster: Cluster) -> None:
-    cluster.start(engine=VERY_SLOW)
     cluster.submit(cluster.documents(1, words=20))
     job_id = first_job(cluster)
-    wait_until(lambda: cluster.count(f"jobs WHERE id = {job_id} AND state = 'running'"), "the job to run")
     with begin_tail(cluster, str(job_id)) as tail:
+        cluster.start(engine=VERY_SLOW)
         assert tail.stdout is not None
         first = tail.stdout.read(1)
         assert cluster.count(f"results WHERE job_id = {job_id}") == 0, "it was shown only when it was stored"
@@ -74,11 +73,10 @@ def test_tail_writes_a_running_jobs_text_before_it_is_stored_and_then_the_rest(c
 
 
 def test_tail_follows_an_attempt_that_begins_anew(cluster: Cluster) -> None:
-    _, *workers = (cluster.dispatcher(), cluster.worker(VERY_SLOW))
     cluster.submit(cluster.documents(1, words=20))
     job_id = first_job(cluster)
-    wait_until(lambda: cluster.count(f"jobs WHERE id = {job_id} AND state = 'running'"), "the job to run")
     with begin_tail(cluster, str(job_id)) as tail:
+        workers = cluster.start(engine=VERY_SLOW)
         assert tail.stdout is not None
         assert tail.stderr is not None
         tail.stdout.read(1)
@@ -94,8 +92,10 @@ def test_tail_follows_an_attempt_that_begins_anew(cluster: Cluster) -> None:
 def test_tail_of_a_document_shows_its_jobs_of_every_level(cluster: Cluster) -> None:
     cluster.submit(cluster.documents(1))
     with begin_tail(cluster, "0000.txt") as tail:
-        cluster.start()
         assert tail.stdout is not None
+        assert tail.stderr is not None
+        assert "0000.txt, level 0, 0: job 1, queued" in tail.stderr.readline()
+        cluster.start()
         shown = tail.stdout.read()
         assert tail.wait() == 0
     texts = [text for (text,) in cluster.rows("SELECT text FROM results WHERE job_id IS NOT NULL")]

@@ -1,7 +1,95 @@
-"""The integration tests' cluster of real services."""
+"""The integration tests' cluster of real services, and the same with passwords and TLS in front of its servers."""
 
 from __future__ import annotations
 
-from tests.integration.conftest import cluster, either_cluster, make_cluster
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+import trustme
+from redis import Redis
+
+from tests.integration.conftest import Cluster, cluster, either_cluster, make_cluster
+from tests.security.tls import tls_front
 
 __all__ = ["cluster", "either_cluster", "make_cluster"]
+
+
+@dataclass(frozen=True)
+class Role:
+    """A Postgres role that has to show its password."""
+
+    name: str
+    password: str
+    database: str
+    socket: str
+
+
+@pytest.fixture
+def role(postgres_server: str, postgres_url: str) -> Iterator[Role]:
+    """Owner of a new database. For this role alone, the server asks for the password."""
+    admin = sa.create_engine(
+        sa.make_url(postgres_server).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT"
+    )
+    role = Role(
+        name=f"r{secrets.token_hex(4)}",
+        password=secrets.token_hex(12),
+        database=str(sa.make_url(postgres_url).database),
+        socket=f"{sa.make_url(postgres_server).query['host']}/.s.PGSQL.5432",
+    )
+    with admin.connect() as connection:
+        connection.exec_driver_sql(f"CREATE ROLE {role.name} LOGIN PASSWORD '{role.password}'")
+        connection.exec_driver_sql(f"ALTER DATABASE {role.database} OWNER TO {role.name}")
+        rules = Path(connection.exec_driver_sql("SHOW hba_file").scalar_one())
+        before = rules.read_text()
+        rules.write_text(f"local all {role.name} scram-sha-256\n{before}")
+        connection.exec_driver_sql("SELECT pg_reload_conf()")
+        yield role
+        rules.write_text(before)
+        connection.exec_driver_sql("SELECT pg_reload_conf()")
+        connection.exec_driver_sql(f"DROP DATABASE {role.database} WITH (FORCE)")
+        connection.exec_driver_sql(f"CREATE DATABASE {role.database}")  # for postgres_url to drop
+        connection.exec_driver_sql(f"DROP ROLE {role.name}")
+    admin.dispose()
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A cluster whose servers are reached by TLS, with passwords; `authority` is the file of who signed for them."""
+
+    cluster: Cluster
+    broker_password: str
+    database_password: str
+    authority: Path
+
+    @property
+    def secrets(self) -> tuple[str, str]:
+        return self.broker_password, self.database_password
+
+
+@pytest.fixture
+def guarded(make_cluster: Callable[..., Cluster], role: Role, tmp_path: Path) -> Iterator[Guarded]:
+    """Valkey and Postgres with passwords, behind TLS."""
+    authority = trustme.CA()
+    ca = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(ca)
+    made: list[Cluster] = []
+    broker_password = secrets.token_hex(12)
+    with (
+        tls_front(authority, lambda: made[0].broker.url.removeprefix("redis+socket://")) as broker_port,
+        tls_front(authority, lambda: role.socket, is_postgres=True) as database_port,
+    ):
+        cluster = make_cluster(
+            f"postgresql://{role.name}:{role.password}@localhost:{database_port}/{role.database}"
+            f"?sslmode=verify-full&sslrootcert={ca}",
+            BROKER__URL=f"rediss://:{broker_password}@localhost:{broker_port}/0"
+            f"?ssl_cert_reqs=required&ssl_ca_certs={ca}",
+        )
+        made.append(cluster)
+        with Redis(unix_socket_path=cluster.broker.url.removeprefix("redis+socket://")) as redis:
+            redis.config_set("requirepass", broker_password)
+        yield Guarded(cluster, broker_password, role.password, ca)
+        cluster.stop()  # before its database is dropped

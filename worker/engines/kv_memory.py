@@ -12,6 +12,8 @@ from typing import Any
 
 import psutil
 
+from catalogue.errors import ModelDamaged
+from catalogue.gguf_file import header_values
 from worker.engines.spec import EngineSpec
 
 KV_SHARE = 0.5  # of the memory that the weights leave
@@ -32,20 +34,20 @@ def kv_tokens(spec: EngineSpec, *, bytes_a_token: float, spoken_for_bytes: int =
 
 
 def values_a_token(path: Path) -> int:
-    """Numbers that a model in a GGUF keeps for one token in all layers, keys and values."""
-    import gguf
-
-    fields = gguf.GGUFReader(path).fields
-    architecture = fields["general.architecture"].contents()
+    """Numbers that a model in a GGUF keeps for one token in all layers, keys and values. Raises ModelDamaged."""
+    values = header_values(path)
+    architecture = values.get("general.architecture")
 
     def value(key: str, default: Any = None) -> Any:
-        field = fields.get(f"{architecture}.{key}")
-        return default if field is None else field.contents()
+        return values.get(f"{architecture}.{key}", default)
 
-    heads = _most(value("attention.head_count"))
-    head_size = value("attention.key_length", value("embedding_length") // heads)
-    both = head_size + value("attention.value_length", head_size)
-    return int(value("block_count") * _most(value("attention.head_count_kv", heads)) * both)
+    try:
+        heads = _most(value("attention.head_count"))
+        head_size = value("attention.key_length", value("embedding_length") // heads)
+        both = head_size + value("attention.value_length", head_size)
+        return int(value("block_count") * _most(value("attention.head_count_kv", heads)) * both)
+    except (TypeError, ZeroDivisionError) as error:
+        raise ModelDamaged(path, f"its header does not tell the size of its keys and values ({error})") from error
 
 
 def _most(count: Any) -> int:

@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from storage.attempts import Failure
+from storage.live_status import LiveStatus
 from storage.states import JobState
 from tests.unit.storage.conftest import Mill, generated
 
@@ -58,6 +59,10 @@ HOT: dict[str, Callable[[Mill, str], object]] = {
     "models at work": lambda mill, batch: mill.outbox.models_at_work(),
     "status": lambda mill, batch: mill.reports.batch(batch),
     "failures": lambda mill, batch: mill.reports.failures(batch),
+    "live: at work": lambda mill, batch: LiveStatus(mill.database).at_work(5),
+    "live: queues": lambda mill, batch: LiveStatus(mill.database).queues(),
+    "live: finished": lambda mill, batch: LiveStatus(mill.database).finished_since(["m"], 0.0),
+    "live: failures": lambda mill, batch: LiveStatus(mill.database).failures(batch),
     "documents": lambda mill, batch: list(mill.reports.documents(batch)),
     "first failure": lambda mill, batch: mill.levels.first_failure(mill.document_ids(batch)[0]),
     "cancel": lambda mill, batch: mill.batches.cancel(batch),

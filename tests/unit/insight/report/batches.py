@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from sqlalchemy import insert
+from sqlalchemy import insert, text, update
 
 from storage.database import Database
 from storage.states import AttemptOutcome, BatchState, DocumentState, JobState
@@ -57,8 +57,10 @@ class Try:
 
 def failed(began: float, kind: str, error: str, **values: Any) -> Try:
     """An attempt that failed after half a second."""
-    none = {"queue": None, "prefill": None, "decode": None, "completion": None}
-    return Try(began, ended=began + 0.5, outcome=AttemptOutcome.FAILED, error_kind=kind, error=error, **none, **values)
+    return Try(
+        began, queue=None, prefill=None, decode=None, ended=began + 0.5, outcome=AttemptOutcome.FAILED,
+        completion=None, error_kind=kind, error=error, **values,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def store(
             "completed_at": BEGAN + (ended if ended is not None else max(ends, default=0.0))
             if state.is_terminal else None,
         }])  # fmt: skip
-        names = [(name, DocumentState.DONE, None) for name in documents]
+        names: list[tuple[str, DocumentState, str | None]] = [(name, DocumentState.DONE, None) for name in documents]
         names += [(name, DocumentState.FAILED, error) for name, error in failed_documents]
         _add(session, Document, [
             {"id": first + at, "batch_id": batch, "position": at, "name": name, "source": name, "content_hash": "",
@@ -133,6 +135,56 @@ def store(
             for at, t in enumerate(tries) if t.reused_from
         ))  # fmt: skip
     return Stored(batch, range(first, first + len(tries)))
+
+
+_MANY = """
+WITH RECURSIVE numbers(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n < :last)
+INSERT INTO {table} SELECT {columns} FROM numbers"""
+
+
+def store_many(database: Database, attempts: int) -> str:
+    """A batch of so many jobs, ten a document, every five hundredth failed. On SQLite, which makes the rows itself."""
+    batch = store(database, [], documents=()).batch
+    first = next(_ids) * 10_000_000
+    failing = "n % 500 = 0"
+    rows: dict[str, dict[str, str]] = {
+        "documents": {
+            "id": f"{first} + n", "batch_id": f"'{batch}'", "position": "n", "name": "n || '.txt'", "source": "''",
+            "content_hash": "''", "identity": "n", "state": "'done'", "characters": "0", "tokens": "0", "level": "0",
+            "open_jobs": "0", "failed_jobs": "0", "remarks": "'[]'", "created_at": f"{BEGAN}",
+        },
+        "jobs": {
+            "id": f"{first} + n", "batch_id": f"'{batch}'", "document_id": f"{first} + n / 10", "level": "0",
+            "position": "n", "first_input": "n", "last_input": "n", "model": "'m'", "priority": "5",
+            "prompt_ids": "zeroblob(40)", "prompt_tokens": "10", "max_tokens": "10", "sampling": "'{}'",
+            "stop_token_ids": "'[]'", "state": f"CASE WHEN {failing} THEN 'failed' ELSE 'succeeded' END", "epoch": "1",
+            "failures": "0", "losses": "0", "deaths": "0", "not_before": "0", "publishes": "0",
+            "created_at": f"{BEGAN}",
+        },
+        "attempts": {
+            "job_id": f"{first} + n", "epoch": "1", "worker": "'w1'", "engine": "'simulated'", "model": "'m'",
+            "outcome": f"CASE WHEN {failing} THEN 'failed' ELSE 'succeeded' END", "started_at": f"{BEGAN} + n / 50.0",
+            "finished_at": f"{BEGAN} + n / 50.0 + 3", "waited_s": "n / 50.0", "queue_s": "0.1",
+            "prefill_s": "0.1 + n * 7919 % 1000 / 1000.0", "decode_s": "0.2 + n * 104729 % 1000 / 600.0",
+            "prompt_tokens": "400 + n * 31 % 1000", "completion_tokens": "10 + n * 17 % 300", "batch_size": "8.0",
+            "peak_memory_bytes": "1 << 30", "error_kind": f"CASE WHEN {failing} THEN 'kind ' || n % 7 END",
+        },
+    }  # fmt: skip
+    with database.write() as session:
+        for table, columns in rows.items():
+            names = f"{table}({', '.join(columns)})"
+            statement = _MANY.format(table=names, columns=", ".join(columns.values()))
+            session.execute(text(statement), {"last": (attempts // 10 if table == "documents" else attempts) - 1})
+        failures = -(-attempts // 500)
+        session.execute(
+            update(Batch)
+            .where(Batch.id == batch)
+            .values(
+                documents_total=attempts // 10, jobs_total=attempts, jobs_succeeded=attempts - failures,
+                jobs_failed=failures,
+            )
+        )  # fmt: skip
+    return batch
 
 
 def add_workers(database: Database, slots: dict[str, int]) -> None:

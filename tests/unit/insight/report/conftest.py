@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import sqlalchemy as sa
@@ -15,24 +16,34 @@ from tests.unit.insight.report.batches import add_workers
 
 
 @pytest.fixture(scope="package", params=["sqlite", "postgres"])
-def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+def database(request: pytest.FixtureRequest) -> Iterator[Database]:
     """A migrated database of each kind, with two workers of two slots."""
-    yield from _migrated(_url(request, tmp_path_factory.mktemp("report")))
+    if request.param == "sqlite":
+        yield from _sqlite()
+    else:
+        yield from _migrated(_postgres_url(request.getfixturevalue("postgres_server")))
 
 
 @pytest.fixture(scope="package")
-def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+def sqlite() -> Iterator[Database]:
     """A migrated SQLite database, with two workers of two slots."""
-    yield from _migrated(f"sqlite:///{tmp_path_factory.mktemp('report')}/docmill.db")
+    yield from _sqlite()
 
 
-def _url(request: pytest.FixtureRequest, directory: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{directory}/docmill.db"
-    server = sa.make_url(request.getfixturevalue("postgres_server")).set(drivername="postgresql+psycopg")
+def _sqlite() -> Iterator[Database]:
+    """In memory where there is such a place: these tests need not wait for the disk."""
+    memory = Path("/dev/shm")
+    with TemporaryDirectory(prefix="docmill-report-", dir=memory if memory.is_dir() else None) as directory:
+        yield from _migrated(f"sqlite:///{directory}/docmill.db")
+
+
+def _postgres_url(server_url: str) -> str:
+    server = sa.make_url(server_url).set(drivername="postgresql+psycopg")
     name = f"report_{uuid.uuid4().hex[:8]}"
     admin = sa.create_engine(server, isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
+        connection.exec_driver_sql("ALTER SYSTEM SET fsync = off")  # a server of this run only: no crash to survive
+        connection.exec_driver_sql("SELECT pg_reload_conf()")
         connection.exec_driver_sql(f"CREATE DATABASE {name}")
     admin.dispose()
     return server.set(database=name).render_as_string(hide_password=False)

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from insight.report_comparison import Verdict, compare
+from insight.report_cost import Cost, EnergyBasis, Prices, cost_of
+from insight.report_numbers import ReportNumbers, measure
+from insight.report_words import compact, decimal, energy, money, percent, seconds
+from storage.database import Database
+from tests.unit.insight.report.batches import Try, store
+
+KWH = 3.6e6
+HOUR = 3600.0
+
+
+@pytest.fixture
+def two_hours(sqlite: Database) -> ReportNumbers:
+    """Two workers, an hour each, whose energy was not measured."""
+    tries = [
+        Try(0, prefill=HOUR / 2, decode=HOUR / 2, prompt=900_000, completion=100_000, worker=w) for w in ("w1", "w2")
+    ]
+    return measure(sqlite, store(sqlite, tries, documents=("a", "b", "c", "d")).batch)
+
+
+def test_workers_are_paid_for_their_hours(two_hours: ReportNumbers) -> None:
+    cost = cost_of(two_hours, Prices(per_hour=0.5))
+    assert cost.machines == cost.total == pytest.approx(1.0)
+    assert cost.energy is None
+    assert cost.per_document == pytest.approx(0.25)
+    assert cost.per_million_tokens == pytest.approx(0.5)
+
+
+def test_energy_that_was_not_measured_costs_nothing_until_it_is_assumed(two_hours: ReportNumbers) -> None:
+    unknown = cost_of(two_hours, Prices(per_kwh=0.3))
+    assert (unknown.energy_kwh, unknown.energy_basis, unknown.total) == (None, None, None)
+    assumed = cost_of(two_hours, Prices(per_kwh=0.3, watts=250))
+    assert assumed.energy_basis is EnergyBasis.ASSUMED
+    assert assumed.energy_kwh == pytest.approx(0.5)
+    assert assumed.total == pytest.approx(0.15)
+
+
+def test_measured_energy_goes_before_assumed_and_the_rest_is_said_to_be_missing(sqlite: Database) -> None:
+    def cost(*joules: float | None, watts: float | None = None) -> Cost:
+        tries = [Try(at, energy=energy) for at, energy in enumerate(joules)]
+        return cost_of(measure(sqlite, store(sqlite, tries).batch), Prices(per_hour=None, per_kwh=0.4, watts=watts))
+
+    whole = cost(KWH, KWH, watts=1e6)
+    assert (whole.energy_basis, whole.energy_kwh) == (EnergyBasis.MEASURED, 2.0)
+    assert whole.energy == pytest.approx(0.8)
+    part = cost(KWH, None)
+    assert (part.energy_basis, part.energy_kwh) == (EnergyBasis.PARTLY, 1.0)
+    assert cost(KWH, None, watts=100).energy_basis is EnergyBasis.ASSUMED
+
+
+def test_a_batch_that_did_nothing_has_no_price_by_document(sqlite: Database) -> None:
+    nothing = cost_of(
+        measure(sqlite, store(sqlite, [], documents=()).batch), Prices(per_hour=1.0, per_kwh=1.0, watts=9)
+    )
+    assert (nothing.total, nothing.per_document, nothing.per_million_tokens) == (0.0, None, None)
+
+
+def test_a_comparison_says_what_became_better_and_what_worse(sqlite: Database) -> None:
+    earlier = measure(sqlite, store(sqlite, [Try(at, decode=2.0, memory=1 << 30) for at in range(4)]).batch)
+    this = measure(sqlite, store(sqlite, [Try(at, decode=1.0, memory=2 << 30, prompt=101) for at in range(4)]).batch)
+    prices = Prices(per_hour=1.0)
+    found = compare(this, earlier, cost_of(this, prices), cost_of(earlier, prices))
+    rows = {row.key: row for row in found.rows}
+    assert (rows["decode_p50_s"].ratio, rows["decode_p50_s"].verdict) == (0.5, Verdict.BETTER)
+    assert (rows["peak_memory_bytes"].ratio, rows["peak_memory_bytes"].verdict) == (2.0, Verdict.WORSE)
+    assert rows["tokens_per_s"].verdict is Verdict.BETTER
+    assert rows["prefill_p99_s"].verdict is Verdict.SAME
+    assert rows["prompt_tokens"].verdict is Verdict.NEUTRAL
+    assert (rows["failure_share"].ratio, rows["failure_share"].verdict) == (None, Verdict.SAME)
+    assert rows["cost"].verdict is Verdict.BETTER
+    assert "peak_vram_bytes" not in rows
+    assert found.remarks == ()
+
+
+def test_a_comparison_says_what_makes_two_batches_unlike(two_hours: ReportNumbers, sqlite: Database) -> None:
+    other = measure(sqlite, store(sqlite, [], documents=(), model="another", task="outline").batch)
+    cost = cost_of(two_hours, Prices())
+    remarks = " ".join(compare(two_hours, other, cost, cost_of(other, Prices())).remarks)
+    for told in ("Another model: a model here, another then", "Another task", "Another engine", "number of slots: 4"):
+        assert told in remarks
+    same = replace(other, status=two_hours.status, workers=two_hours.workers)
+    assert compare(two_hours, same, cost, cost).remarks == ()
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (seconds(0.00001), "0 s"), (seconds(0.0004), "0.4 ms"), (seconds(0.0123), "12 ms"), (seconds(0.9999), "1.00 s"),
+        (seconds(9.999), "10.0 s"), (seconds(59.97), "1 min 00 s"), (seconds(3599.9), "1 h 00 min"),
+        (seconds(93_600), "1 d 02 h"), (seconds(None), "-"),
+        (percent(0.934), "93 %"), (percent(0.004), "0.4 %"), (percent(0.0), "0 %"), (percent(1.0), "100 %"),
+        (compact(99_999), "99,999"), (compact(123_456), "123 k"), (compact(1_234_567), "1.23 M"),
+        (compact(4.56e9), "4.56 G"),
+        (decimal(0.0), "0.00"), (decimal(1234.5), "1,234.50"), (decimal(0.1), "0.1"), (decimal(0.0000125), "0.0000125"),
+        (money(0.031249, "EUR"), "0.0312 EUR"), (money(2, ""), "2.00"),
+        (energy(1.25), "1.25 kWh"), (energy(0.0003), "0.3 Wh"),
+    ],
+)  # fmt: skip
+def test_amounts_are_written_for_people(shown: str, expected: str) -> None:
+    assert shown.replace("\u00a0", " ") == expected

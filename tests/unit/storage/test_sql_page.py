@@ -1,0 +1,75 @@
+"""docs/sql.md is true: every query runs on both databases and finds something, every column is described."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from storage.attempts import Failure, ReusedJob
+from storage.read_only_sql import reading
+from storage.views import VIEWS
+from tests.unit.storage.conftest import Mill, generated
+from tests.unit.storage.test_views import sample
+
+PAGE = (Path(__file__).parents[3] / "docs" / "sql.md").read_text("utf-8")
+QUERIES = dict(re.findall(r"^### ([^\n]*)\n(?:(?!^### ).)*?^```sql\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE))
+
+
+@pytest.fixture
+def used(mill: Mill) -> Mill:
+    """A database in which everything has happened once."""
+    batch_id = mill.submit(2, 2, 1)
+    first, second, third, fourth, _ = mill.job_ids(batch_id)
+    workers = mill.register("w", slots=4)
+    for job_id in (first, second):
+        mill.worker().complete(mill.claim(job_id), generated(prompt_tokens=300, completion_tokens=60))
+    workers.seen(running=1, sample=sample())
+    mill.worker().retry(mill.claim(third), Failure("EngineFailed", "it broke"), delay_s=0.0)
+    mill.run(third)
+    mill.worker().fail(mill.claim(fourth), Failure("PromptTooLong", "too long"))
+    again = mill.submit(2, key="again", reuse_key="equal")
+    computed, reused = mill.job_ids(again)
+    mill.run(computed)
+    assert isinstance(mill.worker().claim(reused), ReusedJob)
+    for document in mill.levels.ended():
+        mill.levels.finish(document, text="joined", has_one_result=True)
+    return mill
+
+
+def test_every_query_of_the_page_answers_on_both_databases(used: Mill) -> None:
+    assert len(QUERIES) >= 10
+    for title, query in QUERIES.items():
+        with reading(used.database, query, timeout_s=60.0) as answer:
+            rows = list(answer.rows)
+        assert rows, title
+        assert len(set(answer.columns)) == len(answer.columns), title
+
+
+def test_the_savings_the_costs_and_the_waits_are_those_that_were(used: Mill) -> None:
+    def ask(words: str) -> list[dict[str, object]]:
+        (query,) = (query for title, query in QUERIES.items() if words in title)
+        with reading(used.database, query) as answer:
+            return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+
+    assert [(row["reused"], row["tokens_not_computed"]) for row in ask("reuse saved")] == [(0, 0), (1, 3 + 7)]
+    cached = ask("cache saved")[0]
+    assert (cached["prompt_tokens"], cached["cached_tokens"]) == (603, 3)
+    assert {row["error_kind"]: row["attempts"] for row in ask("Failures")} == {"EngineFailed": 1, "PromptTooLong": 1}
+    assert [(row["attempts"], row["failures"]) for row in ask("more than one try")] == [(2, 1)]
+    cost = ask("What a batch cost")[0]
+    assert cost["engine_s"] == pytest.approx(3 * 0.5 / 2.5)
+    assert cost["cost"] == pytest.approx(0.5 * 3 * 0.2 / 3600)
+    waits = ask("percentiles")[0]
+    assert waits["p50"] >= 0.1  # type: ignore[operator]
+    assert waits["p50"] <= waits["p90"] <= waits["p99"]  # type: ignore[operator]
+
+
+def test_every_column_of_every_view_is_described_under_its_view() -> None:
+    for view, columns in VIEWS.items():
+        _, _, behind = PAGE.partition(f"\n### `{view}`")
+        section = behind.partition("\n##")[0]
+        table = [line for line in section.splitlines() if line.startswith("| `")]
+        described = [name for line in table for name in re.findall(r"`([a-z_]+)`", line.split(" | ")[0])]
+        assert sorted(described) == sorted(columns), view
