@@ -10,7 +10,7 @@ PYTEST_ARGS ?= -n 2 --dist loadfile
 TORCH ?= torch==2.13.0
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help install install-dev install-exllamav2 demo test lint format bench clean
+.PHONY: help install install-dev install-exllamav2 demo test chaos lint format bench clean
 .DEFAULT_GOAL := help
 
 help: ## What can be made
@@ -58,6 +58,9 @@ demo: install ## Summarize real documents with a real model (DOCS=path for your 
 test: install-exllamav2 ## All tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+chaos: install-dev ## The fault campaign: 20 seeds on SQLite, 20 on Postgres
+	$(BIN)/python -m tests.chaos $(CHAOS_ARGS)
+
 lint: install-dev ## Style, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -71,6 +74,10 @@ format: install-dev ## Format the code
 bench: install-dev ## The benchmarks behind every figure in the docs
 	$(BIN)/python -m benchmarks.producer
 	$(BIN)/python -m benchmarks.saturation
+	$(BIN)/python -m benchmarks.polling
+	$(BIN)/python -m benchmarks.faults
+	$(BIN)/python -m benchmarks.faults --database postgres
+	$(BIN)/python -m benchmarks.scale
 
 clean: ## Remove what was made here
 	rm -rf $(VENV) $(DEMO_OUT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

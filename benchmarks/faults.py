@@ -143,6 +143,7 @@ def _outcome(services: Services, made: list[Kill]) -> dict[str, Any]:
         lasts.append(max(row.seconds for row in taken))
         again += sum(row.tokens for row in taken)
     tokens = services.rows("SELECT prompt_tokens + completion_tokens FROM batches")[0][0]
+    too_late = services.rows("SELECT count(*) FROM attempts WHERE outcome = 'fenced'")[0][0]
     missing = services.rows("SELECT count(*) FROM jobs WHERE state <> 'succeeded'")[0][0]
     doubled = services.rows(
         "SELECT count(*) FROM (SELECT job_id FROM attempts WHERE outcome = 'succeeded' "
@@ -156,6 +157,7 @@ def _outcome(services: Services, made: list[Kill]) -> dict[str, Any]:
         "all taken over after s": [round(last, 1) for last in lasts],
         "mean of these s": round(statistics.mean(lasts), 1),
         "tokens computed again, at most": f"{again} of {tokens}: {again / tokens:.2%}",
+        "leases that living workers lost": too_late,
     }
 
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 from insight.amounts import gib
 from insight.report_cost import Cost
 from insight.report_numbers import ReportNumbers
-from insight.report_words import money, number, percent, seconds
+from insight.report_words import brief, money, number, percent
 from storage.batch_timeline import Duration
 
 _EQUAL = 0.03  # a difference that two runs of the same have anyway
@@ -20,7 +20,7 @@ class Verdict(StrEnum):
 
     BETTER = "better"
     WORSE = "worse"
-    SAME = "about the same"
+    SAME = "same"
     NEUTRAL = ""
 
 
@@ -78,7 +78,7 @@ def _totals(this: ReportNumbers, earlier: ReportNumbers) -> Iterator[Compared]:
         ("tokens a second", "tokens_per_s", lambda n: n.tokens_per_s, Wish.MORE, number),
         ("written tokens a second", "written_per_s", lambda n: n.written_per_s, Wish.MORE, number),
         ("slots in use", "occupancy", lambda n: n.occupancy, Wish.MORE, percent),
-        ("time at work", "working_s", lambda n: n.span.seconds or None, Wish.LESS, seconds),
+        ("time at work", "working_s", lambda n: n.span.seconds or None, Wish.LESS, brief),
         ("documents", "documents", lambda n: n.status.documents_total, Wish.NONE, number),
         ("jobs", "jobs", lambda n: n.status.jobs_total, Wish.NONE, number),
         ("tokens read", "prompt_tokens", lambda n: n.succeeded.prompt_tokens, Wish.NONE, number),
@@ -96,7 +96,7 @@ def _durations(this: ReportNumbers, earlier: ReportNumbers) -> Iterator[Compared
     for duration in (Duration.WAIT, Duration.PREFILL, Duration.DECODE, Duration.RUN):
         for share, name in ((0.5, "p50"), (0.9, "p90"), (0.99, "p99")):
             then, now = (_percentile(numbers, duration, share) for numbers in (earlier, this))
-            yield Compared(f"{duration} {name}", f"{duration}_{name}_s", now, then, Wish.LESS, seconds)
+            yield Compared(f"{duration} {name}", f"{duration}_{name}_s", now, then, Wish.LESS, brief)
 
 
 def _percentile(numbers: ReportNumbers, duration: Duration, share: float) -> float | None:

@@ -125,8 +125,11 @@ def memory(numbers: ReportNumbers) -> Figure | None:
     if len(rss) < 2:
         return None
     vram = _by_bucket(numbers, lambda sample: sample.vram_bytes)
+    of_gpus = f", {_gib(vram):.1f} GiB of VRAM" if vram else ""
     drawing = Drawing(
-        "memory", "Memory over time", f"Of all workers and engines together; at most {_gib(rss):.1f} GiB at once."
+        "memory",
+        "Memory over time",
+        f"Of all workers and engines together; at most {_gib(rss):.1f} GiB at once{of_gpus}.",
     )
     with drawing as axes:
         for points, colour, dashes, name in ((rss, READ, "solid", "memory"), (vram, WRITTEN, (0, (5, 1.5)), "VRAM")):

@@ -50,7 +50,8 @@ def render(numbers: ReportNumbers, cost: Cost | None, comparison: Comparison | N
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "number": words.number, "compact": words.compact, "seconds": words.seconds, "percent": words.percent,
+        "number": words.number, "compact": words.compact, "seconds": words.seconds, "brief": words.brief,
+        "percent": words.percent,
         "energy": words.energy, "ratio": words.ratio, "moment": words.moment, "iso": words.iso, "gib": gib,
         "draw": _drawn,
     }  # fmt: skip

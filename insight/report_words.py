@@ -42,6 +42,15 @@ def _seconds(value: float) -> str:
     return f"{whole // 86400} d {whole % 86400 // 3600:02} h"
 
 
+def brief(value: float | None) -> str:
+    """As `seconds`, longer ones shorter: `3.75 min`, `2.12 h`."""
+    if value is None or value < 59.95:
+        return seconds(value)
+    size, unit = next((size, unit) for size, unit in ((86400, "d"), (3600, "h"), (60, "min")) if value >= size * 0.9995)
+    scaled = value / size
+    return f"{scaled:.{2 if scaled < 9.995 else 1}f}{NBSP}{unit}"
+
+
 def percent(share: float | None) -> str:
     """`93 %`, `0.4 %`; `-` for None."""
     if share is None:
@@ -54,8 +63,7 @@ def decimal(amount: float) -> str:
     if amount >= 1 or amount <= 0:
         return f"{amount:,.2f}"
     decimals = 2 - math.floor(math.log10(amount))
-    text = f"{amount:.{decimals}f}"
-    return text.rstrip("0") if len(text) > len("0.00") else text
+    return f"{amount:.{decimals}f}".rstrip("0").ljust(len("0.00"), "0")
 
 
 def money(amount: float, currency: str) -> str:

@@ -123,9 +123,8 @@ def _traced(text: str, made_of: Part, chunks: Sequence[StoredChunk]) -> TracedTe
         source += [(chunk.position, sentence) for sentence in found if sentence.end > read_to]  # chunks may overlap
         read_to = max(read_to, chunk.char_end)
     passages = Passages([sentence.text for _, sentence in source])
-    return TracedText(
-        text, made_of, tuple(_sentence(sentence.text, source, passages) for sentence in sentences(text))
-    )  # fmt: skip
+    said = (sentence.text for sentence in sentences(text) if any(char.isalpha() for char in sentence.text))
+    return TracedText(text, made_of, tuple(_sentence(sentence, source, passages) for sentence in said))
 
 
 def _sentence(text: str, source: Sequence[tuple[int, Sentence]], passages: Passages) -> TracedSentence:

@@ -7,7 +7,7 @@ from typing import Any
 
 # A password may hold "@": it ends at the last one.
 _PASSWORD = re.compile(r"(?P<before>[a-z][a-z0-9+.-]*://[^:/@\s]*:)\S+(?=@)", re.IGNORECASE)
-_PARAMETER = re.compile(r"(?P<before>[?&](?:password|sslpassword)=)[^&#\s'\"]+", re.IGNORECASE)
+_PARAMETER = re.compile(r"(?P<before>[?&](?:password|ssl_?password)=)[^&#\s'\"]+", re.IGNORECASE)
 
 
 def mask(value: Any) -> Any:

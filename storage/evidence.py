@@ -152,7 +152,7 @@ def _finish_reasons(session: Session, batch_id: str) -> dict[str, int]:
         .where(Document.batch_id == batch_id, Result.job_id.is_not(None))
         .group_by(Result.finish_reason)
     )
-    return dict(rows.tuples().all())
+    return {reason: count for reason, count in rows}  # noqa: C416 - mypy does not see that a row is a pair
 
 
 def _failures(session: Session, batch_id: str) -> list[FailureSeen]:
@@ -216,7 +216,7 @@ def _workers(session: Session, batch_id: str) -> list[WorkerUse]:
         .order_by(Attempt.worker)
         .limit(_MAX_WORKERS)
     ).all()  # fmt: skip
-    slots = dict(session.execute(select(Worker.name, Worker.slots)).tuples().all())
+    slots = {worker.name: worker.slots for worker in session.execute(select(Worker.name, Worker.slots))}
     found = []
     for row in rows:
         samples, worker_cpu, engine_cpu = session.execute(

@@ -54,6 +54,7 @@ class Leases:
         self._sample = sample
         self._lease_s = lease_s
         self._held: dict[RequestId, ClaimedJob] = {}
+        self._given_up: set[RequestId] = set()
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
@@ -80,6 +81,7 @@ class Leases:
         finally:
             with self._lock:
                 self._held.pop(request_id, None)
+                self._given_up.discard(request_id)
 
     def held(self, job_id: int) -> ClaimedJob | None:
         """The job, where this worker holds it."""
@@ -90,21 +92,21 @@ class Leases:
         """Renew everything once and cancel what is lost."""
         with self._lock:
             held = dict(self._held)
-        self._pause(self._workers.seen(running=len(held), sample=self._sample(len(held))))
-        ours = self._jobs.heartbeat(held.values())
+        ours = self._jobs.heartbeat(held.values())  # first: on a busy database every write waits for its turn
         self._renewed_at = time.monotonic()
         self._give_up([rid for rid, job in held.items() if (job.id, job.epoch) not in ours])
+        self._pause(self._workers.seen(running=len(held), sample=self._sample(len(held))))
 
     def _run(self) -> None:
-        said = ""
+        is_failing = False
         while not self._stop.wait(self._lease_s / 3):
             try:
                 self.beat()
-                said = ""
+                is_failing = False
             except StorageError as error:
-                if str(error) != said:
-                    said = str(error)
-                    log.warning("heartbeat: %s", error)
+                if not is_failing:
+                    log.warning("heartbeat: %s; trying again", error)
+                is_failing = True
                 if time.monotonic() - self._renewed_at > self._lease_s:
                     with self._lock:
                         held = list(self._held)
@@ -116,6 +118,10 @@ class Leases:
         for request_id in request_ids:
             with self._lock:
                 still_held = request_id in self._held
-            if still_held:
+                is_new = still_held and request_id not in self._given_up
+                if is_new:
+                    self._given_up.add(request_id)
+            if is_new:
                 log.info("request %s is no longer ours; stopping it", request_id)
-                self._lost(request_id)
+            if still_held:
+                self._lost(request_id)  # at each beat: it may not have come to the engine before

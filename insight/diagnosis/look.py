@@ -29,7 +29,7 @@ def _surroundings(evidence: Evidence, home: Path) -> Surroundings:
         cores=machine.cpu.engine_threads,
         memory_bytes=machine.memory.usable_bytes if ran_here else 0,
         vram_bytes=machine.vram_bytes if ran_here else 0,
-        has_template=_has_template(evidence.model, home),
+        has_template=_has_template(str(evidence.plan.get("model", evidence.model)), home),
     )
 
 

@@ -10,14 +10,15 @@ from storage.evidence import Evidence
 
 _SECTION = "processor"
 _CPU_ENGINES = ("openvino", "llamacpp")
-_ONE_CORE = (70.0, 115.0)  # percent of a core
-_BUSY, _LITTLE_OCCUPANCY = 85.0, 0.4
+_ONE_CORE = 115.0  # percent of a core
+_BUSY = 25.0  # percent of a core
+_LITTLE_OCCUPANCY = 0.4
 _OVERHEAD, _OVERHEAD_S = 0.5, 0.05  # of the engine's part of an attempt; and what nobody would notice
 _SUBMIT, _SUBMIT_S = 1.0, 3.0  # of the work after it; and what nobody would notice
 
 
 def one_thread(evidence: Evidence, around: Surroundings) -> Iterator[Finding]:
-    """One core works for the engine, the others stand by."""
+    """The engine works all the time, on one core."""
     for worker in evidence.workers:
         used = worker.engine_cpu_percent
         if used is None or worker.engine not in _CPU_ENGINES:
@@ -26,7 +27,7 @@ def one_thread(evidence: Evidence, around: Surroundings) -> Iterator[Finding]:
             _SECTION,
             "one thread",
             f"{worker.name}: its engine used {used:.0f} % of a core; this machine has {around.cores}",
-            is_bad=_ONE_CORE[0] < used < _ONE_CORE[1] and around.cores > 1,
+            is_bad=used < _ONE_CORE and around.cores > 1 and (worker.occupancy or 0.0) > _LITTLE_OCCUPANCY,
             advice=f"optimization.threads: {around.cores}, one for each physical core",
         )
 
@@ -34,14 +35,14 @@ def one_thread(evidence: Evidence, around: Surroundings) -> Iterator[Finding]:
 def busy_worker(evidence: Evidence, _: Surroundings) -> Iterator[Finding]:
     """The worker's own Python is what the engine waits for."""
     for worker in evidence.workers:
-        used = worker.worker_cpu_percent
-        if used is None:
+        used, engine = worker.worker_cpu_percent, worker.engine_cpu_percent
+        if used is None or engine is None:
             continue
         yield judged(
             _SECTION,
             "engine starved",
-            f"{worker.name}: the worker beside its engine used {used:.0f} % of a core",
-            is_bad=used > _BUSY and (worker.occupancy or 0.0) < _LITTLE_OCCUPANCY,
+            f"{worker.name}: the worker used {used:.0f} % of a core, its engine {engine:.0f} %",
+            is_bad=used > max(_BUSY, engine) and (worker.occupancy or 0.0) < _LITTLE_OCCUPANCY,
             advice="its jobs are too short for one worker: larger chunks (--chunk-tokens), or several workers here",
         )
 

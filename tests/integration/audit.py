@@ -57,6 +57,9 @@ _ALWAYS = {
     "one successful attempt for each job that succeeded, none for others": """
         SELECT j.id FROM jobs j LEFT JOIN attempts a ON a.job_id = j.id AND a.outcome IN ('succeeded', 'reused')
         GROUP BY j.id, j.state HAVING count(a.epoch) <> CASE j.state WHEN 'succeeded' THEN 1 ELSE 0 END""",
+    "a success by another than the newest claim": """
+        SELECT j.id FROM jobs j JOIN attempts a ON a.job_id = j.id
+        WHERE a.outcome IN ('succeeded', 'reused') AND a.epoch <> j.epoch""",
     "an attempt for each claim": """
         SELECT j.id FROM jobs j LEFT JOIN attempts a ON a.job_id = j.id
         GROUP BY j.id, j.epoch HAVING count(a.epoch) <> j.epoch OR coalesce(max(a.epoch), 0) <> j.epoch""",

@@ -7,12 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import trustme
 
 from tests.integration.conftest import Cluster, wait_until
 from tests.security.conftest import Guarded
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
 
 
 def docmill(cluster: Cluster, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -48,7 +48,8 @@ class _Running:
 
 class SimulatedEngine:
     """Options: `prefill_tokens_per_s`, `decode_steps_per_s`; `die_on` and `raise_on`, token ids: a prompt that holds
-    them in a row kills the process, or makes the engine raise, as a broken kernel would."""
+    them in a row kills the process, or makes the engine raise (`raise_message`), as a broken kernel would; `words` to
+    write, and `wordiness`, which makes answers longer than they may be."""
 
     def __init__(self, spec: EngineSpec) -> None:
         self.facts = EngineFacts("simulated", spec.model.name, spec.window, spec.slots, "simulated-1")
@@ -56,6 +57,9 @@ class SimulatedEngine:
         self._decode_rate = float(spec.options.get("decode_steps_per_s", 2_000))
         self._die_on = tuple(spec.options.get("die_on", ()))
         self._raise_on = tuple(spec.options.get("raise_on", ()))
+        self._raise_message = str(spec.options.get("raise_message", "the simulated engine was asked to raise"))
+        self._words = tuple(spec.options.get("words", _WORDS))
+        self._wordiness = float(spec.options.get("wordiness", 1.0))
         self._waiting: deque[_Running] = deque()
         self._running: dict[RequestId, _Running] = {}
 
@@ -109,14 +113,14 @@ class SimulatedEngine:
         if self._die_on and _holds(request.prompt_ids, self._die_on):
             os.kill(os.getpid(), signal.SIGKILL)
         if self._raise_on and _holds(request.prompt_ids, self._raise_on):
-            raise EngineFailed("the simulated engine was asked to raise on this prompt")
+            raise EngineFailed(self._raise_message)
         sampling = request.sampling
         drawn = random.random() if sampling.temperature and sampling.seed is None else sampling.seed  # noqa: S311
         key = f"{request.prompt_ids}{sampling.temperature}{drawn if sampling.temperature else ''}"
         rng = random.Random(key)  # noqa: S311
-        wanted = rng.randint(max(1, request.max_tokens // 3), request.max_tokens * 4 // 3)
+        wanted = int(self._wordiness * rng.randint(max(1, request.max_tokens // 3), request.max_tokens * 4 // 3))
         running.length = min(request.max_tokens, wanted)
-        running.words = rng.choices(_WORDS, k=running.length - (wanted <= request.max_tokens))
+        running.words = rng.choices(self._words, k=running.length - (wanted <= request.max_tokens))
         running.started_at = time.monotonic()
         self._cut_at_stop(running)
         self._running[request.id] = running

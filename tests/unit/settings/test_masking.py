@@ -17,6 +17,7 @@ from settings.masking import mask
         ("postgresql+psycopg://u:secret@host/db", "postgresql+psycopg://u:***@host/db"),
         ("redis://:sec@re/t@host/0", "redis://:***@host/0"),
         ("redis://host/0?password=secret&db=1", "redis://host/0?password=***&db=1"),
+        ("rediss://host/0?ssl_password=secret&db=1", "rediss://host/0?ssl_password=***&db=1"),
         ("postgresql:///db?user=u&password=secret", "postgresql:///db?user=u&password=***"),
         ("no answer from redis://:secret@host, none", "no answer from redis://:***@host, none"),
         ("sqlite:////srv/docmill.db", "sqlite:////srv/docmill.db"),

@@ -27,6 +27,12 @@ def test_second_claim_of_a_running_job_returns_nothing(mill: Mill) -> None:
     assert len(mill.attempts(job_id)) == 1
 
 
+def test_a_worker_of_another_model_is_given_nothing(mill: Mill) -> None:
+    (job_id,) = mill.job_ids(mill.submit(1))
+    assert mill.worker("second", model="another").claim(job_id) is None
+    assert (mill.job(job_id).state, mill.attempts(job_id)) == ("queued", [])
+
+
 def test_a_job_whose_lease_ran_out_can_be_claimed_and_counts_as_lost(mill: Mill) -> None:
     (job_id,) = mill.job_ids(mill.submit(1))
     mill.claim(job_id, "dead")

@@ -7,7 +7,7 @@ import pytest
 from insight.report_comparison import Verdict, compare
 from insight.report_cost import Cost, EnergyBasis, Prices, cost_of
 from insight.report_numbers import ReportNumbers, measure
-from insight.report_words import compact, decimal, energy, money, percent, seconds
+from insight.report_words import brief, compact, decimal, energy, money, percent, seconds
 from storage.database import Database
 from tests.unit.insight.report.batches import Try, store
 
@@ -97,9 +97,10 @@ def test_a_comparison_says_what_makes_two_batches_unlike(two_hours: ReportNumber
         (percent(0.934), "93 %"), (percent(0.004), "0.4 %"), (percent(0.0), "0 %"), (percent(1.0), "100 %"),
         (compact(99_999), "99,999"), (compact(123_456), "123 k"), (compact(1_234_567), "1.23 M"),
         (compact(4.56e9), "4.56 G"),
-        (decimal(0.0), "0.00"), (decimal(1234.5), "1,234.50"), (decimal(0.1), "0.1"), (decimal(0.0000125), "0.0000125"),
+        (decimal(0.0), "0.00"), (decimal(1234.5), "1,234.50"), (decimal(0.1), "0.10"),
+        (decimal(0.0000125), "0.0000125"),
         (money(0.031249, "EUR"), "0.0312 EUR"), (money(2, ""), "2.00"),
-        (energy(1.25), "1.25 kWh"), (energy(0.0003), "0.3 Wh"),
+        (energy(1.25), "1.25 kWh"), (energy(0.0003), "0.30 Wh"), (brief(225), "3.75 min"),
     ],
 )  # fmt: skip
 def test_amounts_are_written_for_people(shown: str, expected: str) -> None:

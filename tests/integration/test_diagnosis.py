@@ -1,0 +1,131 @@
+"""Every rule of the troubleshooting table on a batch that was really run into its state, and on a healthy one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from insight.diagnosis import diagnose
+from insight.diagnosis.look import look_at_batch
+from insight.diagnosis.rule import Surroundings
+from insight.findings import Status
+from storage.evidence import evidence_of
+from tests.families.tiny_gguf import write_tiny_gguf
+from tests.integration.conftest import STEADY, Cluster
+
+MakeCluster = Callable[..., Cluster]
+FAST = {"decode_steps_per_s": 20_000.0, "prefill_tokens_per_s": 10_000_000.0}
+
+
+def warned(cluster: Cluster, batch_id: str) -> set[str]:
+    """The checks that warn, as `docmill doctor --batch` has them."""
+    _, findings = look_at_batch(cluster.client.database, batch_id, cluster.settings.home)
+    assert all(finding.advice for finding in findings if finding.status is Status.WARN)
+    return {finding.check for finding in findings if finding.status is Status.WARN}
+
+
+def run(cluster: Cluster, documents: int, *, engine: dict[str, Any], slots: int = 4, **wishes: Any) -> str:
+    """A batch of small documents, run to its end."""
+    cluster.dispatcher()
+    cluster.worker(engine, slots=slots)
+    batch_id = cluster.submit(cluster.documents(documents, words=wishes.pop("words", 20)), **wishes)
+    cluster.wait_for_end(batch_id)
+    return batch_id
+
+
+def test_a_healthy_batch_gives_no_warning(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(WORKER__SAMPLE_S="0.5")
+    batch_id = run(cluster, 8, engine=STEADY, words=150)
+    assert warned(cluster, batch_id) == set()
+    command = cluster.run("doctor", "--batch", batch_id, "--json")
+    assert command.wait() == 0
+    said = json.loads(command.log.read_text())
+    assert said["status"] == "pass"
+    assert {finding["section"] for finding in said["findings"]} == {"latency", "memory", "quality", "processor"}
+
+
+def test_too_few_slots_show_as_a_long_wait_and_a_window_that_is_not_needed(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(WORKER__LOOKAHEAD="0")
+    batch_id = run(cluster, 80, engine={"decode_steps_per_s": 500.0}, slots=1)
+    assert {"queue wait", "context window"} <= warned(cluster, batch_id)
+
+
+def test_an_engine_faster_than_the_database_shows_as_slots_that_stand_empty(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(WORKER__LOOKAHEAD="0", WORKER__SAMPLE_S="0.2")
+    batch_id = run(cluster, 120, engine=FAST, slots=16)
+    assert {"occupancy", "database", "engine starved"} <= warned(cluster, batch_id)
+
+
+def test_attempts_without_memory_are_found_by_their_words(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(WORKER__MAX_ATTEMPTS="1")
+    broken = {"raise_on": [1], "raise_message": "CUDA out of memory. Tried to allocate 2.00 GiB"}
+    batch_id = run(cluster, 2, engine=broken)
+    assert warned(cluster, batch_id) == {"out of memory"}
+
+
+def test_a_peak_close_to_the_machines_memory_is_told(cluster: Cluster) -> None:
+    evidence = evidence_of(cluster.client.database, run(cluster, 2, engine=STEADY))
+    assert evidence.peak_memory_bytes > 0
+    roomy = Surroundings(cores=4, memory_bytes=2 * evidence.peak_memory_bytes, vram_bytes=0, has_template=True)
+    tight = replace(roomy, memory_bytes=int(1.05 * evidence.peak_memory_bytes))
+    for around, status in ((roomy, Status.PASS), (tight, Status.WARN)):
+        (finding,) = [f for f in diagnose(evidence, around) if f.check == "peak of memory"]
+        assert finding.status is status
+
+
+@pytest.mark.parametrize(
+    ("engine", "wishes", "check"),
+    [
+        ({}, {"sampling": {"temperature": 1.3}}, "temperature"),
+        ({"words": ["again", "and"]}, {"merge": "none"}, "loops"),
+        ({"wordiness": 4}, {"merge": "none"}, "cut answers"),
+        ({"words": ["' '"]}, {"merge": "none"}, "empty answers"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_poor_answers_show_in_what_was_written(
+    cluster: Cluster, engine: dict[str, Any], wishes: dict[str, Any], check: str
+) -> None:
+    batch_id = run(cluster, 3, engine=STEADY | engine, **wishes)
+    assert warned(cluster, batch_id) == {check}
+
+
+def test_a_model_without_a_chat_template_is_told(cluster: Cluster, home: Path, tmp_path: Path) -> None:
+    (vocabulary,) = (home / "models").glob("*smollm2*/*.gguf")
+    model = write_tiny_gguf(tmp_path / "bare.gguf", "llama", vocabulary)
+    cluster.dispatcher()
+    cluster.run("worker", "--engine", "simulated", "--model", str(model), "--slots", "4")
+    batch_id = cluster.submit(
+        cluster.documents(2, words=20), model=str(model), chunk_tokens=64, summary_tokens=16, max_tokens=16
+    )
+    cluster.wait_for_end(batch_id)
+    assert "chat template" in warned(cluster, batch_id)
+
+
+@pytest.mark.model
+def test_a_real_engine_on_one_thread_leaves_cores_standing_by(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(LLM__MODEL="smollm2-135m-instruct", LLM__OPTIMIZATION__THREADS="1", WORKER__SAMPLE_S="0.3")
+    cluster.dispatcher()
+    cluster.run("worker", "--engine", "llamacpp", "--slots", "2")
+    batch_id = cluster.submit(cluster.documents(6, words=60), merge="none", max_tokens=48)
+    cluster.wait_for_end(batch_id)
+    evidence = evidence_of(cluster.client.database, batch_id)
+    for cores, status in ((1, Status.PASS), (8, Status.WARN)):
+        around = Surroundings(cores=cores, memory_bytes=0, vram_bytes=0, has_template=True)
+        (finding,) = [f for f in diagnose(evidence, around) if f.check == "one thread"]
+        assert finding.status is status, finding.what
+
+
+@pytest.mark.slow
+def test_text_that_takes_longer_to_cut_than_to_run_is_told(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.dispatcher()
+    cluster.worker(FAST, slots=16)
+    (tmp_path / "digits.txt").write_text("".join(f"{n * 7919 % 1_000_003}" for n in range(200_000)))
+    batch_id = cluster.submit([str(tmp_path / "digits.txt")], merge="none", chunk_tokens=7_000, max_tokens=8)
+    cluster.wait_for_end(batch_id)
+    assert "tokenizing" in warned(cluster, batch_id)
