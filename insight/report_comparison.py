@@ -9,10 +9,11 @@ from enum import StrEnum
 from insight.amounts import gib
 from insight.report_cost import Cost
 from insight.report_numbers import ReportNumbers
-from insight.report_words import brief, money, number, percent
+from insight.report_words import brief, money, number, percent, rate
 from storage.batch_timeline import Duration
 
 _EQUAL = 0.03  # a difference that two runs of the same have anyway
+_ALIKE = 0.1  # so much more or less work, in tokens, still takes a comparable time
 
 
 class Verdict(StrEnum):
@@ -67,18 +68,23 @@ class Comparison:
 
 
 def compare(this: ReportNumbers, earlier: ReportNumbers, cost: Cost, earlier_cost: Cost) -> Comparison:
-    """Every measure that at least one of them has."""
-    rows = [*_totals(this, earlier), *_durations(this, earlier), *_costs(cost, earlier_cost)]
+    """Every measure that at least one of them has. What grows with the work is judged only where that is alike."""
+    less = Wish.LESS if _same_work(this, earlier) else Wish.NONE
+    rows = [
+        *_totals(this, earlier, less),
+        *_durations(this, earlier, less),
+        *_costs(cost, earlier_cost, less),
+    ]
     measured = tuple(row for row in rows if row.this is not None or row.earlier is not None)
     return Comparison(earlier, measured, tuple(_remarks(this, earlier)))
 
 
-def _totals(this: ReportNumbers, earlier: ReportNumbers) -> Iterator[Compared]:
+def _totals(this: ReportNumbers, earlier: ReportNumbers, less: Wish) -> Iterator[Compared]:
     measures: tuple[tuple[str, str, Callable[[ReportNumbers], float | None], Wish, Callable[[float], str]], ...] = (
-        ("tokens a second", "tokens_per_s", lambda n: n.tokens_per_s, Wish.MORE, number),
-        ("written tokens a second", "written_per_s", lambda n: n.written_per_s, Wish.MORE, number),
+        ("tokens a second", "tokens_per_s", lambda n: n.tokens_per_s, Wish.MORE, rate),
+        ("written tokens a second", "written_per_s", lambda n: n.written_per_s, Wish.MORE, rate),
         ("slots in use", "occupancy", lambda n: n.occupancy, Wish.MORE, percent),
-        ("time at work", "working_s", lambda n: n.span.seconds or None, Wish.LESS, brief),
+        ("time at work", "working_s", lambda n: n.span.seconds or None, less, brief),
         ("documents", "documents", lambda n: n.status.documents_total, Wish.NONE, number),
         ("jobs", "jobs", lambda n: n.status.jobs_total, Wish.NONE, number),
         ("tokens read", "prompt_tokens", lambda n: n.succeeded.prompt_tokens, Wish.NONE, number),
@@ -92,24 +98,25 @@ def _totals(this: ReportNumbers, earlier: ReportNumbers) -> Iterator[Compared]:
         yield Compared(name, key, read(this), read(earlier), wish, shown)
 
 
-def _durations(this: ReportNumbers, earlier: ReportNumbers) -> Iterator[Compared]:
+def _durations(this: ReportNumbers, earlier: ReportNumbers, less: Wish) -> Iterator[Compared]:
     for duration in (Duration.WAIT, Duration.PREFILL, Duration.DECODE, Duration.RUN):
+        wish = less if duration is Duration.WAIT else Wish.LESS
         for share, name in ((0.5, "p50"), (0.9, "p90"), (0.99, "p99")):
             then, now = (_percentile(numbers, duration, share) for numbers in (earlier, this))
-            yield Compared(f"{duration} {name}", f"{duration}_{name}_s", now, then, Wish.LESS, brief)
+            yield Compared(f"{duration} {name}", f"{duration}_{name}_s", now, then, wish, brief)
 
 
 def _percentile(numbers: ReportNumbers, duration: Duration, share: float) -> float | None:
     return numbers.durations[duration].at(share) if duration in numbers.durations else None
 
 
-def _costs(cost: Cost, earlier: Cost) -> Iterator[Compared]:
+def _costs(cost: Cost, earlier: Cost, less: Wish) -> Iterator[Compared]:
     currency = cost.prices.currency
 
     def shown(amount: float) -> str:
         return money(amount, currency)
 
-    yield Compared("cost", "cost", cost.total, earlier.total, Wish.LESS, shown)
+    yield Compared("cost", "cost", cost.total, earlier.total, less, shown)
     yield Compared(
         "cost of a million tokens", "cost_per_million_tokens", cost.per_million_tokens, earlier.per_million_tokens,
         Wish.LESS, shown,
@@ -125,9 +132,18 @@ def _remarks(this: ReportNumbers, earlier: ReportNumbers) -> Iterator[str]:
     ):  # fmt: skip
         if read(this) != read(earlier):
             yield f"Another {name}: {read(this) or 'none'} here, {read(earlier) or 'none'} then."
+    if not _same_work(this, earlier):
+        yield (
+            f"Another amount of work, {number(this.tokens)} tokens here, {number(earlier.tokens)} then: time at work, "
+            "wait and cost are not judged."
+        )
     for numbers, which in ((this, "This batch"), (earlier, "The earlier batch")):
         if not numbers.status.state.is_terminal:
             yield f"{which} has not ended yet: its numbers are those so far."
+
+
+def _same_work(this: ReportNumbers, earlier: ReportNumbers) -> bool:
+    return abs(this.tokens - earlier.tokens) <= _ALIKE * earlier.tokens
 
 
 def _gib(size_bytes: float) -> str:

@@ -50,10 +50,9 @@ def render(numbers: ReportNumbers, cost: Cost | None, comparison: Comparison | N
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "number": words.number, "compact": words.compact, "seconds": words.seconds, "brief": words.brief,
-        "percent": words.percent,
-        "energy": words.energy, "ratio": words.ratio, "moment": words.moment, "iso": words.iso, "gib": gib,
-        "draw": _drawn,
+        "number": words.number, "compact": words.compact, "rate": words.rate, "ratio": words.ratio,
+        "percent": words.percent, "seconds": words.seconds, "brief": words.brief, "moment": words.moment,
+        "iso": words.iso, "energy": words.energy, "gib": gib, "draw": _drawn,
     }  # fmt: skip
     course = numbers.course
     return environment.get_template("report.html").render(
@@ -90,7 +89,7 @@ def lead(numbers: ReportNumbers) -> str:
     said = f"{began}{succeeded:,} of {words.counted(status.jobs_total, 'job')} succeeded"
     said += f" in {words.seconds(numbers.span.seconds)}"
     if numbers.tokens_per_s:
-        said += f", at {words.compact(numbers.tokens_per_s)} tokens a second"
+        said += f", at {words.rate(numbers.tokens_per_s)} tokens a second"
     if numbers.occupancy is not None:
         said += f" with {words.percent(numbers.occupancy)} of the slots in use"
     failed = status.jobs_by_state[JobState.FAILED]
@@ -122,8 +121,8 @@ def _tiles(numbers: ReportNumbers, cost: Cost | None) -> Iterator[Tile]:
             f"by {words.counted(status.jobs_reused, 'equal job')}",
         )
     if numbers.tokens_per_s is not None:
-        written = words.compact(numbers.written_per_s) if numbers.written_per_s else "0"
-        yield Tile("tokens a second", words.compact(numbers.tokens_per_s), f"{written} written")
+        written = words.rate(numbers.written_per_s) if numbers.written_per_s else "0"
+        yield Tile("tokens a second", words.rate(numbers.tokens_per_s), f"{written} written")
     whole = f"{words.seconds(status.elapsed_s)} since it was submitted"
     yield Tile("time at work", words.seconds(numbers.span.seconds), whole)
     if numbers.occupancy is not None:

@@ -24,6 +24,11 @@ def compact(value: float) -> str:
     return number(value)
 
 
+def rate(value: float) -> str:
+    """Something a second: `3.2`, `1,234`, `123 k`."""
+    return f"{value:.1f}" if value < 99.95 else compact(value)
+
+
 def seconds(value: float | None) -> str:
     """`0.4 ms`, `12 ms`, `1.25 s`, `45.1 s`, `3 min 05 s`, `2 h 07 min`, `4 d 02 h`; `-` for None."""
     return "-" if value is None else _seconds(value).replace(" ", NBSP)

@@ -68,10 +68,13 @@ class WorkerMetrics:
             self._failures.labels(self._model, failure.kind).inc()
 
     def counting_lost(self, lost: Callable[[RequestId], None]) -> Callable[[RequestId], None]:
-        """The same callback, each call of which counts a lost lease."""
+        """The same callback; the first call for a request, which is repeated at every beat, counts a lost lease."""
+        counted: set[RequestId] = set()
 
         def count_and_call(request_id: RequestId) -> None:
-            self._leases_lost.inc()
+            if request_id not in counted:
+                counted.add(request_id)
+                self._leases_lost.inc()
             lost(request_id)
 
         return count_and_call

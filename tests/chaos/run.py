@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import atexit
-import heapq
 import os
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import count
 from pathlib import Path
 
 from broker.children import die_with_parent
@@ -21,12 +19,11 @@ from storage.database import Database
 from storage.schema import upgrade
 from tests.chaos.clients import ENDED, Client
 from tests.chaos.cluster import Cluster
-from tests.chaos.faults import Undo, apply
-from tests.chaos.schedule import BatchPlan, Campaign, Fault
+from tests.chaos.schedule import BatchPlan, Campaign
 from tests.chaos.servers import FarHost, Postgres, Valkey, until
+from tests.chaos.timeline import Timeline
 from tests.chaos.verdict import Observed, judge
 
-Act = Callable[[], Undo | None]
 _UP_S = 90.0  # patience, not expectation: other work may have this machine
 _END_S = 240.0
 _EVERY_S = 0.25  # each look costs a connection
@@ -71,7 +68,7 @@ class Stage:
         """The Postgres of this process, running."""
         if self._postgres is None:
             self._postgres = Postgres(self.directory / "pg")
-            self._postgres.start()
+        self._postgres.start()
         return self._postgres
 
     def close(self) -> None:
@@ -86,6 +83,8 @@ def run(campaign: Campaign, stage: Stage) -> Outcome:
         return _run(campaign, stage)
     except PermissionError as error:
         return replace(_run(campaign.on_one_host(), stage), left_out=str(error))
+    except Exception:  # noqa: BLE001 - other campaigns go on
+        return Outcome(campaign, 0, 0, 0.0, 0.0, (traceback.format_exc(),), ())
 
 
 def _run(campaign: Campaign, stage: Stage) -> Outcome:
@@ -167,7 +166,9 @@ class _Run:
                 if plan.at_s != first:
                     self._client(plan, now)
             del early
-            self._do_faults(campaign.faults, now)
+            timeline = Timeline(cluster, now, lambda: self._observed.look(cluster))
+            self._log = timeline.log
+            timeline.play(campaign.faults)
             over = time.monotonic()
             self._wait_for_end()
             settled_s = time.monotonic() - over
@@ -194,24 +195,6 @@ class _Run:
     def _has_begun(self) -> bool:
         rows = self._cluster.rows("SELECT count(*) AS n FROM jobs WHERE state IN ('running', 'succeeded')")
         return bool(rows and rows[0].n)
-
-    def _do_faults(self, faults: tuple[Fault, ...], began_at: float) -> None:
-        order = count()
-        due: list[tuple[float, int, str, Act]] = []
-        for fault in faults:
-            act: Act = partial(apply, fault, self._cluster)
-            heapq.heappush(due, (fault.at_s, next(order), str(fault), act))
-        lasts_s = {str(fault): fault.lasts_s for fault in faults}
-        while due:
-            at_s, _, what, act = heapq.heappop(due)
-            while (left_s := began_at + at_s - time.monotonic()) > 0:
-                time.sleep(min(_EVERY_S, left_s))
-                self._observed.look(self._cluster)
-            undo = act()
-            self._log.append(f"{time.monotonic() - began_at:5.1f} s: {what}")
-            if undo is not None:
-                over_s = time.monotonic() - began_at + lasts_s[what]
-                heapq.heappush(due, (over_s, next(order), f"        over: {what}", undo))
 
     def _wait_for_end(self) -> None:
         def is_over() -> bool:

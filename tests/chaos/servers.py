@@ -63,7 +63,9 @@ class Valkey:
         return self.url if self._host else f"unix://{self._socket}"
 
     def start(self) -> None:
-        """Begin it, and wait until it answers."""
+        """Begin it unless it runs, and wait until it answers."""
+        if self._process is not None and self._process.poll() is None:
+            return
         options = {
             "port": str(self._port), "bind": self._host or "127.0.0.1", "protected-mode": "no",
             "unixsocket": str(self._socket), "dir": str(self._directory), "save": "",
@@ -144,8 +146,9 @@ class Postgres:
         return f"postgresql://postgres@/{database}?host={self._directory}&port={self.port}"
 
     def start(self) -> None:
-        """Begin it, and wait until it answers."""
-        (self._data / "postmaster.pid").unlink(missing_ok=True)
+        """Begin it unless it runs, and wait until it answers."""
+        if self._process is not None and self._process.poll() is None:
+            return
         with (self._directory / "postgres.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [

@@ -40,7 +40,8 @@ _ALWAYS = {
     "batches' tokens used": """
         SELECT b.id FROM batches b
         LEFT JOIN (SELECT j.batch_id, sum(r.prompt_tokens) AS prompt, sum(r.completion_tokens) AS completion
-                   FROM results r JOIN jobs j ON j.id = r.job_id WHERE r.reused_from IS NULL GROUP BY j.batch_id) u ON u.batch_id = b.id
+                   FROM results r JOIN jobs j ON j.id = r.job_id WHERE r.reused_from IS NULL
+                   GROUP BY j.batch_id) u ON u.batch_id = b.id
         WHERE b.prompt_tokens <> coalesce(u.prompt, 0) OR b.completion_tokens <> coalesce(u.completion, 0)""",
     "documents.open_jobs": """
         SELECT id FROM documents d WHERE chunk_count IS NOT NULL AND open_jobs <>

@@ -85,7 +85,7 @@ def test_tail_follows_an_attempt_that_begins_anew(cluster: Cluster) -> None:
         cluster.worker({"decode_steps_per_s": 20.0})
         shown = tail.stdout.read()
         assert tail.wait() == 0
-        assert "attempt 2 begins anew" in tail.stderr.read()
+        assert "begins anew" in tail.stderr.read()  # the worker that ends may have claimed it once more
     assert shown.endswith(f"{Followed(cluster.client.database).job(job_id).text}\n")
 
 

@@ -37,8 +37,8 @@ def test_every_command_has_help_with_an_example_and_says_what_its_options_are_fo
 def test_the_commands_are_those_that_were_promised() -> None:
     assert {path[0] for path in ALL if path} >= {
         "run", "up", "submit", "status", "results", "cancel", "retry", "worker", "dispatcher", "flower", "tokens",
-        "chunks", "models", "db", "config", "demo", "plan", "doctor", "try", "tune", "pause", "resume", "query", "export",
-        "trace", "report", "tail", "health",
+        "chunks", "models", "db", "config", "demo", "plan", "doctor", "try", "tune", "pause", "resume", "query",
+        "export", "trace", "report", "tail", "health",
     }  # fmt: skip
     assert {path for path in ALL if len(path) == 2} == {
         ("models", "list"), ("models", "pull"), ("models", "show"), ("db", "upgrade"), ("db", "current"),

@@ -160,3 +160,14 @@ def test_rescue_fails_many_jobs_of_many_documents_at_once(mill: Mill) -> None:
     assert mill.outbox.rescue(max_losses=1, limit=5) == 5
     assert mill.outbox.rescue(max_losses=1) == 2
     assert [mill.of_batch(batch_id).jobs_failed for batch_id in batches] == [4, 3]
+
+
+def test_a_job_that_was_taken_back_is_announced_ahead_of_those_that_were_not_begun(mill: Mill) -> None:
+    urgent, lost, fresh = mill.job_ids(mill.submit(3))
+    mill.change("UPDATE jobs SET priority = 0 WHERE id = :job", job=urgent)
+    for job_id in (urgent, lost):
+        mill.claim(job_id)
+    mill.let_pass(31)
+    assert mill.outbox.rescue(max_losses=3) == 2
+    priorities = {job.id: job.priority for job in mill.outbox.unpublished("m", 10)}
+    assert priorities == {urgent: 0, lost: 4, fresh: 5}

@@ -7,7 +7,7 @@ import pytest
 from insight.report_comparison import Verdict, compare
 from insight.report_cost import Cost, EnergyBasis, Prices, cost_of
 from insight.report_numbers import ReportNumbers, measure
-from insight.report_words import brief, compact, decimal, energy, money, percent, seconds
+from insight.report_words import brief, compact, decimal, energy, money, percent, rate, seconds
 from storage.database import Database
 from tests.unit.insight.report.batches import Try, store
 
@@ -78,13 +78,25 @@ def test_a_comparison_says_what_became_better_and_what_worse(sqlite: Database) -
     assert found.remarks == ()
 
 
+def test_what_grows_with_the_work_is_not_judged_between_unlike_amounts_of_it(sqlite: Database) -> None:
+    earlier = measure(sqlite, store(sqlite, [Try(at) for at in range(4)]).batch)
+    this = measure(sqlite, store(sqlite, [Try(at, waited=9.0, decode=3.0) for at in range(9)]).batch)
+    prices = Prices(per_hour=1.0)
+    found = compare(this, earlier, cost_of(this, prices), cost_of(earlier, prices))
+    rows = {row.key: row.verdict for row in found.rows}
+    assert {rows[key] for key in ("working_s", "wait_p50_s", "cost")} == {Verdict.NEUTRAL}
+    assert rows["decode_p50_s"] is Verdict.WORSE
+    assert rows["cost_per_million_tokens"] is not Verdict.NEUTRAL
+
+
 def test_a_comparison_says_what_makes_two_batches_unlike(two_hours: ReportNumbers, sqlite: Database) -> None:
     other = measure(sqlite, store(sqlite, [], documents=(), model="another", task="outline").batch)
     cost = cost_of(two_hours, Prices())
     remarks = " ".join(compare(two_hours, other, cost, cost_of(other, Prices())).remarks)
     for told in ("Another model: a model here, another then", "Another task", "Another engine", "number of slots: 4"):
         assert told in remarks
-    same = replace(other, status=two_hours.status, workers=two_hours.workers)
+    assert "Another amount of work, 2,000,000 tokens here, 0 then" in remarks
+    same = replace(other, outcomes=two_hours.outcomes, status=two_hours.status, workers=two_hours.workers)
     assert compare(two_hours, same, cost, cost).remarks == ()
 
 
@@ -96,7 +108,7 @@ def test_a_comparison_says_what_makes_two_batches_unlike(two_hours: ReportNumber
         (seconds(93_600), "1 d 02 h"), (seconds(None), "-"),
         (percent(0.934), "93 %"), (percent(0.004), "0.4 %"), (percent(0.0), "0 %"), (percent(1.0), "100 %"),
         (compact(99_999), "99,999"), (compact(123_456), "123 k"), (compact(1_234_567), "1.23 M"),
-        (compact(4.56e9), "4.56 G"),
+        (compact(4.56e9), "4.56 G"), (rate(3.21), "3.2"), (rate(99.96), "100"),
         (decimal(0.0), "0.00"), (decimal(1234.5), "1,234.50"), (decimal(0.1), "0.10"),
         (decimal(0.0000125), "0.0000125"),
         (money(0.031249, "EUR"), "0.0312 EUR"), (money(2, ""), "2.00"),
