@@ -27,12 +27,12 @@ class Patience:
     """Shared by a worker's threads. `is_closing` says that the worker shall end."""
 
     def __init__(self, is_closing: Callable[[], bool]) -> None:
-        self._is_closing = is_closing
+        self.is_closing = is_closing
         self._away = threading.Event()
 
     def take(self, move: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Make a move that nothing depends on yet: tried until the worker closes. Raises DatabaseUnavailable then."""
-        return self._retrying(lambda _: self._is_closing())(self._noticed(move), *args, **kwargs)
+        return self._retrying(lambda _: self.is_closing())(self._noticed(move), *args, **kwargs)
 
     def store(self, move: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Make a move that stores work already done. Raises DatabaseUnavailable after ten minutes, or seconds."""
@@ -40,7 +40,7 @@ class Patience:
 
     def _has_waited_enough(self, state: RetryCallState) -> bool:
         waited_s = state.seconds_since_start or 0.0
-        return waited_s > (_CLOSING_S if self._is_closing() else _STORE_S)
+        return waited_s > (_CLOSING_S if self.is_closing() else _STORE_S)
 
     def _retrying(self, stop: Callable[[RetryCallState], bool]) -> Retrying:
         return Retrying(

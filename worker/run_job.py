@@ -26,7 +26,7 @@ class Outcome(StrEnum):
     """What became of a delivery."""
 
     NOT_OURS = "not ours"  # somebody else has it, it ended, or it waits: its batch is paused, or its equal runs
-    NOT_TAKEN = "not taken"  # the worker ends, and the database was away
+    NOT_TAKEN = "not taken"  # the worker ends
     DONE = "done"
     REUSED = "reused"  # the text of an equal job
     FENCED = "fenced"  # cancelled, expired or taken over while it ran
@@ -47,6 +47,8 @@ def run_job(
     job_id: int, jobs: Jobs, leases: Leases, batcher: Generates, policy: RetryPolicy, patience: Patience
 ) -> Verdict:
     """Run one job. Every way out leaves its row in a state from which it goes on."""
+    if patience.is_closing():
+        return Verdict(Outcome.NOT_TAKEN, "the worker is shutting down")
     try:
         job = patience.take(jobs.claim, job_id)
     except DatabaseUnavailable as error:

@@ -62,6 +62,8 @@ class Tails:
             except BrokerUnavailable as error:
                 log.debug("%s", error)  # Celery says it louder
             except (TypeError, ValueError) as error:
+                if self._stop.is_set():
+                    return  # its connection was closed under it
                 log.warning("a watcher of another version of docmill asks: %s", error)
             self._stop.wait(_AGAIN_S)
 

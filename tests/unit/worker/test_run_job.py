@@ -260,6 +260,13 @@ def test_a_worker_waits_with_its_claim_for_a_database_that_is_away(stored: Store
     assert len(handler.warnings) == 2, "that it is away, and that it answers again"
 
 
+def test_a_worker_that_ends_claims_nothing(stored: Stored) -> None:
+    engine = Scripted(completed)
+    assert run_with(stored, engine, closes_after=0).outcome is Outcome.NOT_TAKEN
+    assert stored.job(stored.job_ids[0])["epoch"] == 0
+    assert engine.asked == []
+
+
 def test_an_equal_job_that_succeeded_before_needs_no_engine(stored: Stored) -> None:
     first, second = stored.job_ids[:2]
     for job_id in (first, second):
