@@ -15,14 +15,14 @@ from cli.options import json_option
 from cli.output import counted, print_json, print_table, stdout_console
 from cli.sizes import MemorySize
 from cli.waiting import waiting
+from insight.advice.config_text import config_text, quantization_of
+from insight.advice.fitting import Fit
+from insight.advice.recommend import Choice, Recommendation, UseCase, recommend
 from insight.amounts import gib, gib_of
-from insight.config_text import config_text, quantization_of
+from insight.checkup.examine import examine
 from insight.diagnosis.look import look_at_batch
-from insight.doctor import examine
 from insight.findings import Finding, Status, worst
-from insight.fitting import Fit
 from insight.machine import Machine, pretend, read_machine
-from insight.recommend import Choice, Recommendation, UseCase, recommend
 from producer.client import Client
 
 _STYLES = {Status.PASS: "green", Status.WARN: "bold yellow", Status.FAIL: "bold red"}

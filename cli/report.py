@@ -9,12 +9,12 @@ import click
 from cli.context import CliContext, pass_context
 from cli.options import json_option
 from cli.output import print_json
-from insight.report_comparison import compare
-from insight.report_cost import Prices, cost_of
-from insight.report_drawing import PlotsUnavailable
-from insight.report_numbers import measure
-from insight.report_page import render
-from insight.report_record import as_record
+from insight.report.comparison import compare
+from insight.report.cost import Prices, cost_of
+from insight.report.drawing import PlotsUnavailable
+from insight.report.numbers import measure
+from insight.report.page import render
+from insight.report.record import as_record
 from producer.client import Client
 
 _AMOUNT = click.FloatRange(min=0)

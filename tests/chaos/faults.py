@@ -35,9 +35,10 @@ def apply(fault: Fault, cluster: Cluster) -> Undo | None:
         case Kind.WORKER_FROZEN | Kind.DISPATCHER_FROZEN:
             return _freeze(service)
         case Kind.ENGINE_KILLED:
-            return _to_engine(service, signal.SIGKILL, signal.SIGKILL)
+            if (engine := service.engine) is not None:
+                engine.kill()
         case Kind.ENGINE_FROZEN:
-            return _to_engine(service, signal.SIGSTOP, signal.SIGCONT)
+            return _freeze_engine(service)
         case _:
             return _to_what_they_share(fault.kind, cluster)
     return None
@@ -99,17 +100,17 @@ def _freeze(service: Service) -> Undo:
     return go_on
 
 
-def _to_engine(worker: Service, now: signal.Signals, later: signal.Signals) -> Undo | None:
+def _freeze_engine(worker: Service) -> Undo | None:
     engine = worker.engine
     if engine is None:
         return None
-    engine.send_signal(now)
+    engine.suspend()
 
-    def undo() -> None:
+    def go_on() -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
-            engine.send_signal(later)
+            engine.resume()
 
-    return undo
+    return go_on
 
 
 def _lock(cluster: Cluster) -> Undo:

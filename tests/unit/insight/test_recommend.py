@@ -9,11 +9,11 @@ import pytest
 
 from catalogue.entries import ENTRIES, find_entry
 from catalogue.entry import Tier
-from insight.config_text import config_text
-from insight.fitting import Place, fit
+from insight.advice.config_text import config_text
+from insight.advice.fitting import Place, fit
+from insight.advice.recommend import UseCase, published, recommend
+from insight.advice.tiers import standing_of
 from insight.machine import Machine
-from insight.recommend import UseCase, published, recommend
-from insight.tiers import standing_of
 from settings.load import load_settings
 from tests.unit.insight.machines import GIB, machine
 from worker.engines.registry import F16_BYTES_MAX

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from broker.health import BrokerHealth
+from insight.checkup.service_checks import check_broker, check_database, check_model, check_work
+from insight.checkup.services import BrokerFacts, DatabaseFacts, ModelFacts
 from insight.findings import Finding, Status
-from insight.service_checks import check_broker, check_database, check_model, check_work
-from insight.services import BrokerFacts, DatabaseFacts, ModelFacts
 from storage.health import Answer, Work, WorkerSeen
 from tests.unit.insight.machines import GIB, machine
 

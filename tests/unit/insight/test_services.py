@@ -9,8 +9,8 @@ import pytest
 
 from broker.embedded import EmbeddedBroker
 from catalogue.model import Model
-from insight.service_checks import check_services
-from insight.services import read_broker_of, read_database, read_model, read_services
+from insight.checkup.service_checks import check_services
+from insight.checkup.services import read_broker_of, read_database, read_model, read_services
 from producer.client import broker_directory
 from settings.load import load_settings
 from settings.model import Settings

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from insight.software import Import, read_libraries, unmet_requirements
+from insight.checkup.software import Import, read_libraries, unmet_requirements
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from insight.report_comparison import Verdict, compare
-from insight.report_cost import Cost, EnergyBasis, Prices, cost_of
-from insight.report_numbers import ReportNumbers, measure
-from insight.report_words import brief, compact, decimal, energy, money, percent, rate, seconds
+from insight.report.comparison import Verdict, compare
+from insight.report.cost import Cost, EnergyBasis, Prices, cost_of
+from insight.report.numbers import ReportNumbers, measure
+from insight.report.words import brief, compact, decimal, energy, money, percent, rate, seconds
 from storage.database import Database
 from tests.unit.insight.report.batches import Try, store
 

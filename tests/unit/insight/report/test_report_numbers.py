@@ -6,7 +6,7 @@ from statistics import fmean, quantiles
 import pytest
 from sqlalchemy import insert
 
-from insight.report_numbers import SHARES, measure
+from insight.report.numbers import SHARES, measure
 from storage.batch_timeline import BatchTimeline, Duration
 from storage.database import Database
 from storage.errors import NoSuchBatch

@@ -7,11 +7,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from insight.report_comparison import compare
-from insight.report_cost import Prices, cost_of
-from insight.report_numbers import measure
-from insight.report_page import render
-from insight.report_record import as_record
+from insight.report.comparison import compare
+from insight.report.cost import Prices, cost_of
+from insight.report.numbers import measure
+from insight.report.page import render
+from insight.report.record import as_record
 from storage.batch_timeline import Duration
 from storage.database import Database
 from storage.states import AttemptOutcome, BatchState

@@ -5,12 +5,12 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from insight.checks import check_machine, check_software
+from insight.checkup.checks import check_machine, check_software
+from insight.checkup.service_checks import check_services
+from insight.checkup.services import Services, read_services
+from insight.checkup.software import Software, read_software
 from insight.findings import Finding
 from insight.machine import Machine, read_machine
-from insight.service_checks import check_services
-from insight.services import Services, read_services
-from insight.software import Software, read_software
 from settings.model import Settings
 
 

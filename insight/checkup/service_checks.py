@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from broker.health import BrokerHealth
 from insight.amounts import gib
+from insight.checkup.services import BrokerFacts, DatabaseFacts, ModelFacts, Services
 from insight.findings import Finding, Status
 from insight.machine import Machine
-from insight.services import BrokerFacts, DatabaseFacts, ModelFacts, Services
 from storage.health import SEEN_S, Answer, Work
 
 # What the same bytes are called by different systems: all of them go over a network, where SQLite's locks do not hold.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from insight.advice.tiers import Standing, standing_of
 from insight.amounts import gb, gib
+from insight.checkup.software import Import, Library, Software
 from insight.findings import Finding, Status
 from insight.machine import Cpu, Disk, Machine, Memory
-from insight.software import Import, Library, Software
-from insight.tiers import Standing, standing_of
 
 _GB = 10**9
 _LEAST_DISK, _LITTLE_DISK = _GB, 10 * _GB

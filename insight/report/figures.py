@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from insight.report_course import Course
-from insight.report_drawing import (
+from insight.report.course import Course
+from insight.report.drawing import (
     GRID,
     INK,
     MUTED,
@@ -21,8 +21,8 @@ from insight.report_drawing import (
     tick_label,
     ticks_between,
 )
-from insight.report_numbers import ReportNumbers
-from insight.report_words import number, percent, seconds
+from insight.report.numbers import ReportNumbers
+from insight.report.words import number, percent, seconds
 from storage.batch_timeline import Distribution, Duration, SamplesOfWorker
 
 if TYPE_CHECKING:

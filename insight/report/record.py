@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from insight.report_comparison import Comparison
-from insight.report_cost import Cost
-from insight.report_numbers import ReportNumbers
+from insight.report.comparison import Comparison
+from insight.report.cost import Cost
+from insight.report.numbers import ReportNumbers
 from storage.batch_timeline import Distribution
 
 _SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}

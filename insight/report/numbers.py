@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from insight.report_course import Course, buckets_for, course_of
+from insight.report.course import Course, buckets_for, course_of
 from storage.batch_measurements import BatchMeasurements
 from storage.batch_status import BatchStatus
 from storage.batch_timeline import BatchTimeline, Distribution, Duration, SamplesOfWorker

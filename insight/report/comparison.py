@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from insight.amounts import gib
-from insight.report_cost import Cost
-from insight.report_numbers import ReportNumbers
-from insight.report_words import brief, money, number, percent, rate
+from insight.report.cost import Cost
+from insight.report.numbers import ReportNumbers
+from insight.report.words import brief, money, number, percent, rate
 from storage.batch_timeline import Duration
 
 _EQUAL = 0.03  # a difference that two runs of the same have anyway

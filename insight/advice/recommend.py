@@ -14,10 +14,10 @@ from itertools import islice
 
 from catalogue.entries import ENTRIES, find_entry
 from catalogue.entry import Entry, Tier
+from insight.advice.fitting import Fit, Place, fit
+from insight.advice.tiers import Standing, standing_of
 from insight.amounts import gib, gib_of
-from insight.fitting import Fit, Place, fit
 from insight.machine import Machine
-from insight.tiers import Standing, standing_of
 
 _DEMO = "smollm2-135m-instruct"
 _WINDOW = {None: 4096, Tier.BASIC: 8192, Tier.STANDARD: 8192, Tier.ADVANCED: 16_384}  # longest, in tokens

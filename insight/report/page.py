@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from insight import report_words as words
 from insight.amounts import gib
-from insight.report_comparison import Comparison
-from insight.report_cost import Cost
-from insight.report_drawing import Figure, require_matplotlib
-from insight.report_figures import durations, memory, occupancy, overlaid, throughput, utilization
-from insight.report_numbers import ReportNumbers
+from insight.report import words
+from insight.report.comparison import Comparison
+from insight.report.cost import Cost
+from insight.report.drawing import Figure, require_matplotlib
+from insight.report.figures import durations, memory, occupancy, overlaid, throughput, utilization
+from insight.report.numbers import ReportNumbers
 from storage.batch_timeline import Distribution, Duration
 from storage.states import AttemptOutcome, JobState
 
@@ -43,7 +43,7 @@ def render(numbers: ReportNumbers, cost: Cost | None, comparison: Comparison | N
     """The page. Raises PlotsUnavailable without matplotlib."""
     require_matplotlib()
     environment = Environment(
-        loader=PackageLoader("insight"),
+        loader=PackageLoader("insight.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

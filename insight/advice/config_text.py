@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from insight.advice.fitting import Fit, Place
+from insight.advice.recommend import Choice, Recommendation, UseCase
 from insight.amounts import gb, gib
-from insight.fitting import Fit, Place
-from insight.recommend import Choice, Recommendation, UseCase
 from settings.presets import PRESETS
 from worker.engines.registry import F16_BYTES_MAX
 from worker.gpu_memory import CacheType

@@ -1,0 +1,1 @@
+"""What `docmill doctor` looks at: facts are gathered in one module and judged in another."""
