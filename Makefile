@@ -10,7 +10,7 @@ PYTEST_ARGS ?= -n 2 --dist loadfile
 TORCH ?= torch==2.13.0
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help install install-dev install-exllamav2 demo test chaos lint format bench clean
+.PHONY: audit help install install-dev install-exllamav2 demo test chaos lint format bench clean
 .DEFAULT_GOAL := help
 
 help: ## What can be made
@@ -60,6 +60,10 @@ test: install-exllamav2 ## All tests
 
 chaos: install-dev ## The fault campaign: 20 seeds on SQLite, 20 on Postgres
 	$(BIN)/python -m tests.chaos $(CHAOS_ARGS)
+
+audit: install-dev ## Known faults of the dependencies (asks PyPI)
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/pip-audit
 
 lint: install-dev ## Style, types, layers
 	$(BIN)/ruff check .

@@ -19,8 +19,9 @@ import sqlalchemy as sa
 
 from broker.children import die_with_parent
 from tests.chaos import command
+from tests.chaos.far_host import FarHost
 from tests.chaos.schedule import LEASE_S, Campaign, WorkerPlan
-from tests.chaos.servers import FarHost, Postgres, Valkey
+from tests.chaos.servers import Postgres, Valkey
 
 _ROOT = Path(__file__).parents[2]
 _SKEW = Path(__file__).parent / "skew"

@@ -19,8 +19,9 @@ from storage.database import Database
 from storage.schema import upgrade
 from tests.chaos.clients import ENDED, Client
 from tests.chaos.cluster import Cluster
+from tests.chaos.far_host import FarHost
 from tests.chaos.schedule import BatchPlan, Campaign
-from tests.chaos.servers import FarHost, Postgres, Valkey, until
+from tests.chaos.servers import Postgres, Valkey, until
 from tests.chaos.timeline import Timeline
 from tests.chaos.verdict import Observed, judge
 
@@ -233,14 +234,23 @@ _stage: Stage | None = None
 def enter(models: Path, directory: Path) -> None:
     """Prepare a process of a pool: its campaigns run one after the other on a stage of its own."""
     global _stage
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGTERM, _leave)
     die_with_parent(signal.SIGTERM)
     _stage = Stage(models, directory / f"p{os.getpid()}")
     _stage.directory.mkdir()
     atexit.register(_stage.close)
 
 
+def _leave(number: int, _frame: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # what is being cleared away is cleared away
+    sys.exit(1)
+
+
 def run_here(campaign: Campaign) -> Outcome:
     """Run it on this process' stage."""
     assert _stage is not None
-    return run(campaign, _stage)
+    try:
+        return run(campaign, _stage)
+    except SystemExit:  # the pool would go on with the next
+        _stage.close()
+        os._exit(1)
