@@ -42,6 +42,7 @@ def measure_occupancy(home: Path, url: str, workers: int, minutes: float) -> dic
         rss_mb = [_rss_mb(process.pid) for process in processes]
         time.sleep(_LONGEST_JOB_S)  # what ran at the window's end has an end of its own by then
         spans = _spans(services, began)
+        lost = services.rows("SELECT count(*) FROM attempts WHERE outcome IN ('lost', 'fenced')")[0][0]
         left = services.rows("SELECT count(*) FROM jobs WHERE state = 'queued'")[0][0]
         check(services.client.database.engine)
     busy_s = sum(max(0.0, min(to, ended) - max(since, began)) for since, to in spans)
@@ -51,6 +52,7 @@ def measure_occupancy(home: Path, url: str, workers: int, minutes: float) -> dic
         "seconds": round(ended - began, 1),
         "jobs ended in them": sum(began <= to <= ended for _, to in spans),
         "jobs left at the end": left,
+        "leases lost since the first start": lost,
         "occupancy": round(busy_s / (slots * (ended - began)), 4),
         "machine busy, %": round(machine_busy, 1),
         "MB a worker with its engine": round(sum(rss_mb) / len(rss_mb)),

@@ -88,7 +88,7 @@ class Worker(Section):
     engine: Literal["auto", "exllamav2", "exllamav3", "openvino", "llamacpp", "simulated"] = "auto"
     slots: Count | None = None
     lookahead: Annotated[Whole, Field(ge=0)] = 3
-    lease_s: Seconds = 10.0
+    lease_s: Seconds = 6.0
     max_attempts: Count = 3
     poison_deaths: Count = 3
     drain_timeout_s: Annotated[Real, Field(ge=0)] = 0.0

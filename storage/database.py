@@ -23,7 +23,7 @@ from storage.columns import safe_json
 from storage.errors import DatabaseUnavailable, StorageError
 
 _SQLITE_BUSY_S = 30
-_POSTGRES_IDLE_S = 30
+_POSTGRES_IDLE_S = 10
 # Over TCP a host that is cut off says nothing: without these libpq waits for it for a quarter of an hour, or for ever.
 _SILENT = {"tcp_user_timeout": 10_000, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
 _WRITES = "docmill_writes"

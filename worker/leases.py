@@ -58,11 +58,14 @@ class Leases:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
+        self._watcher = threading.Thread(target=self._watch, name="lease-watch", daemon=True)
         self._renewed_at = time.monotonic()
 
     def start(self) -> None:
         """Begin to beat, every third of a lease."""
+        self._renewed_at = time.monotonic()
         self._thread.start()
+        self._watcher.start()
 
     def stop(self) -> None:
         """Stop beating."""
@@ -107,12 +110,19 @@ class Leases:
                 if not is_failing:
                     log.warning("heartbeat: %s; trying again", error)
                 is_failing = True
-                if time.monotonic() - self._renewed_at > self._lease_s:
-                    with self._lock:
-                        held = list(self._held)
-                    self._give_up(held)
             except Exception:
                 log.exception("the heartbeat failed; trying again")
+
+    def _watch(self) -> None:
+        """Give everything up when no lease was renewed for as long as one lasts: others may have it by now.
+
+        In a thread of its own, for a beat may hang in a database that does not even refuse.
+        """
+        while not self._stop.wait(self._lease_s / 3):
+            if time.monotonic() - self._renewed_at > self._lease_s:
+                with self._lock:
+                    held = list(self._held)
+                self._give_up(held)
 
     def _give_up(self, request_ids: list[RequestId]) -> None:
         for request_id in request_ids:

@@ -59,7 +59,7 @@ class WorkerOptions:
 
     spec: EngineSpec
     lookahead: int = 3
-    lease_s: float = 10.0
+    lease_s: float = 6.0
     drain_timeout_s: float = 0.0
     policy: RetryPolicy = field(default_factory=RetryPolicy)
     sample_s: float = 10.0
