@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import ScalarSelect, func, insert, select, update
+from sqlalchemy import Table, bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from storage.columns import db_now, greatest
@@ -87,48 +87,33 @@ def begin_attempt(session: Session, job: ClaimedJob, worker: WorkerIdentity) -> 
     if job.epoch > 1:
         end_attempts(session, Attempt.job_id == job.id, AttemptOutcome.LOST)
     session.execute(
-        insert(Attempt).values(
-            job_id=job.id,
-            epoch=job.epoch,
-            outcome=AttemptOutcome.RUNNING,
-            worker=worker.name,
-            engine=worker.engine,
-            model=worker.model,
-            started_at=db_now(),
-            waited_s=_waited_s(job),
-            prompt_tokens=job.prompt_tokens,
-        )
+        _BEGIN,
+        {
+            "job_id": job.id,
+            "epoch": job.epoch,
+            "worker": worker.name,
+            "engine": worker.engine,
+            "model": worker.model,
+            "prompt_tokens": job.prompt_tokens,
+            "of_job": job.id,
+            "before": job.epoch - 1,
+        },
     )
-
-
-def _waited_s(job: ClaimedJob) -> ScalarSelect[float]:
-    """Since the job was written, became due after its last failure, or was put back by its last attempt."""
-    before = select(Attempt.finished_at).where(Attempt.job_id == job.id, Attempt.epoch == job.epoch - 1)
-    ready_at = greatest(Job.created_at, Job.not_before, func.coalesce(before.scalar_subquery(), 0.0))
-    return select(greatest(0.0, db_now() - ready_at)).where(Job.id == job.id).scalar_subquery()
 
 
 def store_result(session: Session, job: ClaimedJob, **values: Any) -> None:
     """Store the text of a job that has just succeeded; `values` are the other columns of `results`."""
-    session.execute(
-        insert(Result).values(
-            document_id=job.document_id,
-            job_id=job.id,
-            level=job.level,
-            position=job.position,
-            final=False,
-            created_at=db_now(),
-            **values,
-        )
-    )
+    row = {"document_id": job.document_id, "job_id": job.id, "level": job.level, "position": job.position}
+    session.execute(_STORE_RESULT, row | values)
 
 
-def count_succeeded(session: Session, job: ClaimedJob, **counters: Any) -> None:
-    """Count a job that has just succeeded on its document and its batch, with the batch's other `counters`."""
-    session.execute(update(Document).where(Document.id == job.document_id).values(open_jobs=Document.open_jobs - 1))
-    session.execute(
-        update(Batch).where(Batch.id == job.batch_id).values(jobs_succeeded=Batch.jobs_succeeded + 1, **counters)
-    )
+def count_succeeded(
+    session: Session, job: ClaimedJob, *, prompt: int = 0, cached: int = 0, completion: int = 0, reused: int = 0
+) -> None:
+    """Count a job that has just succeeded on its document and its batch, with the tokens computed for it."""
+    session.execute(_COUNT_DOCUMENT, {"document": job.document_id})
+    counted = {"batch": job.batch_id, "prompt": prompt, "cached": cached, "completion": completion, "reused": reused}
+    session.execute(_COUNT_BATCH, counted)
 
 
 def end_attempt(
@@ -139,7 +124,7 @@ def end_attempt(
     failure: Failure | None = None,
 ) -> None:
     """End the attempt unless it has ended; one that was given up as lost may still say what it did."""
-    values: dict[str, Any] = {"outcome": outcome, "finished_at": db_now()}
+    values: dict[str, Any] = {"outcome": outcome}
     if generated is not None:
         values |= {
             name: getattr(generated, name)
@@ -150,7 +135,46 @@ def end_attempt(
         }  # fmt: skip
     if failure is not None:
         values |= {"error_kind": failure.kind, "error": failure.message}
-    unended = Attempt.outcome.in_((AttemptOutcome.RUNNING, AttemptOutcome.LOST))
-    session.execute(
-        update(Attempt).where(Attempt.job_id == job.id, Attempt.epoch == job.epoch, unended).values(**values)
+    session.execute(_END, {"of_job": job.id, "of_epoch": job.epoch} | values)
+
+
+# Built once, and on the tables: building a statement takes longer than running it, and every job needs each of these.
+_ATTEMPTS, _RESULTS = cast(Table, Attempt.__table__), cast(Table, Result.__table__)
+_DOCUMENTS, _BATCHES = cast(Table, Document.__table__), cast(Table, Batch.__table__)
+_JOBS = cast(Table, Job.__table__)
+_LEFT_AT = (
+    select(_ATTEMPTS.c.finished_at)
+    .where(_ATTEMPTS.c.job_id == bindparam("of_job"), _ATTEMPTS.c.epoch == bindparam("before"))
+    .scalar_subquery()
+)
+# Since the job was written, became due after its last failure, or was put back by its last attempt.
+_WAITED_S = (
+    select(greatest(0.0, db_now() - greatest(_JOBS.c.created_at, _JOBS.c.not_before, func.coalesce(_LEFT_AT, 0.0))))
+    .where(_JOBS.c.id == bindparam("of_job"))
+    .scalar_subquery()
+)
+_BEGIN = insert(_ATTEMPTS).values(outcome=AttemptOutcome.RUNNING, started_at=db_now(), waited_s=_WAITED_S)
+_END = (
+    update(_ATTEMPTS)
+    .where(
+        _ATTEMPTS.c.job_id == bindparam("of_job"),
+        _ATTEMPTS.c.epoch == bindparam("of_epoch"),
+        _ATTEMPTS.c.outcome.in_((AttemptOutcome.RUNNING, AttemptOutcome.LOST)),
     )
+    .values(finished_at=db_now())
+)
+_STORE_RESULT = insert(_RESULTS).values(final=False, created_at=db_now())
+_COUNT_DOCUMENT = (
+    update(_DOCUMENTS).where(_DOCUMENTS.c.id == bindparam("document")).values(open_jobs=_DOCUMENTS.c.open_jobs - 1)
+)
+_COUNT_BATCH = (
+    update(_BATCHES)
+    .where(_BATCHES.c.id == bindparam("batch"))
+    .values(
+        jobs_succeeded=_BATCHES.c.jobs_succeeded + 1,
+        jobs_reused=_BATCHES.c.jobs_reused + bindparam("reused"),
+        prompt_tokens=_BATCHES.c.prompt_tokens + bindparam("prompt"),
+        cached_tokens=_BATCHES.c.cached_tokens + bindparam("cached"),
+        completion_tokens=_BATCHES.c.completion_tokens + bindparam("completion"),
+    )
+)

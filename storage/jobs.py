@@ -7,9 +7,10 @@ worker whose lease ran out finds no row and stops quietly.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import fields
+from typing import Any, cast
 
-from sqlalchemy import ColumnElement, and_, case, or_, tuple_, update
+from sqlalchemy import ColumnElement, Table, and_, bindparam, case, or_, tuple_, update
 from sqlalchemy.orm import Session
 
 from storage.attempts import (
@@ -36,7 +37,7 @@ from storage.reuse import (
     wake_equals,
 )
 from storage.states import AttemptOutcome, JobState
-from storage.tables import Batch, Job
+from storage.tables import Job
 
 
 class Jobs:
@@ -70,26 +71,9 @@ class Jobs:
             return ReusedJob(job.id, equal.job_id)
 
     def _take(self, session: Session, job_id: int) -> ClaimedJob | None:
-        claimable = or_(
-            and_(Job.state == JobState.QUEUED, Job.not_before <= db_now()),
-            and_(Job.state == JobState.RUNNING, Job.lease_until < db_now()),
-        )
-        row = session.execute(
-            update(Job)
-            .where(Job.id == job_id, Job.model == self._worker.model, claimable)
-            .values(
-                state=JobState.RUNNING,
-                owner=self._worker.name,
-                epoch=Job.epoch + 1,
-                losses=Job.losses + case((Job.state == JobState.RUNNING, 1), else_=0),
-                lease_until=db_now() + self._lease_s,
-            )
-            .returning(
-                Job.id, Job.epoch, Job.batch_id, Job.document_id, Job.level, Job.position, Job.prompt_ids,
-                Job.prompt_tokens, Job.max_tokens, Job.sampling, Job.stop_token_ids, Job.failures, Job.deaths,
-                Job.reuse_key,
-            )
-        ).one_or_none()  # fmt: skip
+        worker = self._worker
+        taken = {"job_id": job_id, "worker": worker.name, "serves": worker.model, "lease_s": self._lease_s}
+        row = session.execute(_TAKE, taken).one_or_none()
         if row is None:
             return None
         job = ClaimedJob(**row._asdict())
@@ -97,13 +81,13 @@ class Jobs:
         return job
 
     def _reuse(self, session: Session, job: ClaimedJob, equal: EqualResult) -> None:
-        self._finish(session, job, state=JobState.SUCCEEDED, error_kind=None, error=None)
+        self._succeed(session, job)
         store_result(
             session, job, text=equal.text, finish_reason=equal.finish_reason, prompt_tokens=equal.prompt_tokens,
             completion_tokens=equal.completion_tokens, reused_from=equal.job_id,
         )  # fmt: skip
         end_attempt(session, job, AttemptOutcome.REUSED)
-        count_succeeded(session, job, jobs_reused=Batch.jobs_reused + 1)
+        count_succeeded(session, job, reused=1)
 
     def heartbeat(self, held: Iterable[ClaimedJob]) -> set[tuple[int, int]]:
         """Renew the leases of the held jobs in one UPDATE; return the (id, epoch) pairs that are still ours.
@@ -127,7 +111,7 @@ class Jobs:
     def complete(self, job: ClaimedJob, generated: Generated) -> bool:
         """Store the result and count the document down, in one transaction. False: fenced out, nothing stored."""
         with self._database.write() as session:
-            if not self._finish(session, job, state=JobState.SUCCEEDED, error_kind=None, error=None):
+            if not self._succeed(session, job):
                 end_attempt(session, job, AttemptOutcome.FENCED, generated)
                 return False
             store_result(
@@ -137,12 +121,9 @@ class Jobs:
             end_attempt(session, job, AttemptOutcome.SUCCEEDED, generated)
             wake_equals(session, job.reuse_key)
             count_succeeded(
-                session,
-                job,
-                prompt_tokens=Batch.prompt_tokens + generated.prompt_tokens,
-                cached_tokens=Batch.cached_tokens + (generated.cached_tokens or 0),
-                completion_tokens=Batch.completion_tokens + generated.completion_tokens,
-            )
+                session, job, prompt=generated.prompt_tokens, cached=generated.cached_tokens or 0,
+                completion=generated.completion_tokens,
+            )  # fmt: skip
             return True
 
     def retry(self, job: ClaimedJob, failure: Failure, *, delay_s: float, deaths: int = 0) -> bool:
@@ -202,6 +183,10 @@ class Jobs:
             wake_equals(session, job.reuse_key)
         return moved is not None
 
+    def _succeed(self, session: Session, job: ClaimedJob) -> bool:
+        held = {"job_id": job.id, "held_epoch": job.epoch}
+        return session.execute(_SUCCEED, held).one_or_none() is not None
+
     def _finish(self, session: Session, job: ClaimedJob, **values: Any) -> bool:
         statement = (
             update(Job).where(_held(job)).values(lease_until=None, finished_at=db_now(), **values).returning(Job.id)
@@ -211,3 +196,36 @@ class Jobs:
 
 def _held(job: ClaimedJob) -> ColumnElement[bool]:
     return and_(Job.id == job.id, Job.epoch == job.epoch, Job.state == JobState.RUNNING)
+
+
+# Built once, and on the table: building a statement takes longer than running it, and every job needs both.
+_JOBS = cast(Table, Job.__table__)
+_TAKE = (
+    update(_JOBS)
+    .where(
+        _JOBS.c.id == bindparam("job_id"),
+        _JOBS.c.model == bindparam("serves"),
+        or_(
+            and_(_JOBS.c.state == JobState.QUEUED, _JOBS.c.not_before <= db_now()),
+            and_(_JOBS.c.state == JobState.RUNNING, _JOBS.c.lease_until < db_now()),
+        ),
+    )
+    .values(
+        state=JobState.RUNNING,
+        owner=bindparam("worker"),
+        epoch=_JOBS.c.epoch + 1,
+        losses=_JOBS.c.losses + case((_JOBS.c.state == JobState.RUNNING, 1), else_=0),
+        lease_until=db_now() + bindparam("lease_s"),
+    )
+    .returning(*(_JOBS.c[field.name] for field in fields(ClaimedJob)))
+)
+_SUCCEED = (
+    update(_JOBS)
+    .where(
+        _JOBS.c.id == bindparam("job_id"),
+        _JOBS.c.epoch == bindparam("held_epoch"),
+        _JOBS.c.state == JobState.RUNNING,
+    )
+    .values(state=JobState.SUCCEEDED, lease_until=None, finished_at=db_now(), error_kind=None, error=None)
+    .returning(_JOBS.c.id)
+)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import bindparam, func, select, text, update
 from sqlalchemy.orm import Session
 
 from storage.columns import db_now
@@ -55,11 +55,7 @@ def reuse_key_of(
 
 def look_at(session: Session, job_id: int) -> Claimable | None:
     """What a claim must know beforehand; None: there is no such job."""
-    row = session.execute(
-        select(Job.reuse_key, Job.max_tokens, Batch.reuse, Batch.paused_at)
-        .join(Batch, Batch.id == Job.batch_id)
-        .where(Job.id == job_id)
-    ).one_or_none()
+    row = session.execute(_LOOK_AT, {"job_id": job_id}).one_or_none()
     if row is None:
         return None
     return Claimable(row.reuse_key if row.reuse else None, row.max_tokens, row.paused_at is not None)
@@ -73,28 +69,14 @@ def hold_key(session: Session, key: str) -> None:
 
 def equal_result(session: Session, key: str, max_tokens: int) -> EqualResult | None:
     """The text that an equal job wrote."""
-    row = session.execute(
-        select(
-            func.coalesce(Result.reused_from, Result.job_id), Result.text, Result.finish_reason,
-            Result.prompt_tokens, Result.completion_tokens,
-        )
-        .join(Job, Job.id == Result.job_id)
-        .where(Job.reuse_key == key, Job.state == JobState.SUCCEEDED, Job.max_tokens == max_tokens)
-        .limit(1)
-    ).one_or_none()  # fmt: skip
+    row = session.execute(_EQUAL_RESULT, {"key": key, "max_tokens": max_tokens}).one_or_none()
     return None if row is None else EqualResult(*row)
 
 
 def equal_is_running(session: Session, job_id: int, key: str, max_tokens: int) -> bool:
     """Whether a worker that is alive computes the same just now."""
-    running = select(Job.id).where(
-        Job.reuse_key == key,
-        Job.state == JobState.RUNNING,
-        Job.max_tokens == max_tokens,
-        Job.id != job_id,
-        Job.lease_until > db_now(),
-    )
-    return session.scalar(running.limit(1)) is not None
+    running = {"key": key, "max_tokens": max_tokens, "job_id": job_id}
+    return session.scalar(_EQUAL_IS_RUNNING, running) is not None
 
 
 def wait_for_equal(session: Session, job_id: int, *, delay_s: float) -> None:
@@ -110,9 +92,50 @@ def wake_equals(session: Session, key: str | None) -> None:
     """The job of this key has ended: those that wait for it may be announced."""
     if key is None:
         return
-    waiting = select(Job.id).where(
-        Job.reuse_key == key, Job.state == JobState.QUEUED, Job.failures == 0, Job.not_before > db_now()
-    )
-    ids = session.scalars(waiting.order_by(Job.id).limit(_WAKE).with_for_update(skip_locked=True, key_share=True)).all()
+    ids = session.scalars(_WAITING, {"key": key}).all()
     if ids:
         session.execute(update(Job).where(Job.id.in_(ids)).values(not_before=0.0))
+
+
+# Built once: building a statement takes longer than running it, and every job needs each of these.
+_LOOK_AT = (
+    select(Job.reuse_key, Job.max_tokens, Batch.reuse, Batch.paused_at)
+    .join(Batch, Batch.id == Job.batch_id)
+    .where(Job.id == bindparam("job_id"))
+)
+_EQUAL_RESULT = (
+    select(
+        func.coalesce(Result.reused_from, Result.job_id), Result.text, Result.finish_reason,
+        Result.prompt_tokens, Result.completion_tokens,
+    )
+    .join(Job, Job.id == Result.job_id)
+    .where(
+        Job.reuse_key == bindparam("key"),
+        Job.state == JobState.SUCCEEDED,
+        Job.max_tokens == bindparam("max_tokens"),
+    )
+    .limit(1)
+)  # fmt: skip
+_EQUAL_IS_RUNNING = (
+    select(Job.id)
+    .where(
+        Job.reuse_key == bindparam("key"),
+        Job.state == JobState.RUNNING,
+        Job.max_tokens == bindparam("max_tokens"),
+        Job.id != bindparam("job_id"),
+        Job.lease_until > db_now(),
+    )
+    .limit(1)
+)
+_WAITING = (
+    select(Job.id)
+    .where(
+        Job.reuse_key == bindparam("key"),
+        Job.state == JobState.QUEUED,
+        Job.failures == 0,
+        Job.not_before > db_now(),
+    )
+    .order_by(Job.id)
+    .limit(_WAKE)
+    .with_for_update(skip_locked=True, key_share=True)
+)

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from storage.attempts import ClaimedJob
 from storage.database import Database
 from storage.errors import DatabaseUnavailable
 from storage.health import LATE_S, SEEN_S, read_work, time_answers
 from storage.outbox import Outbox
-from tests.unit.storage.conftest import Mill
+from tests.unit.storage.conftest import Mill, generated
 
 
 def test_the_time_it_answers_in_and_its_clock_are_measured(database: Database) -> None:
@@ -28,7 +29,10 @@ def test_an_unreachable_database_says_so(tmp_path: Path) -> None:
 
 def test_open_jobs_are_counted_by_model_without_those_of_paused_and_ended_batches(mill: Mill) -> None:
     first = mill.submit(3, 2, model="a")
-    mill.run(mill.job_ids(first)[0])
+    worker = mill.worker(model="a")
+    job = worker.claim(mill.job_ids(first)[0])
+    assert isinstance(job, ClaimedJob)
+    assert worker.complete(job, generated())
     mill.submit(4, model="b")
     paused = mill.submit(5, model="c")
     mill.change("UPDATE batches SET paused_at = 1 WHERE id = :b", b=paused)
