@@ -28,6 +28,7 @@ from tests.exllamav2_cpu.models import ARCHITECTURES, tiny_model
 from tests.families.tiny_gguf import write_tiny_gguf
 from worker.batcher import Batcher
 from worker.leases import Leases
+from worker.patience import Patience
 from worker.policy import RetryPolicy
 from worker.run_job import Outcome, run_job
 
@@ -78,7 +79,7 @@ def test_it_answers(model: tuple[Path, str], tmp_path: Path) -> None:
     try:
         with database.read() as session:
             job_id = session.scalars(select(Job.id)).one()
-        assert run_job(job_id, jobs, leases, batcher, RetryPolicy()).outcome is Outcome.DONE
+        assert run_job(job_id, jobs, leases, batcher, RetryPolicy(), Patience(lambda: False)).outcome is Outcome.DONE
     finally:
         batcher.close()
 

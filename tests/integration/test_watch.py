@@ -52,9 +52,11 @@ class Terminal:
 @pytest.fixture
 def terminal(cluster: Cluster) -> Iterator[Terminal]:
     screen = pyte.Screen(100, 30)
+    # Either of these would be believed instead of the terminal, and they are set under pytest-xdist.
+    environment = {name: value for name, value in cluster.environment.items() if name not in ("COLUMNS", "LINES")}
     child = pexpect.spawn(
         sys.executable, WATCH, dimensions=(30, 100), encoding="utf-8", timeout=60, cwd=str(ROOT),
-        env={**cluster.environment, "TERM": "xterm-256color"},  # type: ignore[arg-type]
+        env={**environment, "TERM": "xterm-256color"},  # type: ignore[arg-type]
     )  # fmt: skip
     yield Terminal(child, screen, pyte.Stream(screen))
     child.close(force=True)
@@ -67,9 +69,11 @@ def test_the_view_follows_the_work_fits_the_terminal_and_leaves_it_as_it_was(
     wait_until(lambda: terminal.shows("no batch is at work", "q quits"), "the empty view")
     assert not terminal.reads_lines_and_echoes()
     cluster.start(engine=SLOW)
-    batch_id = cluster.submit(cluster.documents(6, words=60))
+    batch_id = cluster.submit(cluster.documents(60, words=60))  # longer than the test
     name = wait_until(lambda: cluster.rows("SELECT name FROM workers"), "the worker")[0][0]
-    wait_until(lambda: terminal.shows(batch_id, "in_progress", "/6 documents", name, "4/4"), "the batch and its worker")
+    wait_until(
+        lambda: terminal.shows(batch_id, "in_progress", "/60 documents", name, "4/4"), "the batch and its worker"
+    )
     wait_until(lambda: terminal.shows("tokens/s", "left"), "a rate and the time left")
     terminal.resize(20, 66)
     wait_until(lambda: terminal.shows(batch_id, "q quits"), "the view in the smaller terminal")
