@@ -6,6 +6,9 @@ submitting documents to a running stack (broker, dispatcher, worker) and waiting
 ratio of their tokens a second (prompt + generated), because this holds on a machine whose speed drifts; the median
 of the rounds counts. Every round has prompts of its own, so that no engine's prefix cache knows them.
 
+With `--measures both` the rounds are run again without samples and exported metrics: what measuring costs, in tokens
+a second and, since a machine's speed drifts by more than that, in processor time a job of docmill's own processes.
+
 docmill's clock starts when the batch's rows are written (`in_progress_at`) and stops when the batch is completed:
 publishing, claims, heartbeats, storing results and ending the batch are in it, chunking is not (see producer.py).
 """
@@ -15,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import statistics
 import sys
 import tempfile
@@ -24,6 +28,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import psutil
 from sqlalchemy import select
 
 from benchmarks.machine import describe_machine
@@ -66,7 +71,10 @@ def main() -> int:
     )
     spec = worker_options(settings, None, WorkerFlags(model, options.engine, options.slots)).spec
     print(f"# {describe_machine()}", file=sys.stderr)
-    rounds = _measure(settings, spec, options)
+    kinds = ("off", "on") if options.measures == "both" else (options.measures,)
+    rounds, cpu_ms = [], {}
+    for kind in kinds:
+        rounds, cpu_ms[kind] = _with_measures(kind, settings, spec, options)
     ratios = [docmill.tokens_per_s / bare.tokens_per_s for bare, docmill in rounds]
     report = {
         "machine": describe_machine(),
@@ -79,6 +87,7 @@ def main() -> int:
         "docmill_tokens_per_s": [round(docmill.tokens_per_s, 1) for _, docmill in rounds],
         "ratios": [round(ratio, 3) for ratio in ratios],
         "median_ratio": round(statistics.median(ratios), 3),
+        "docmill_cpu_ms_a_job": {kind: round(ms, 2) for kind, ms in cpu_ms.items()},
     }
     if options.json:
         print(json.dumps(report))
@@ -96,12 +105,34 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--chunk-tokens", type=int, default=700)
     parser.add_argument("--engine", default="auto", help="auto, openvino, llamacpp or simulated")
+    parser.add_argument("--measures", choices=("on", "off", "both"), default="on", help="samples, exported metrics")
     parser.add_argument("--home", help="where the model lies or is fetched to (default: a new directory)")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
 
 
-def _measure(settings: Settings, spec: EngineSpec, options: argparse.Namespace) -> list[tuple[Run, Run]]:
+_MEASURES = {
+    "on": {"WORKER__SAMPLE_S": "1", "WORKER__METRICS_PORT": "19471", "PRODUCER__METRICS_PORT": "19472"},
+    "off": {"WORKER__SAMPLE_S": "0"},
+}
+
+
+def _with_measures(
+    kind: str, settings: Settings, spec: EngineSpec, options: argparse.Namespace
+) -> tuple[list[tuple[Run, Run]], float]:
+    """The rounds with measures on (a sample a second, ten times as many as by default) or off."""
+    print(f"# measures {kind}", file=sys.stderr)
+    chosen = {f"DOCMILL_{name}": value for name, value in _MEASURES[kind].items()}
+    os.environ.update(chosen)
+    try:
+        return _measure(settings, spec, options)
+    finally:
+        for name in chosen:
+            del os.environ[name]
+
+
+def _measure(settings: Settings, spec: EngineSpec, options: argparse.Namespace) -> tuple[list[tuple[Run, Run]], float]:
+    """The rounds, and milliseconds of processor time a job: worker and dispatcher, without the engine."""
     worker = ["--model", spec.model.name, "--engine", spec.engine, "--slots", str(options.slots)]
     with Bare(spec) as bare, Stack(settings, ["--home", str(settings.home)], worker) as stack:
         client = Client(settings)
@@ -109,13 +140,19 @@ def _measure(settings: Settings, spec: EngineSpec, options: argparse.Namespace) 
             stack.check()
             time.sleep(0.1)
         _round(client, bare, options, number=0, jobs=options.slots)  # warms both up
-        rounds = []
+        rounds, before_s = [], _cpu_s(stack)
         for number in range(1, options.rounds + 1):
             pair = _round(client, bare, options, number=number, jobs=options.jobs)
             print(f"# round {number}: bare {pair[0].tokens_per_s:,.0f}, docmill {pair[1].tokens_per_s:,.0f} tokens/s",
                   file=sys.stderr)  # fmt: skip
             rounds.append(pair)
-        return rounds
+        return rounds, (_cpu_s(stack) - before_s) * 1000 / (options.rounds * options.jobs)
+
+
+def _cpu_s(stack: Stack) -> float:
+    """Of the services' own processes; the engine is a child of the worker's."""
+    times = [psutil.Process(pid).cpu_times() for pid in stack.service_pids]
+    return sum(spent.user + spent.system for spent in times)
 
 
 def _round(client: Client, bare: Bare, options: argparse.Namespace, *, number: int, jobs: int) -> tuple[Run, Run]:

@@ -92,6 +92,11 @@ class Stack:
         """The directory of the services' log files."""
         return self._settings.home / "logs"
 
+    @property
+    def service_pids(self) -> list[int]:
+        """The process ids of the services that run now."""
+        return [service.process.pid for service in self._services if service.process is not None]
+
     def check(self) -> None:
         """Restart what has died. Raises StackFailed when it keeps dying, with its last words."""
         if self._broker is not None and not self._broker.is_alive():
