@@ -162,7 +162,7 @@ def _round(client: Client, bare: Bare, options: argparse.Namespace, *, number: i
         document.write_text(prose(seed=number, characters=jobs * options.chunk_tokens * 3), encoding="utf-8")
         submission, text = client.prepare(
             (str(document),), merge="none", chunk_tokens=options.chunk_tokens, max_tokens=options.max_tokens,
-            sampling={"temperature": 0.0},
+            sampling={"temperature": 0.0}, reuse=False,
         )  # fmt: skip
         batch_id = client.submit(submission, text).batch_id
         requests = _requests(client, batch_id)

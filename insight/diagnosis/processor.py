@@ -10,7 +10,7 @@ from storage.evidence import Evidence
 
 _SECTION = "processor"
 _CPU_ENGINES = ("openvino", "llamacpp")
-_ONE_CORE = 115.0  # percent of a core
+_ONE_CORE, _STARVED = 115.0, 60.0  # percent of a core
 _BUSY = 25.0  # percent of a core
 _LITTLE_OCCUPANCY = 0.4
 _OVERHEAD, _OVERHEAD_S = 0.5, 0.05  # of the engine's part of an attempt; and what nobody would notice
@@ -18,18 +18,28 @@ _SUBMIT, _SUBMIT_S = 1.0, 3.0  # of the work after it; and what nobody would not
 
 
 def one_thread(evidence: Evidence, around: Surroundings) -> Iterator[Finding]:
-    """The engine works all the time, on one core."""
+    """The engine works all the time, on one core; or not even that, because others use the processor."""
     for worker in evidence.workers:
         used = worker.engine_cpu_percent
         if used is None or worker.engine not in _CPU_ENGINES:
             continue
+        is_busy = (worker.occupancy or 0.0) > _LITTLE_OCCUPANCY
+        what = f"{worker.name}: its engine used {used:.0f} % of a core; this machine has {around.cores}"
         yield judged(
             _SECTION,
             "one thread",
-            f"{worker.name}: its engine used {used:.0f} % of a core; this machine has {around.cores}",
-            is_bad=used < _ONE_CORE and around.cores > 1 and (worker.occupancy or 0.0) > _LITTLE_OCCUPANCY,
+            what,
+            is_bad=_STARVED < used < _ONE_CORE and around.cores > 1 and is_busy,
             advice=f"optimization.threads: {around.cores}, one for each physical core",
         )
+        if used <= _STARVED and is_busy:
+            yield judged(
+                _SECTION,
+                "other programs",
+                f"{what}, and its slots had work",
+                is_bad=True,
+                advice="other programs take the processor from the engine: run it alone, or on another machine",
+            )
 
 
 def busy_worker(evidence: Evidence, _: Surroundings) -> Iterator[Finding]:

