@@ -100,25 +100,16 @@ def _serve_loaded(
 ) -> None:
     for remark in facts.remarks:
         log.info("%s", remark)
-    host = socket.gethostname()
-    unique = options.device if options.device != "cpu" else f"cpu-{os.getpid()}"  # a GPU has one worker
+    host, unique = socket.gethostname(), _unique_here(options)
     identity = WorkerIdentity(f"{host}/{unique}", facts.engine, options.spec.model.name)
     sampler = _sampler(options, batcher, facts)
     observers: list[JobObserver] = [JobLog(), sampler]
-    lost: Callable[[RequestId], None] = batcher.cancel
-    if registry is not None:
-        from worker.metrics import WorkerMetrics
-
-        metrics = WorkerMetrics(registry, identity, facts, batcher)
-        observers.append(metrics)
-        lost = metrics.counting_lost(lost)
+    lost = _with_metrics(batcher, identity, facts, registry, observers)
     jobs = ObservedJobs(database, identity, lease_s=options.lease_s, observers=observers)
     workers = Workers(database, identity)
     workers.register(slots=facts.slots)
     consuming = Consuming(queue_of(options.spec.model.name))
-    leases = Leases(
-        jobs, workers, lost, lease_s=options.lease_s, pause=consuming.pause, sample=sampler.sample
-    )  # fmt: skip
+    leases = Leases(jobs, workers, lost, lease_s=options.lease_s, pause=consuming.pause, sample=sampler.sample)
     leases.start()
     tails = Tails(make_app().conf.broker_url, leases.held, batcher.watch)
     batcher.on_written(tails.written)
@@ -146,6 +137,28 @@ def _serve_loaded(
         except StorageError as error:
             log.warning("%s", error)
     batcher.raise_if_fatal()
+
+
+def _unique_here(options: WorkerOptions) -> str:
+    """What this worker is called on its host: a GPU has one worker, a CPU may have several."""
+    return options.device if options.device != "cpu" else f"cpu-{os.getpid()}"
+
+
+def _with_metrics(
+    batcher: Batcher,
+    identity: WorkerIdentity,
+    facts: EngineFacts,
+    registry: CollectorRegistry | None,
+    observers: list[JobObserver],
+) -> Callable[[RequestId], None]:
+    """What to do with a request that is no longer ours; with a registry, metrics join the observers."""
+    if registry is None:
+        return batcher.cancel
+    from worker.metrics import WorkerMetrics
+
+    metrics = WorkerMetrics(registry, identity, facts, batcher)
+    observers.append(metrics)
+    return metrics.counting_lost(batcher.cancel)
 
 
 def _sampler(options: WorkerOptions, batcher: Batcher, facts: EngineFacts) -> Sampler:
