@@ -139,7 +139,7 @@ def test_a_worker_frozen_in_a_transaction_cannot_hold_its_rows_for_ever(postgres
 
     def freeze_in_a_write() -> None:
         with database.write() as session:
-            assert session.scalar(sa.text("SHOW idle_in_transaction_session_timeout")) == "30s"
+            assert session.scalar(sa.text("SHOW idle_in_transaction_session_timeout")) == "10s"
             session.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = '50ms'"))
             process = session.connection().connection.driver_connection
             assert process is not None
