@@ -7,22 +7,25 @@ left-over one is stopped before the next begins, so that the append-only file ha
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import subprocess
 import tempfile
 from pathlib import Path
 from types import TracebackType
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
-from tenacity import RetryError, Retrying, retry_if_not_result, stop_after_delay, wait_fixed
+from tenacity import RetryError, Retrying, retry_if_not_result, retry_if_result, stop_after_delay, wait_fixed
 
 from broker.app import socket_url
 from broker.children import die_with_parent
 from broker.errors import EmbeddedBrokerFailed
+
+log = logging.getLogger(__name__)
 
 _START_S = 30.0
 _STOP_S = 10.0
@@ -45,7 +48,7 @@ class EmbeddedBroker:
     def start(self) -> str:
         """Start the server and wait until it answers; returns its URL. Raises EmbeddedBrokerFailed."""
         self._directory.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._directory / "starting.lock"):
+        with _starting_lock(self._directory):
             _shut_down(self._socket)
             log = (self._directory / "valkey.log").open("ab")
             with log:
@@ -130,6 +133,40 @@ def running_url(directory: Path) -> str | None:
     """The URL of a broker that somebody runs on this directory, None where none answers."""
     path = _socket_path(directory)
     return socket_url(str(path)) if is_answering(path) else None
+
+
+def awaited_url(directory: Path, patience_s: float) -> str | None:
+    """As `running_url`, but waits for a broker that was killed or is being started: it may be back in a moment."""
+    retrying = Retrying(
+        retry=retry_if_result(lambda url: url is None and _may_come_back(directory)),
+        stop=stop_after_delay(patience_s),
+        wait=wait_fixed(0.05),
+        before_sleep=lambda state: _say_once(state.attempt_number, patience_s),
+        retry_error_callback=lambda _: None,
+    )
+    return retrying(running_url, directory)
+
+
+def _say_once(attempt: int, patience_s: float) -> None:
+    if attempt == 1:
+        log.warning("the broker was here and does not answer; waiting up to %g s for it", patience_s)
+
+
+def _may_come_back(directory: Path) -> bool:
+    """A server that is killed leaves its socket's file behind; one that ends in order does not."""
+    if _socket_path(directory).exists():
+        return True
+    try:
+        with _starting_lock(directory).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # there is no such directory, or it is not ours
+        return False
+
+
+def _starting_lock(directory: Path) -> FileLock:
+    return FileLock(directory / "starting.lock")
 
 
 def _connection(path: Path, *, timeout_s: float) -> Redis:

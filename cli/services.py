@@ -9,7 +9,7 @@ import threading
 import click
 
 from broker.app import make_app
-from broker.embedded import running_url
+from broker.embedded import awaited_url
 from broker.errors import EmbeddedBrokerFailed
 from broker.exporter import MetricsEndpoint, export
 from cli.context import CliContext, pass_context
@@ -20,6 +20,8 @@ from settings.model import Settings
 from storage.live_status import LiveStatus
 
 log = logging.getLogger(__name__)
+
+_BROKER_PATIENCE_S = 10.0
 
 
 @click.command(epilog="\b\nExamples:\n  docmill dispatcher\n  docmill dispatcher --metrics-port 9100")
@@ -50,7 +52,7 @@ def dispatcher(context: CliContext, metrics_port: int | None, metrics_address: s
 
 def service_broker_url(settings: Settings) -> str:
     """The configured broker, or the embedded one that `docmill up` runs. Raises EmbeddedBrokerFailed."""
-    url = settings.broker.url or running_url(broker_directory(settings))
+    url = settings.broker.url or awaited_url(broker_directory(settings), _BROKER_PATIENCE_S)
     if url is None:
         raise EmbeddedBrokerFailed(
             "no broker: set broker.url (or DOCMILL_BROKER__URL) to a Redis, or run `docmill up` on this machine first"

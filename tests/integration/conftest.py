@@ -167,7 +167,10 @@ class Cluster:
         return str(self.rows("SELECT state FROM batches WHERE id = :b", b=batch_id)[0].state)
 
     def wait_for_work(self, jobs: int = 1) -> None:
-        """Until the batch is under way, some of it done and much of it not."""
+        """Until the batch is under way, some of it done and much of it not, and the dispatchers are up."""
+        for service in self.services:
+            if service.name == "dispatcher" and service.process.poll() is None:
+                wait_until(lambda log=service.log: "dispatcher at work" in log.read_text(), "a dispatcher to begin")
         wait_until(
             lambda: self.count("jobs WHERE state = 'succeeded'") >= jobs and self.count("jobs WHERE state = 'running'"),
             f"{jobs} jobs done and others running\n{self.last_words()}",
@@ -180,6 +183,13 @@ class Cluster:
     def wait_for_running(self, worker: Service, jobs: int = 1) -> None:
         """Until this worker holds so many jobs."""
         wait_until(lambda: self.running(worker) >= jobs, f"{jobs} jobs running on the worker {worker.pid}")
+
+    def kill_broker(self) -> None:
+        """SIGKILL; `broker.start()` brings it back."""
+        process = self.broker._process
+        assert process is not None
+        process.kill()
+        process.wait()
 
     def freeze(self, service: Service) -> None:
         """Stop a process as a paused machine would, but not inside a transaction of SQLite, which has one lock."""

@@ -95,10 +95,7 @@ def test_a_broker_killed_and_restarted_changes_nothing(cluster: Cluster) -> None
     cluster.start()
     batch_id = cluster.submit(cluster.documents(8))
     cluster.wait_for_work(3)
-    process = cluster.broker._process
-    assert process is not None
-    process.kill()
-    process.wait()
+    cluster.kill_broker()
     cluster.broker.start()
     cluster.wait_for_end(batch_id)
     cluster.audit()
@@ -126,10 +123,7 @@ def test_a_broker_that_loses_its_data_changes_nothing(cluster: Cluster) -> None:
     with client_of(cluster.broker.url) as client:
         client.flushall()
         client.execute_command("BGREWRITEAOF")
-    process = cluster.broker._process
-    assert process is not None
-    process.kill()
-    process.wait()
+    cluster.kill_broker()
     assert not is_answering(cluster.broker._socket)
     cluster.broker.start()
     cluster.wait_for_end(batch_id)
@@ -159,17 +153,23 @@ def test_a_batch_submitted_while_nothing_runs_waits_and_is_done(make_cluster: Ca
     cluster.audit()
 
 
+def test_a_dispatcher_that_starts_while_the_broker_is_down_waits_for_it(cluster: Cluster) -> None:
+    cluster.kill_broker()
+    dispatcher = cluster.dispatcher()
+    wait_until(lambda: "waiting up to 10 s for it" in dispatcher.log.read_text(), "a word that it waits")
+    cluster.broker.start()
+    wait_until(lambda: "dispatcher at work" in dispatcher.log.read_text(), "the dispatcher to begin")
+
+
 @pytest.mark.slow
 def test_a_broker_that_dies_again_and_again_stops_nobody(cluster: Cluster) -> None:
     """kombu does not survive every moment at which a broker can die: the worker begins again on the same engine."""
     (worker,) = cluster.start()
     batch_id = cluster.submit(cluster.documents(16))
+    cluster.wait_for_work()
     for death in range(6):
         done = cluster.count("jobs WHERE state = 'succeeded'")
-        process = cluster.broker._process
-        assert process is not None
-        process.kill()
-        process.wait()
+        cluster.kill_broker()
         cluster.broker.start()
         wait_until(
             lambda done=done: (

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from broker.embedded import EmbeddedBroker, is_answering, running_url
+from broker.embedded import EmbeddedBroker, awaited_url, is_answering, running_url
 from broker.errors import EmbeddedBrokerFailed
 from tests.unit.broker.conftest import client_of
 
@@ -106,6 +106,23 @@ def test_a_dead_servers_socket_is_no_obstacle(tmp_path: Path) -> None:
     assert running_url(tmp_path) is None
     with EmbeddedBroker(tmp_path) as broker:
         assert broker.is_alive()
+
+
+def test_nobody_waits_for_a_broker_that_was_stopped_in_order_or_never_was(tmp_path: Path) -> None:
+    forever_s = 1e6
+    assert awaited_url(tmp_path / "nowhere", forever_s) is None
+    with EmbeddedBroker(tmp_path) as broker:
+        assert awaited_url(tmp_path, forever_s) == broker.url
+    assert awaited_url(tmp_path, forever_s) is None
+
+
+def test_a_killed_broker_is_not_waited_for_without_end(tmp_path: Path) -> None:
+    broker = EmbeddedBroker(tmp_path)
+    broker.start()
+    assert broker._process is not None
+    broker._process.kill()
+    broker._process.wait()
+    assert awaited_url(tmp_path, 0.1) is None
 
 
 def test_a_long_path_gets_a_short_socket(tmp_path: Path) -> None:
