@@ -104,7 +104,7 @@ def test_ctrl_c_ends_a_dispatcher_in_order(cluster: Cluster) -> None:
 
 def test_a_paused_batch_stands_still_and_goes_on_when_it_is_resumed(either_cluster: Cluster) -> None:
     cluster = either_cluster
-    (worker,) = cluster.start(engine=SLOW)
+    (worker,) = cluster.start(engine={"decode_steps_per_s": 45.0})
     batch_id = cluster.submit(cluster.documents(4))
     cluster.wait_for_running(worker, 2)
     cluster.client.batches.pause(batch_id)
