@@ -19,7 +19,15 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
-from tenacity import RetryError, Retrying, retry_if_not_result, retry_if_result, stop_after_delay, wait_fixed
+from tenacity import (
+    RetryCallState,
+    RetryError,
+    Retrying,
+    retry_if_not_result,
+    retry_if_result,
+    stop_after_delay,
+    wait_fixed,
+)
 
 from broker.app import socket_url
 from broker.children import die_with_parent
@@ -50,12 +58,12 @@ class EmbeddedBroker:
         self._directory.mkdir(parents=True, exist_ok=True)
         with _starting_lock(self._directory):
             _shut_down(self._socket)
-            log = (self._directory / "valkey.log").open("ab")
-            with log:
+            output = (self._directory / "valkey.log").open("ab")
+            with output:
                 self._process = subprocess.Popen(
                     [str(_server_binary()), *self._arguments()],
                     stdin=subprocess.DEVNULL,
-                    stdout=log,
+                    stdout=output,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                     preexec_fn=die_with_parent,
@@ -67,7 +75,7 @@ class EmbeddedBroker:
             except RetryError:
                 self.stop()
                 raise EmbeddedBrokerFailed(
-                    f"the embedded Valkey did not answer within {_START_S:.0f} s; see {log.name}, or set "
+                    f"the embedded Valkey did not answer within {_START_S:.0f} s; see {output.name}, or set "
                     "broker.url to a Redis of your own"
                 ) from None
         return self.url
@@ -141,14 +149,14 @@ def awaited_url(directory: Path, patience_s: float) -> str | None:
         retry=retry_if_result(lambda url: url is None and _may_come_back(directory)),
         stop=stop_after_delay(patience_s),
         wait=wait_fixed(0.05),
-        before_sleep=lambda state: _say_once(state.attempt_number, patience_s),
+        before_sleep=lambda state: _say_once(state, patience_s),
         retry_error_callback=lambda _: None,
     )
     return retrying(running_url, directory)
 
 
-def _say_once(attempt: int, patience_s: float) -> None:
-    if attempt == 1:
+def _say_once(state: RetryCallState, patience_s: float) -> None:
+    if state.attempt_number == 1:
         log.warning("the broker was here and does not answer; waiting up to %g s for it", patience_s)
 
 

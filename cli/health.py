@@ -24,7 +24,7 @@ def health(context: CliContext, wants_worker: bool) -> None:  # noqa: FBT001
 
     With --worker also whether a worker of this host gave a sign of life within the last minute.
     """
-    ping(make_app(service_broker_url(context.settings)))
+    ping(make_app(service_broker_url(context.settings, patience_s=0)))
     database = Database(database_url(context.settings))
     try:
         require_current(database)

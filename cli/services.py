@@ -50,9 +50,12 @@ def dispatcher(context: CliContext, metrics_port: int | None, metrics_address: s
     service.run(stop)
 
 
-def service_broker_url(settings: Settings) -> str:
-    """The configured broker, or the embedded one that `docmill up` runs. Raises EmbeddedBrokerFailed."""
-    url = settings.broker.url or awaited_url(broker_directory(settings), _BROKER_PATIENCE_S)
+def service_broker_url(settings: Settings, *, patience_s: float = _BROKER_PATIENCE_S) -> str:
+    """The configured broker, or the embedded one that `docmill up` runs. Raises EmbeddedBrokerFailed.
+
+    An embedded one that was killed, or is being started, is waited for up to `patience_s` seconds.
+    """
+    url = settings.broker.url or awaited_url(broker_directory(settings), patience_s)
     if url is None:
         raise EmbeddedBrokerFailed(
             "no broker: set broker.url (or DOCMILL_BROKER__URL) to a Redis, or run `docmill up` on this machine first"

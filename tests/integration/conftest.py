@@ -184,13 +184,6 @@ class Cluster:
         """Until this worker holds so many jobs."""
         wait_until(lambda: self.running(worker) >= jobs, f"{jobs} jobs running on the worker {worker.pid}")
 
-    def kill_broker(self) -> None:
-        """SIGKILL; `broker.start()` brings it back."""
-        process = self.broker._process
-        assert process is not None
-        process.kill()
-        process.wait()
-
     def freeze(self, service: Service) -> None:
         """Stop a process as a paused machine would, but not inside a transaction of SQLite, which has one lock."""
         wait_until(lambda: self._frozen_outside_a_write(service), "a moment between two writes")

@@ -10,7 +10,7 @@ import pytest
 
 from broker.embedded import is_answering
 from tests.integration.conftest import SLOW, Cluster, wait_until
-from tests.unit.broker.conftest import client_of
+from tests.unit.broker.conftest import client_of, kill
 
 
 def test_kill_9_of_a_worker_leaves_its_jobs_to_another(either_cluster: Cluster) -> None:
@@ -95,7 +95,7 @@ def test_a_broker_killed_and_restarted_changes_nothing(cluster: Cluster) -> None
     cluster.start()
     batch_id = cluster.submit(cluster.documents(8))
     cluster.wait_for_work(3)
-    cluster.kill_broker()
+    kill(cluster.broker)
     cluster.broker.start()
     cluster.wait_for_end(batch_id)
     cluster.audit()
@@ -123,7 +123,7 @@ def test_a_broker_that_loses_its_data_changes_nothing(cluster: Cluster) -> None:
     with client_of(cluster.broker.url) as client:
         client.flushall()
         client.execute_command("BGREWRITEAOF")
-    cluster.kill_broker()
+    kill(cluster.broker)
     assert not is_answering(cluster.broker._socket)
     cluster.broker.start()
     cluster.wait_for_end(batch_id)
@@ -154,7 +154,7 @@ def test_a_batch_submitted_while_nothing_runs_waits_and_is_done(make_cluster: Ca
 
 
 def test_a_dispatcher_that_starts_while_the_broker_is_down_waits_for_it(cluster: Cluster) -> None:
-    cluster.kill_broker()
+    kill(cluster.broker)
     dispatcher = cluster.dispatcher()
     wait_until(lambda: "waiting up to 10 s for it" in dispatcher.log.read_text(), "a word that it waits")
     cluster.broker.start()
@@ -169,7 +169,7 @@ def test_a_broker_that_dies_again_and_again_stops_nobody(cluster: Cluster) -> No
     cluster.wait_for_work()
     for death in range(6):
         done = cluster.count("jobs WHERE state = 'succeeded'")
-        cluster.kill_broker()
+        kill(cluster.broker)
         cluster.broker.start()
         wait_until(
             lambda done=done: (

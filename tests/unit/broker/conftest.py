@@ -51,6 +51,13 @@ def app(valkey: EmbeddedBroker, client: Redis) -> Iterator[Celery]:
     app.close()
 
 
+def kill(broker: EmbeddedBroker) -> None:
+    """SIGKILL; `broker.start()` brings it back."""
+    assert broker._process is not None
+    broker._process.kill()
+    broker._process.wait()
+
+
 def client_of(url: str) -> Redis:
     """A plain client of the server behind a broker URL on a unix socket."""
     return Redis(unix_socket_path=str(Path(url.removeprefix("redis+socket://"))))

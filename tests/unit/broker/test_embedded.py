@@ -12,7 +12,7 @@ import pytest
 
 from broker.embedded import EmbeddedBroker, awaited_url, is_answering, running_url
 from broker.errors import EmbeddedBrokerFailed
-from tests.unit.broker.conftest import client_of
+from tests.unit.broker.conftest import client_of, kill
 
 STARTS_ONE = """
 import sys, time
@@ -57,9 +57,7 @@ def test_what_it_holds_survives_kill_9_and_a_restart(tmp_path: Path) -> None:
     with client_of(broker.start()) as client:
         client.rpush("queue", *range(1000))
         client.execute_command("WAITAOF", 1, 0, 5000)  # appendfsync everysec: what a second has not passed may be lost
-    assert broker._process is not None
-    broker._process.kill()
-    broker._process.wait()
+    kill(broker)
     assert not broker.is_alive()
     with client_of(broker.start()) as client:
         assert client.llen("queue") == 1000
@@ -119,9 +117,7 @@ def test_nobody_waits_for_a_broker_that_was_stopped_in_order_or_never_was(tmp_pa
 def test_a_killed_broker_is_not_waited_for_without_end(tmp_path: Path) -> None:
     broker = EmbeddedBroker(tmp_path)
     broker.start()
-    assert broker._process is not None
-    broker._process.kill()
-    broker._process.wait()
+    kill(broker)
     assert awaited_url(tmp_path, 0.1) is None
 
 

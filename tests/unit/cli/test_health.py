@@ -10,6 +10,7 @@ from broker.embedded import EmbeddedBroker
 from storage.attempts import WorkerIdentity
 from storage.database import Database
 from storage.workers import Workers
+from tests.unit.broker.conftest import kill
 from tests.unit.cli.conftest import Docmill
 
 
@@ -43,9 +44,14 @@ def test_health_is_good_when_broker_and_database_answer_and_a_worker_of_this_hos
 
 
 def test_health_is_bad_without_a_broker_that_answers(
-    docmill: Docmill, migrated_home: Path, monkeypatch: pytest.MonkeyPatch
+    docmill: Docmill, migrated_home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert docmill("health").code == 1
+    broker = EmbeddedBroker(migrated_home / "broker")
+    broker.start()
+    kill(broker)
+    assert docmill("health").code == 1
+    assert "waiting" not in caplog.text, "it looks once"
     monkeypatch.setenv("DOCMILL_BROKER__URL", "redis://:hunter2@127.0.0.1:1/0")
     refused = docmill("health")
     assert (refused.code, refused.out) == (1, "")
