@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -56,10 +57,25 @@ def test_too_few_slots_show_as_a_long_wait_and_a_window_that_is_not_needed(make_
     assert {"queue wait", "context window"} <= warned(cluster, batch_id)
 
 
-def test_an_engine_faster_than_the_database_shows_as_slots_that_stand_empty(make_cluster: MakeCluster) -> None:
+def test_jobs_too_short_for_one_worker_show_as_an_engine_that_it_starves(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(WORKER__LOOKAHEAD="0", WORKER__SAMPLE_S="0.2")
-    batch_id = run(cluster, 120, engine=FAST, slots=16)
-    assert {"occupancy", "database", "engine starved"} <= warned(cluster, batch_id)
+    batch_id = cluster.submit(cluster.documents(500, words=20), merge="none")  # all there before the first sample
+    cluster.dispatcher()
+    cluster.worker(FAST, slots=16)
+    cluster.wait_for_end(batch_id)
+    assert {"occupancy", "engine starved"} <= warned(cluster, batch_id)
+
+
+def test_a_database_that_another_writer_holds_shows_as_slower_than_the_engine(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(WORKER__LEASE_S="30")
+    batch_id = cluster.submit(cluster.documents(12, words=20), merge="none")
+    cluster.dispatcher()
+    cluster.wait_for_running(cluster.worker(STEADY))
+    with cluster.client.database.write() as session:
+        session.connection()  # begins: SQLite's one lock is taken
+        time.sleep(3)  # what runs now cannot be stored
+    cluster.wait_for_end(batch_id)
+    assert "database" in warned(cluster, batch_id)
 
 
 def test_attempts_without_memory_are_found_by_their_words(make_cluster: MakeCluster, model_text: ModelText) -> None:
