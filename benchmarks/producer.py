@@ -128,8 +128,8 @@ def _prepared(options: argparse.Namespace) -> tuple[Any, Any, Any]:
 
 def chunk_file(options: argparse.Namespace) -> dict[str, Any]:
     """Child: what `docmill chunks` does with the file."""
+    from producer.document_chunks import split_document
     from producer.intake import Document, read_documents
-    from producer.submit import split_document
 
     _, submission, text = _prepared(options)
     clock = _Clock()

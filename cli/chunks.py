@@ -15,10 +15,11 @@ from cli.output import counted, print_table
 from cli.submission_options import planning_options, prepare
 from cli.timing import duration
 from producer.client import Client
+from producer.document_chunks import split_document
 from producer.errors import ProducerError
 from producer.intake import Document, Skipped, read_documents
 from producer.model_text import ModelText
-from producer.submit import Submission, split_document
+from producer.submission import Submission
 from storage.errors import StorageError
 
 

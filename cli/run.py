@@ -20,7 +20,7 @@ from cli.stack import Stack
 from cli.submission_options import IntakeReport, prepare, say_warnings, submission_options
 from producer.client import Client, database_url
 from producer.export import write_directory
-from producer.submit import Resume
+from producer.submission import Resume
 from storage.batch_status import BatchStatus
 from storage.database import Database
 from storage.schema import upgrade

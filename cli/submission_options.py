@@ -14,7 +14,7 @@ from cli.options import EncodingName
 from producer.client import Client
 from producer.intake import Document, Skipped
 from producer.model_text import ModelText
-from producer.submit import Submission, Submitted
+from producer.submission import Submission, Submitted
 from producer.tasks import MergeStrategy, builtin_names
 from settings.presets import PRESETS
 

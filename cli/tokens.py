@@ -13,7 +13,7 @@ from cli.output import counted, print_json
 from producer.client import Client
 from producer.intake import Skipped, read_documents
 from producer.planning import room_for_text
-from producer.submit import Submission
+from producer.submission import Submission
 
 _MARK = "\u00b7"
 

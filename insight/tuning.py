@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+from producer.document_chunks import split_document
 from producer.intake import Document
 from producer.model_text import ModelText
 from producer.planning import Wishes, make_plan
-from producer.submit import split_document
 from producer.tasks import Task
 from worker.batcher import Batcher
 from worker.engines.base import EngineError, Request

@@ -32,7 +32,8 @@ from producer.errors import ProducerError
 from producer.intake import IntakeOptions
 from producer.model_text import ModelText, load_model_text
 from producer.planning import Wishes, make_plan
-from producer.submit import OnDocument, Resume, Submission, Submitted, Submitter
+from producer.submission import OnDocument, Resume, Submission, Submitted
+from producer.submit import Submitter
 from producer.tasks import MergeStrategy, load_task, task_from_prompt
 from settings.load import load_settings
 from settings.model import Profile, Settings

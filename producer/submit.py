@@ -6,28 +6,24 @@ whole documents are recognized by their content, the half-written one is written
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from enum import StrEnum
 from itertools import islice
-from pathlib import Path
 
 from producer.advance import new_job
-from producer.chunking import Chunk, split
-from producer.encoded import Encoded
+from producer.chunking import Chunk
+from producer.document_chunks import split_document
 from producer.errors import DocumentUnreadable, IdempotencyKeyReused, NothingToDo, ProducerError
-from producer.intake import Document, IntakeOptions, Skipped, read_documents
+from producer.identity import content_hash_of, identity_of
+from producer.intake import Document, Skipped, read_documents
 from producer.model_text import ModelText
-from producer.plan import Plan
-from producer.prompts import RenderedPrompt
-from producer.tasks import MergeStrategy, Task
+from producer.submission import OnDocument, Resume, Submission, Submitted
+from producer.tasks import MergeStrategy
 from storage.batches import Batches
 from storage.database import Database
 from storage.errors import IdempotencyKeyTaken
+from storage.new_jobs import NewJob
 from storage.states import BatchState
 from storage.submission import NewBatch, NewChunk, Submissions
 from storage.submitters import take_up
@@ -35,49 +31,6 @@ from storage.tables import Batch
 
 _ANOTHER_S = 0.5  # between two looks at a submission that another process is at
 _ROWS = 200  # chunks, and jobs, a transaction: at most a few megabytes
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """What to submit: inputs as `producer.intake` takes them, and how."""
-
-    inputs: Sequence[str]
-    plan: Plan
-    task: Task
-    intake: IntakeOptions = field(default_factory=IntakeOptions)
-    priority: int = 5
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    deadline_s: float | None = None
-    idempotency_key: str | None = None
-    reuse: bool = True
-
-    @property
-    def key(self) -> str:
-        """Equal for submissions of the same inputs with the same plan: what a repeated one is known by."""
-        inputs = [item if item == "-" else str(Path(item).absolute()) for item in self.inputs]
-        content = json.dumps([inputs, self.plan.to_json(), self.priority], sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class Submitted:
-    """What became of it. `resumed`: an earlier, same submission was taken up or found finished."""
-
-    batch_id: str
-    documents: int
-    skipped: Sequence[Skipped]
-    warnings: Sequence[str]
-    resumed: bool
-
-
-class Resume(StrEnum):
-    """Which earlier batch of the same submission is taken up rather than doubled."""
-
-    UNFINISHED = "unfinished"  # one whose submission died half way
-    ANY = "any"  # the newest, also when it runs or is completed
-
-
-OnDocument = Callable[[Document | Skipped], None]
 
 
 class Submitter:
@@ -219,20 +172,8 @@ class Submitter:
                 document_id,
                 [NewChunk(c.index, c.start, c.end, c.tokens, c.text) for c in some],
             )
-            first_jobs = some if plan.merge_strategy is not MergeStrategy.REFINE else some[: 1 if count == 0 else 0]
-            if first_jobs:
-                self._submissions.add_jobs(
-                    batch_id,
-                    document_id,
-                    [
-                        new_job(
-                            plan, self._text, chunk.prompt, level=0, position=chunk.index,
-                            inputs=(chunk.index, chunk.index), max_tokens=plan.output_reserve,
-                            priority=submission.priority,
-                        )
-                        for chunk in first_jobs
-                    ],
-                )  # fmt: skip
+            if first_jobs := self._first_jobs(submission, some):
+                self._submissions.add_jobs(batch_id, document_id, first_jobs)
             characters = some[-1].end
             tokens += sum(chunk.tokens for chunk in some)
             count += len(some)
@@ -244,45 +185,17 @@ class Submitter:
             max_tokens=plan.output_tokens(count),
         )
 
-
-def split_document(document: Document, plan: Plan, task: Task, text: ModelText) -> Iterator[Chunk]:
-    """The document's chunks with their prompts, exactly as they would be submitted.
-
-    With merge strategy refine every chunk but the first is checked in the refine prompt, where it will be read.
-    """
-    position = 0  # of the chunk that is being cut
-
-    def render(content: Encoded) -> RenderedPrompt:
-        values = {"text": content.text, "document": document.name, "index": position + 1}
-        if position and plan.merge_strategy is MergeStrategy.REFINE and task.refine is not None:
-            user = task.refine.render(summary="", **values)
-        else:
-            user = task.chunk.render(**values)
-        return text.renderer.render(plan.task.system, user, content)
-
-    for chunk in split(
-        document.open(),
-        text.tokenizer,
-        render,
-        max_prompt_tokens=plan.max_prompt_tokens - plan.carried_tokens,
-        max_chunk_tokens=plan.chunk_tokens,
-        overlap_tokens=plan.overlap_tokens,
-    ):
-        position = chunk.index + 1
-        yield chunk
-
-
-def content_hash_of(document: Document) -> str:
-    """SHA-256 of the document's text."""
-    digest = hashlib.sha256()
-    for piece in document.open():
-        digest.update(piece.encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
-
-
-def identity_of(document: Document, content_hash: str) -> str:
-    """SHA-256 of where a document came from and what it says: equal for the same document read again."""
-    return hashlib.sha256(f"{document.source}\0{document.name}\0{content_hash}".encode()).hexdigest()
+    def _first_jobs(self, submission: Submission, chunks: Sequence[Chunk]) -> Sequence[NewJob]:
+        """One for each chunk; with merge strategy refine the document's first chunk alone has one before the rest."""
+        plan = submission.plan
+        return [
+            new_job(
+                plan, self._text, chunk.prompt, level=0, position=chunk.index, inputs=(chunk.index, chunk.index),
+                max_tokens=plan.output_reserve, priority=submission.priority,
+            )
+            for chunk in chunks
+            if chunk.index == 0 or plan.merge_strategy is not MergeStrategy.REFINE
+        ]  # fmt: skip
 
 
 def _batched(chunks: Iterator[Chunk], size: int) -> Iterator[list[Chunk]]:

@@ -13,7 +13,8 @@ from producer.advance import Advancer
 from producer.intake import IntakeOptions
 from producer.model_text import ModelText
 from producer.plan import Plan
-from producer.submit import OnDocument, Resume, Submission, Submitted, Submitter
+from producer.submission import OnDocument, Resume, Submission, Submitted
+from producer.submit import Submitter
 from producer.tasks import Task
 from storage.attempts import ClaimedJob, Failure, Generated, ReusedJob, WorkerIdentity
 from storage.database import Database

@@ -14,9 +14,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from producer.errors import InputNotFound, ProducerError
+from producer.identity import content_hash_of
 from producer.intake import Document, Skipped
 from producer.plan import Plan
-from producer.submit import Resume, Submission, content_hash_of
+from producer.submission import Resume, Submission
 from producer.tasks import MergeStrategy, Task
 from storage.database import Database
 from storage.states import BatchState
@@ -183,7 +184,8 @@ import os, signal, sys
 from pathlib import Path
 from producer.model_text import load_model_text
 from producer.planning import Wishes, make_plan
-from producer.submit import Submission, Submitter
+from producer.submission import Submission
+from producer.submit import Submitter
 from producer.tasks import load_task
 from storage.database import Database
 url, home, model, docs = sys.argv[1:]
