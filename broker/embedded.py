@@ -17,7 +17,7 @@ from types import TracebackType
 from filelock import FileLock, Timeout
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 from tenacity import (
     RetryCallState,
@@ -133,6 +133,8 @@ def is_answering(path: Path) -> bool:
     try:
         with _connection(path, timeout_s=1.0) as client:
             return bool(client.ping())
+    except ResponseError:
+        return True  # where it cannot write to its disk it refuses even this
     except (RedisError, OSError):
         return False
 

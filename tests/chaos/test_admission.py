@@ -15,12 +15,14 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from redis.exceptions import ResponseError
 
 from broker.app import make_app
 from broker.embedded import EmbeddedBroker
 from broker.errors import BrokerFull
 from broker.publish import ping
 from tests.integration.conftest import SLOW, Cluster, Service, wait_until
+from tests.small_disk import small_disk
 from tests.unit.broker.conftest import client_of
 
 
@@ -36,22 +38,15 @@ class Trouble:
 
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Trouble]:
-    """SQLite on a disk of its own, of eight megabytes."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], capture_output=True, text=True)
-    if mounted.returncode != 0:
-        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
-    ballast = disk / "ballast"
+    """SQLite on a disk that fills up."""
+    with small_disk(tmp_path / "disk") as disk:
+        file = disk.path / "docmill.db"
 
-    def fill() -> None:
-        empty_the_log(disk / "docmill.db")  # it would be written over, which takes no room
-        with ballast.open("wb", buffering=0) as file, suppress(OSError):
-            while True:
-                file.write(bytes(4096))
+        def fill() -> None:
+            empty_the_log(file)  # it would be written over, which takes no room
+            disk.fill()
 
-    yield Trouble(f"sqlite:///{disk}/docmill.db", fill, ballast.unlink, "database or disk is full")
-    subprocess.run(["umount", "--lazy", disk], check=True)
+        yield Trouble(f"sqlite:///{file}", fill, disk.empty, "database or disk is full")
 
 
 @pytest.fixture
@@ -152,27 +147,58 @@ def test_a_database_that_cannot_be_written_stops_intake_and_is_waited_for(
     cluster.stop()
 
 
-def test_a_broker_without_memory_stops_intake_and_is_waited_for(cluster: Cluster) -> None:
+@pytest.fixture(params=["memory", "disk"])
+def full_broker(
+    request: pytest.FixtureRequest, tmp_path: Path, make_cluster: Callable[..., Cluster]
+) -> Iterator[tuple[Cluster, Trouble]]:
+    """A cluster whose broker has no memory, or no room on its disk for what it has to write down."""
+    if request.param == "disk":
+        with small_disk(tmp_path / "home" / "broker") as disk:
+            cluster = make_cluster()
+
+            def fill() -> None:
+                disk.fill()
+                wait_until(lambda: not takes_writes(cluster), "the broker to notice")
+
+            yield cluster, Trouble("", fill, disk.empty, "MISCONF")
+            cluster.stop()
+    else:
+        cluster = make_cluster()
+
+        def limit(memory: str) -> None:
+            with client_of(cluster.broker.url) as client:
+                client.config_set("maxmemory", memory)
+
+        yield cluster, Trouble("", lambda: limit("1"), lambda: limit("0"), "its memory is full (maxmemory)")
+
+
+def takes_writes(cluster: Cluster) -> bool:
+    with client_of(cluster.broker.url) as client, suppress(ResponseError):
+        return bool(client.set("probe", ""))
+    return False
+
+
+def test_a_broker_that_is_full_stops_intake_and_is_waited_for(full_broker: tuple[Cluster, Trouble]) -> None:
+    cluster, trouble = full_broker
     (worker,) = cluster.start(engine=SLOW)
     dispatcher = cluster.services[0]
     batch_id = cluster.submit(cluster.documents(12, words=20))
     cluster.wait_for_running(worker, 7)
-    with client_of(cluster.broker.url) as client:
-        client.config_set("maxmemory", "1")
-        assert "its memory is full (maxmemory)" in refused(cluster, start=20)
-        assert cluster.count("batches") == 1, "what was refused was not stored"
-        wait_until(lambda: cluster.count("jobs WHERE state = 'running'") == 0, "what ran to be done")
-        wait_until(lambda: says(worker, "no job is taken until it does"), "the worker to say that it waits")
-        wait_until(lambda: says(dispatcher, "trying again until it answers"), "the dispatcher to say that it waits")
-        late = cluster.worker()
-        wait_until(lambda: says(late, "no job is taken until it does"), "a new worker to wait from its beginning")
-        late.signal(signal.SIGTERM)
-        assert late.wait() == 0
-        assert worker.process.poll() is None
-        for service in (worker, dispatcher):
-            assert says(service, "its memory is full") == 1, service.log.read_text()
-            assert says(service, "Traceback") == 0, service.log.read_text()
-        client.config_set("maxmemory", "0")
+    trouble.begin()
+    assert trouble.said in refused(cluster, start=20)
+    assert cluster.count("batches") == 1, "what was refused was not stored"
+    wait_until(lambda: cluster.count("jobs WHERE state = 'running'") == 0, "what ran to be done")
+    wait_until(lambda: says(worker, "no job is taken until it does"), "the worker to say that it waits")
+    wait_until(lambda: says(dispatcher, "trying again until it answers"), "the dispatcher to say that it waits")
+    late = cluster.worker()
+    wait_until(lambda: says(late, "no job is taken until it does"), "a new worker to wait from its beginning")
+    late.signal(signal.SIGTERM)
+    assert late.wait() == 0
+    assert worker.process.poll() is None
+    for service in (worker, dispatcher):
+        assert says(service, f"does not take messages: {trouble.said}") == 1, service.log.read_text()
+        assert says(service, "Traceback") == 0, service.log.read_text()
+    trouble.end()
     cluster.wait_for_end(batch_id)
     cluster.audit()
     assert cluster.count("attempts WHERE outcome <> 'succeeded'") == 0

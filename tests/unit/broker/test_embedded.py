@@ -10,8 +10,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from broker.app import make_app
 from broker.embedded import EmbeddedBroker, awaited_url, is_answering, running_url
-from broker.errors import EmbeddedBrokerFailed
+from broker.errors import BrokerFull, EmbeddedBrokerFailed
+from broker.health import read_broker
+from broker.publish import ping
+from tests.small_disk import small_disk
 from tests.unit.broker.conftest import client_of, kill
 
 STARTS_ONE = """
@@ -43,6 +47,20 @@ def test_it_answers_when_started_and_not_when_stopped(tmp_path: Path) -> None:
     assert running_url(tmp_path) is None
     assert not broker.is_alive()
     broker.stop()
+
+
+def test_one_whose_disk_is_full_runs_and_takes_nothing_until_there_is_room(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "broker") as disk, EmbeddedBroker(disk.path) as broker, client_of(broker.url) as client:
+        disk.fill()
+        while not read_broker(broker.url).last_write_failed:
+            client.set("key", "value")
+        assert running_url(disk.path) == broker.url
+        with pytest.raises(BrokerFull, match="No space left on device"):
+            ping(make_app(broker.url))
+        disk.empty()
+        while read_broker(broker.url).last_write_failed:  # it tries again each second
+            assert broker.is_alive()
+        ping(make_app(broker.url))
 
 
 def test_only_its_user_can_reach_it(tmp_path: Path) -> None:
