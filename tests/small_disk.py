@@ -11,7 +11,7 @@ import pytest
 
 
 class SmallDisk:
-    """A disk of its own, of eight megabytes."""
+    """A disk of a few megabytes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -23,15 +23,18 @@ class SmallDisk:
                 file.write(bytes(4096))
 
     def empty(self) -> None:
-        self._ballast.unlink()
+        self._ballast.unlink(missing_ok=True)
 
 
 @contextmanager
-def small_disk(path: Path) -> Iterator[SmallDisk]:
+def small_disk(path: Path, *, megabytes: int = 8, owner: int = 0) -> Iterator[SmallDisk]:
     """Mounted at `path`, which is made; skips the test where that is not permitted."""
     path.mkdir(parents=True)
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", path], capture_output=True, text=True)
+    options = f"size={megabytes}m,uid={owner},mode=700"
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", path], capture_output=True, text=True)
     if mounted.returncode != 0:
         pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
-    yield SmallDisk(path)
-    subprocess.run(["umount", "--lazy", path], check=True)
+    try:
+        yield SmallDisk(path)
+    finally:
+        subprocess.run(["umount", "--lazy", path], check=True)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import sqlalchemy as sa
@@ -22,7 +23,7 @@ from broker.embedded import EmbeddedBroker
 from broker.errors import BrokerFull
 from broker.publish import ping
 from tests.integration.conftest import SLOW, Cluster, Service, wait_until
-from tests.small_disk import small_disk
+from tests.small_disk import SmallDisk, small_disk
 from tests.unit.broker.conftest import client_of
 
 
@@ -144,6 +145,52 @@ def test_a_database_that_cannot_be_written_stops_intake_and_is_waited_for(
     assert says(worker, "the database answers again") == 1
     if cluster.client.database.is_sqlite:
         assert cluster.rows("PRAGMA integrity_check") == [("ok",)]
+    cluster.stop()
+
+
+@pytest.fixture
+def postgres_on_a_small_disk(postgres_server: str) -> Iterator[tuple[str, SmallDisk]]:
+    """A database whose tables lie on a disk of their own; the server's log of writes does not."""
+    admin = sa.create_engine(
+        sa.make_url(postgres_server).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT"
+    )
+    with TemporaryDirectory(prefix="docmill-disk-") as directory, admin.connect() as connection:
+        Path(directory).chmod(0o711)  # the server may be another user
+        owner = Path(connection.exec_driver_sql("SHOW data_directory").scalar_one()).stat().st_uid
+        with small_disk(Path(directory) / "disk", megabytes=32, owner=owner) as disk:
+            connection.exec_driver_sql(f"CREATE TABLESPACE small LOCATION '{disk.path}'")
+            connection.exec_driver_sql("CREATE DATABASE on_small TABLESPACE small")
+            yield sa.make_url(postgres_server).set(database="on_small").render_as_string(hide_password=False), disk
+            disk.empty()
+            connection.exec_driver_sql("DROP DATABASE on_small WITH (FORCE)")
+            connection.exec_driver_sql("DROP TABLESPACE small")
+    admin.dispose()
+
+
+def test_a_full_disk_of_postgres_stops_intake_and_is_waited_for(
+    postgres_on_a_small_disk: tuple[str, SmallDisk], make_cluster: Callable[..., Cluster]
+) -> None:
+    url, disk = postgres_on_a_small_disk
+    cluster = make_cluster(url)
+    (worker,) = cluster.start(engine={"decode_steps_per_s": 500.0})
+    batch_id = cluster.submit(cluster.documents(150, words=20))
+    cluster.wait_for_work()
+    disk.fill()
+    wait_until(lambda: says(worker, "no job is taken until it answers"), "no room for another answer")
+    more = cluster.documents(60, words=20, start=200)
+    command = cluster.run("submit", *more)
+    assert command.wait() == 1
+    (sentence,) = command.log.read_text().splitlines()
+    assert "No space left on device" in sentence
+    assert all(service.process.poll() is None for service in cluster.services[:2])
+    disk.empty()
+    cluster.wait_for_end(batch_id)
+    assert cluster.run("submit", *more).wait() == 0, "the same command once more"
+    cluster.wait_for_end(str(cluster.rows("SELECT id FROM batches ORDER BY created_at DESC LIMIT 1")[0].id))
+    cluster.audit()
+    assert cluster.count("batches") == 2
+    assert cluster.count("documents") == 210
+    assert says(worker, "Traceback") == 0, worker.log.read_text()
     cluster.stop()
 
 
