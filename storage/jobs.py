@@ -60,8 +60,10 @@ class Jobs:
             equal = None
             if seen.reuse_key is not None:
                 hold_key(session, seen.reuse_key)
+                # In this order: on Postgres one that runs may succeed between two looks, and is found by the second.
+                one_runs = equal_is_running(session, job_id, seen.reuse_key, seen.max_tokens)
                 equal = equal_result(session, seen.reuse_key, seen.max_tokens)
-                if equal is None and equal_is_running(session, job_id, seen.reuse_key, seen.max_tokens):
+                if equal is None and one_runs:
                     wait_for_equal(session, job_id, delay_s=self._lease_s)
                     return None
             job = self._take(session, job_id)

@@ -273,3 +273,12 @@ def sqlite_mill(sqlite_template: Path, fast_path: Path) -> Iterator[Mill]:
     database = Database(f"sqlite:///{shutil.copy(sqlite_template, fast_path / 'docmill.db')}")
     yield Mill(database)
     database.close()
+
+
+@pytest.fixture
+def postgres_mill(postgres_database: str) -> Iterator[Mill]:
+    """On Postgres alone."""
+    database = Database(postgres_database)
+    yield Mill(database)
+    database.close()
+    empty(postgres_database)
