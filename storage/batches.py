@@ -207,8 +207,11 @@ def _queue_failed(session: Session, batch_id: str) -> int:
 
 def _reopen_documents(session: Session, documents_of_jobs: Sequence[int]) -> int:
     """Take the documents of these formerly failed jobs back to work; returns how many had failed with them."""
-    had_failed = session.scalars(
-        select(Document.id).where(Document.id.in_(set(documents_of_jobs)), Document.state == DocumentState.FAILED)
+    states = session.scalars(  # locked: a dispatcher may be about to fail one
+        select(Document.state)
+        .where(Document.id.in_(set(documents_of_jobs)))
+        .order_by(Document.id)
+        .with_for_update(key_share=True)
     ).all()
     _update_documents(
         session,
@@ -221,7 +224,7 @@ def _reopen_documents(session: Session, documents_of_jobs: Sequence[int]) -> int
             "state": case((table.c.level > 0, DocumentState.MERGING), else_=DocumentState.OPEN),
         },
     )
-    return len(had_failed)
+    return states.count(DocumentState.FAILED)
 
 
 def _reopen_batch(session: Session, batch_id: str, *, jobs: int, documents: int) -> None:

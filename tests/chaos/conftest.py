@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from tests.integration.conftest import cluster, either_cluster, make_cluster
-from tests.unit.storage.conftest import database, fast_path, migrated_url, mill, postgres_database, sqlite_template
+from tests.unit.storage.conftest import (
+    database,
+    fast_path,
+    migrated_url,
+    mill,
+    postgres_database,
+    postgres_mill,
+    sqlite_template,
+)
 
 __all__ = [
     "cluster",
@@ -14,5 +22,6 @@ __all__ = [
     "migrated_url",
     "mill",
     "postgres_database",
+    "postgres_mill",
     "sqlite_template",
 ]

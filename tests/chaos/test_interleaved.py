@@ -1,0 +1,168 @@
+"""Postgres lets transactions run into each other between any two statements. Every move against every other: one is
+made whole before each statement of the other, in turn. Whatever the order, the recount is right and the batch ends.
+
+Moves that change one row of jobs alone, or when a job is announced, are not among them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import pytest
+import sqlalchemy as sa
+
+from storage.attempts import ClaimedJob, Failure
+from storage.database import Database
+from storage.errors import DatabaseUnavailable, WrongState
+from storage.levels import EndedLevel
+from storage.tables import Base
+from tests.integration.audit import contradictions, unsettled
+from tests.unit.storage.conftest import Mill, generated, new_jobs
+
+_FAILURE = Failure("EngineFailed", "it raised")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A batch of three documents: a running job whose lease ran out beside a queued one; a failed job; a job that
+    succeeded, whose document waits for its next level."""
+
+    batch_id: str
+    running: ClaimedJob
+    queued: int
+    with_failure: EndedLevel
+    ended: EndedLevel
+
+
+Move = Callable[[Mill, Scene], object]
+MOVES: dict[str, Move] = {
+    "claim": lambda mill, scene: mill.worker("b").claim(scene.queued),
+    "take over": lambda mill, scene: mill.worker("b").claim(scene.running.id),
+    "complete": lambda mill, scene: mill.worker().complete(scene.running, generated()),
+    "fail": lambda mill, scene: mill.worker().fail(scene.running, _FAILURE),
+    "release": lambda mill, scene: mill.worker().release(scene.running),
+    "rescue": lambda mill, _: mill.outbox.rescue(max_losses=9),
+    "rescue for the last time": lambda mill, _: mill.outbox.rescue(max_losses=1),
+    "begin a level": lambda mill, scene: mill.levels.begin_level(scene.ended, new_jobs(1, level=1), remark="cut"),
+    "finish a document": lambda mill, scene: mill.levels.finish(scene.ended, text="joined", has_one_result=True),
+    "fail a document": lambda mill, scene: mill.levels.fail(scene.with_failure, "no"),
+    "expire": lambda mill, scene: _expire(mill, scene.batch_id),
+    "cancel": lambda mill, scene: mill.batches.cancel(scene.batch_id),
+    "retry what failed": lambda mill, scene: mill.batches.retry_failed(scene.batch_id),
+}
+
+
+def _expire(mill: Mill, batch_id: str) -> None:
+    mill.change("UPDATE batches SET expires_at = 1 WHERE id = :b", b=batch_id)
+    mill.levels.settle_batches()
+
+
+def set_up(mill: Mill) -> Scene:
+    batch_id = mill.submit(2, 1, 1)
+    running, queued, failed, succeeded = mill.job_ids(batch_id)
+    job = mill.claim(running)
+    mill.worker().fail(mill.claim(failed), _FAILURE)
+    mill.run(succeeded)
+    mill.change("UPDATE jobs SET lease_until = 1 WHERE id = :i", i=running)
+    with_failure, ended = mill.levels.ended()
+    return Scene(batch_id, job, queued, with_failure, ended)
+
+
+@contextmanager
+def kept(mill: Mill) -> Iterator[Callable[[], None]]:
+    """What is in the database now; the callback brings it back."""
+    tables = [table.name for table in Base.metadata.sorted_tables]
+    engine = sa.create_engine(mill.database.url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql("; ".join(f"CREATE TEMP TABLE kept_{name} AS TABLE {name}" for name in tables))
+        bring_back = [f"DELETE FROM {name}" for name in reversed(tables)]
+        bring_back += [f"INSERT INTO {name} TABLE kept_{name}" for name in tables]
+        yield lambda: connection.exec_driver_sql("; ".join(bring_back)).close()
+    engine.dispose()
+
+
+def come_to_an_end(mill: Mill, batch_id: str) -> None:
+    """What dispatcher and workers would do."""
+    while mill.of_batch(batch_id).state not in ("completed", "cancelled", "expired"):
+        before = everything(mill)
+        mill.change("UPDATE jobs SET lease_until = 1 WHERE lease_until IS NOT NULL")
+        mill.outbox.rescue(max_losses=99)
+        for row in mill.rows("SELECT id FROM jobs WHERE state = 'queued' AND not_before <= :now", now=time.time()):
+            mill.run(row.id)
+        for level in mill.levels.ended():
+            if level.failed_jobs:
+                mill.levels.fail(level, "a job failed")
+            else:
+                mill.levels.finish(level, text="joined", has_one_result=True)
+        mill.levels.settle_batches()
+        assert everything(mill) != before, "it stands still"
+
+
+def everything(mill: Mill) -> list[object]:
+    return [mill.rows(f"SELECT * FROM {table} ORDER BY id") for table in ("batches", "documents", "jobs")]
+
+
+@contextmanager
+def impatient(mill: Mill) -> Iterator[Mill]:
+    """The same database; a statement that would have to wait for the other move fails."""
+    url = mill.database.url.update_query_dict({"options": "-c lock_timeout=5"})
+    database = Database(url.render_as_string(hide_password=False))
+    try:
+        yield Mill(database)
+    finally:
+        database.close()
+
+
+def made(move: Move, mill: Mill, scene: Scene) -> bool:
+    """False: it would have to wait."""
+    try:
+        with suppress(WrongState):
+            move(mill, scene)
+    except DatabaseUnavailable as error:
+        if "lock timeout" not in str(error):
+            raise
+        return False
+    return True
+
+
+def interleave(mill: Mill, other: Mill, scene: Scene, first: Move, second: Move, at: int) -> bool:
+    """`second` before statement number `at` of `first`; False: `first` makes fewer. `other` is impatient."""
+    statements, is_done = 0, False
+
+    def before(*_: object) -> None:
+        nonlocal statements, is_done
+        if statements == at:
+            is_done = made(second, other, scene)
+        statements += 1
+
+    sa.event.listen(mill.database.engine, "before_cursor_execute", before)
+    try:
+        with suppress(WrongState):
+            first(mill, scene)
+    finally:
+        sa.event.remove(mill.database.engine, "before_cursor_execute", before)
+    if not is_done:
+        made(second, mill, scene)
+    return statements > at
+
+
+@pytest.mark.parametrize("first", MOVES)
+def test_a_move_in_the_midst_of_another_leaves_every_counter_right(postgres_mill: Mill, first: str) -> None:
+    mill = postgres_mill
+    scene = set_up(mill)
+    with impatient(mill) as other, kept(mill) as bring_back:
+        for second in MOVES:
+            at, more = 0, True
+            while more:
+                bring_back()
+                more = interleave(mill, other, scene, MOVES[first], MOVES[second], at)
+                where = f"{second!r} before statement {at} of {first!r}"
+                with mill.database.engine.connect() as connection:
+                    assert contradictions(connection) == [], where
+                come_to_an_end(mill, scene.batch_id)
+                with mill.database.engine.connect() as connection:
+                    assert unsettled(connection) == [], where
+                at += 1
