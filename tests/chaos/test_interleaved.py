@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -26,7 +27,15 @@ _FAILURE = Failure("EngineFailed", "it raised")
 
 
 @dataclass(frozen=True)
-class Scene:
+class BeingWritten:
+    """A batch with a whole document and a half one."""
+
+    batch_id: str
+    half: int
+
+
+@dataclass(frozen=True)
+class AtWork:
     """A batch of three documents: a running job whose lease ran out beside a queued one; a failed job; a job that
     succeeded, whose document waits for its next level."""
 
@@ -37,7 +46,7 @@ class Scene:
     ended: EndedLevel
 
 
-Move = Callable[[Mill, Scene], object]
+Move = Callable[[Mill, Any], object]
 MOVES: dict[str, Move] = {
     "claim": lambda mill, scene: mill.worker("b").claim(scene.queued),
     "take over": lambda mill, scene: mill.worker("b").claim(scene.running.id),
@@ -53,6 +62,19 @@ MOVES: dict[str, Move] = {
     "cancel": lambda mill, scene: mill.batches.cancel(scene.batch_id),
     "retry what failed": lambda mill, scene: mill.batches.retry_failed(scene.batch_id),
 }
+WRITING: dict[str, Move] = {
+    "write on": lambda mill, scene: mill.submissions.add_jobs(scene.batch_id, scene.half, new_jobs(3)[2:]),
+    "write the rest": lambda mill, scene: _write_the_rest(mill, scene),
+}
+ENDING: dict[str, Move] = {
+    "cancel": lambda mill, scene: mill.batches.cancel(scene.batch_id),
+    "expire": lambda mill, scene: _expire(mill, scene.batch_id),
+}
+
+
+def _write_the_rest(mill: Mill, scene: BeingWritten) -> None:
+    mill.submissions.finish_document(scene.half, characters=9, tokens=9, chunk_count=2, max_tokens=5)
+    mill.submissions.start(scene.batch_id)
 
 
 def _expire(mill: Mill, batch_id: str) -> None:
@@ -60,7 +82,7 @@ def _expire(mill: Mill, batch_id: str) -> None:
     mill.levels.settle_batches()
 
 
-def set_up(mill: Mill) -> Scene:
+def set_up(mill: Mill) -> AtWork:
     batch_id = mill.submit(2, 1, 1)
     running, queued, failed, succeeded = mill.job_ids(batch_id)
     job = mill.claim(running)
@@ -68,7 +90,7 @@ def set_up(mill: Mill) -> Scene:
     mill.run(succeeded)
     mill.change("UPDATE jobs SET lease_until = 1 WHERE id = :i", i=running)
     with_failure, ended = mill.levels.ended()
-    return Scene(batch_id, job, queued, with_failure, ended)
+    return AtWork(batch_id, job, queued, with_failure, ended)
 
 
 @contextmanager
@@ -84,9 +106,12 @@ def kept(mill: Mill) -> Iterator[Callable[[], None]]:
     engine.dispose()
 
 
-def come_to_an_end(mill: Mill, batch_id: str) -> None:
-    """What dispatcher and workers would do."""
-    while mill.of_batch(batch_id).state not in ("completed", "cancelled", "expired"):
+def come_to_an_end(mill: Mill, scene: AtWork | BeingWritten) -> None:
+    """What submitter, dispatcher and workers would do."""
+    if isinstance(scene, BeingWritten):
+        with suppress(WrongState):
+            _write_the_rest(mill, scene)
+    while mill.of_batch(scene.batch_id).state not in ("completed", "cancelled", "expired"):
         before = everything(mill)
         mill.change("UPDATE jobs SET lease_until = 1 WHERE lease_until IS NOT NULL")
         mill.outbox.rescue(max_losses=99)
@@ -116,7 +141,7 @@ def impatient(mill: Mill) -> Iterator[Mill]:
         database.close()
 
 
-def made(move: Move, mill: Mill, scene: Scene) -> bool:
+def made(move: Move, mill: Mill, scene: AtWork | BeingWritten) -> bool:
     """False: it would have to wait."""
     try:
         with suppress(WrongState):
@@ -128,7 +153,7 @@ def made(move: Move, mill: Mill, scene: Scene) -> bool:
     return True
 
 
-def interleave(mill: Mill, other: Mill, scene: Scene, first: Move, second: Move, at: int) -> bool:
+def interleave(mill: Mill, other: Mill, scene: AtWork | BeingWritten, first: Move, second: Move, at: int) -> bool:
     """`second` before statement number `at` of `first`; False: `first` makes fewer. `other` is impatient."""
     statements, is_done = 0, False
 
@@ -149,20 +174,32 @@ def interleave(mill: Mill, other: Mill, scene: Scene, first: Move, second: Move,
     return statements > at
 
 
-@pytest.mark.parametrize("first", MOVES)
-def test_a_move_in_the_midst_of_another_leaves_every_counter_right(postgres_mill: Mill, first: str) -> None:
-    mill = postgres_mill
-    scene = set_up(mill)
+def play(mill: Mill, scene: AtWork | BeingWritten, first: Move, others: dict[str, Move]) -> None:
+    """`first` against each of the others."""
     with impatient(mill) as other, kept(mill) as bring_back:
-        for second in MOVES:
+        for name, second in others.items():
             at, more = 0, True
             while more:
                 bring_back()
-                more = interleave(mill, other, scene, MOVES[first], MOVES[second], at)
-                where = f"{second!r} before statement {at} of {first!r}"
+                more = interleave(mill, other, scene, first, second, at)
+                where = f"{name!r} before statement {at}"
                 with mill.database.engine.connect() as connection:
                     assert contradictions(connection) == [], where
-                come_to_an_end(mill, scene.batch_id)
+                come_to_an_end(mill, scene)
                 with mill.database.engine.connect() as connection:
                     assert unsettled(connection) == [], where
                 at += 1
+
+
+@pytest.mark.parametrize("first", MOVES)
+def test_a_move_in_the_midst_of_another_leaves_every_counter_right(postgres_mill: Mill, first: str) -> None:
+    play(postgres_mill, set_up(postgres_mill), MOVES[first], MOVES)
+
+
+@pytest.mark.parametrize("first", WRITING | ENDING)
+def test_a_batch_may_end_at_any_moment_while_it_is_written(postgres_mill: Mill, first: str) -> None:
+    mill = postgres_mill
+    batch_id = mill.create()
+    mill.document(batch_id, 1)
+    scene = BeingWritten(batch_id, mill.document(batch_id, 2, finish=False))
+    play(mill, scene, (WRITING | ENDING)[first], ENDING if first in WRITING else WRITING | ENDING)
