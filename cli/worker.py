@@ -31,7 +31,7 @@ from worker.service import WorkerOptions, serve
 
 log = logging.getLogger(__name__)
 _DEFAULT_SLOTS = 16
-_CONNECTIONS = 16  # moves take milliseconds: more threads than these share them, and Postgres has 100 for all
+_CONNECTIONS = 4  # moves take milliseconds: the threads share these, for Postgres has 100 for all workers together
 
 
 @dataclass(frozen=True, slots=True)
