@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
+from safetensors.numpy import save_file
 from tokenizers import AddedToken
 
 from catalogue.fingerprint import quick_fingerprint
@@ -193,6 +194,4 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def _write_weights(directory: Path, weights: Weights) -> None:
-    from safetensors.numpy import save_file  # comes with exllamav2, which not every installation has
-
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
