@@ -48,6 +48,7 @@ def spec_of(home: Path) -> MakeSpec:
 @pytest.fixture(scope="module")
 def spare() -> Iterator[EngineInChild]:
     """A process for one model after the other."""
+    require_exllamav2()
     child = EngineInChild()
     yield child
     child.end()
