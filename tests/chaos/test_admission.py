@@ -177,7 +177,7 @@ def test_a_full_disk_of_postgres_stops_intake_and_is_waited_for(
     cluster.wait_for_work()
     disk.fill()
     wait_until(lambda: says(worker, "no job is taken until it answers"), "no room for another answer")
-    more = cluster.documents(60, words=20, start=200)
+    more = ("--max-tokens", "40", *cluster.documents(40, words=20, start=200))
     command = cluster.run("submit", *more)
     assert command.wait() == 1
     (sentence,) = command.log.read_text().splitlines()
@@ -189,7 +189,7 @@ def test_a_full_disk_of_postgres_stops_intake_and_is_waited_for(
     cluster.wait_for_end(str(cluster.rows("SELECT id FROM batches ORDER BY created_at DESC LIMIT 1")[0].id))
     cluster.audit()
     assert cluster.count("batches") == 2
-    assert cluster.count("documents") == 210
+    assert cluster.count("documents") == 190
     assert says(worker, "Traceback") == 0, worker.log.read_text()
     cluster.stop()
 

@@ -1,7 +1,8 @@
 """Postgres lets transactions run into each other between any two statements. Every move against every other: one is
 made whole before each statement of the other, in turn. Whatever the order, the recount is right and the batch ends.
 
-Moves that change one row of jobs alone, or when a job is announced, are not among them.
+Not among them: moves that change one row of jobs alone, or when a job is announced, and those that do what another
+does with other names (to expire is to cancel).
 """
 
 from __future__ import annotations
@@ -52,13 +53,10 @@ MOVES: dict[str, Move] = {
     "take over": lambda mill, scene: mill.worker("b").claim(scene.running.id),
     "complete": lambda mill, scene: mill.worker().complete(scene.running, generated()),
     "fail": lambda mill, scene: mill.worker().fail(scene.running, _FAILURE),
-    "release": lambda mill, scene: mill.worker().release(scene.running),
-    "rescue": lambda mill, _: mill.outbox.rescue(max_losses=9),
-    "rescue for the last time": lambda mill, _: mill.outbox.rescue(max_losses=1),
+    "rescue": lambda mill, _: mill.outbox.rescue(max_losses=1),
     "begin a level": lambda mill, scene: mill.levels.begin_level(scene.ended, new_jobs(1, level=1), remark="cut"),
     "finish a document": lambda mill, scene: mill.levels.finish(scene.ended, text="joined", has_one_result=True),
     "fail a document": lambda mill, scene: mill.levels.fail(scene.with_failure, "no"),
-    "expire": lambda mill, scene: _expire(mill, scene.batch_id),
     "cancel": lambda mill, scene: mill.batches.cancel(scene.batch_id),
     "retry what failed": lambda mill, scene: mill.batches.retry_failed(scene.batch_id),
 }
