@@ -204,8 +204,12 @@ def test_special_tokens_of_the_prompt_work_and_never_show_in_the_text(
     as_text = tuple(model_text.tokenizer.encode(model_text.tokenizer.decode(ids)))
     done = driven.run(*(Request(f"r{i}", p, 40, stop_token_ids=eos_ids) for i, p in enumerate((ids, as_text))))
     assert [done[f"r{i}"].prompt_tokens for i in range(2)] == [len(ids), len(as_text)]  # nothing was added
-    for completion in done.values():
-        assert not any(name in completion.text for name in ("<|im_start|>", "<|im_end|>", "<|endoftext|>"))
+    names = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
+    is_named = {id_: any(name in c.text for name in names) for id_, c in done.items()}
+    assert not is_named["r0"]
+    # The other read the names spelled out, and may spell one out itself: that takes several tokens, a shown one is one.
+    spelled = len(model_text.tokenizer.encode(done["r1"].text))
+    assert not is_named["r1"] or done["r1"].completion_tokens >= spelled, done["r1"].text
 
 
 def test_characters_torn_by_token_borders_come_whole(driven: Driven, prompt: Prompt) -> None:
