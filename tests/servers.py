@@ -29,19 +29,24 @@ def postgres_server() -> Iterator[str]:
         server.cleanup()
 
 
+@pytest.fixture(scope="session")
+def postgres_admin(postgres_server: str) -> Iterator[sa.Engine]:
+    """Its superuser in the maintenance database, where each statement is a transaction of its own."""
+    url = sa.make_url(postgres_server).set(drivername="postgresql+psycopg")
+    admin = sa.create_engine(url, isolation_level="AUTOCOMMIT")
+    yield admin
+    admin.dispose()
+
+
 @pytest.fixture
-def postgres_url(postgres_server: str) -> Iterator[str]:
+def postgres_url(postgres_server: str, postgres_admin: sa.Engine) -> Iterator[str]:
     """A new, empty Postgres database."""
     name = f"t{uuid.uuid4().hex[:12]}"
-    admin = sa.create_engine(
-        sa.make_url(postgres_server).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT"
-    )
-    with admin.connect() as connection:
+    with postgres_admin.connect() as connection:
         connection.exec_driver_sql(f"CREATE DATABASE {name}")
     yield sa.make_url(postgres_server).set(database=name).render_as_string(hide_password=False)
-    with admin.connect() as connection:
+    with postgres_admin.connect() as connection:
         connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
-    admin.dispose()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

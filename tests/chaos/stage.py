@@ -26,8 +26,8 @@ _WAITS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database
 class ToldDatabase(Database):
     """Calls `before` before each of its transactions begins."""
 
-    def __init__(self, url: str, before: Callable[[], object]) -> None:
-        super().__init__(url)
+    def __init__(self, url: sa.URL, before: Callable[[], object]) -> None:
+        super().__init__(url.render_as_string(hide_password=False))
         self._before = before
 
     @contextmanager
@@ -44,9 +44,9 @@ class ToldDatabase(Database):
 
 
 @contextmanager
-def another_hand(mill: Mill, before: Callable[[], object] = lambda: None) -> Iterator[Mill]:
-    """The same database, on connections of its own."""
-    database = ToldDatabase(mill.database.url.render_as_string(hide_password=False), before)
+def another_hand(mill: Mill, before: Callable[[], object] = lambda: None, **parameters: str) -> Iterator[Mill]:
+    """The same database, on connections of its own with these parameters."""
+    database = ToldDatabase(mill.database.url.update_query_dict(parameters), before)
     try:
         yield Mill(database)
     finally:

@@ -69,19 +69,16 @@ def read_only_file(tmp_path: Path) -> Iterator[Trouble]:
 
 
 @pytest.fixture
-def read_only_server(postgres_server: str, postgres_url: str) -> Iterator[Trouble]:
+def read_only_server(postgres_admin: sa.Engine, postgres_url: str) -> Trouble:
     """Postgres after a switch of its servers: connections are cut, and new ones can only read."""
     name = sa.make_url(postgres_url).database
-    admin = sa.create_engine(
-        sa.make_url(postgres_server).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT"
-    )
 
     def run(*statements: str) -> None:
-        with admin.connect() as connection:
+        with postgres_admin.connect() as connection:
             for statement in statements:
                 connection.exec_driver_sql(statement)
 
-    yield Trouble(
+    return Trouble(
         postgres_url,
         lambda: run(
             f"ALTER DATABASE {name} SET default_transaction_read_only = on",
@@ -90,7 +87,6 @@ def read_only_server(postgres_server: str, postgres_url: str) -> Iterator[Troubl
         lambda: run(f"ALTER DATABASE {name} RESET default_transaction_read_only"),
         "read-only transaction",
     )
-    admin.dispose()
 
 
 @pytest.fixture(params=["full_disk", "read_only_file", "read_only_server"])
@@ -149,22 +145,18 @@ def test_a_database_that_cannot_be_written_stops_intake_and_is_waited_for(
 
 
 @pytest.fixture
-def postgres_on_a_small_disk(postgres_server: str) -> Iterator[tuple[str, SmallDisk]]:
+def postgres_on_a_small_disk(postgres_admin: sa.Engine) -> Iterator[tuple[str, SmallDisk]]:
     """A database whose tables lie on a disk of their own; the server's log of writes does not."""
-    admin = sa.create_engine(
-        sa.make_url(postgres_server).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT"
-    )
-    with TemporaryDirectory(prefix="docmill-disk-") as directory, admin.connect() as connection:
+    with TemporaryDirectory(prefix="docmill-disk-") as directory, postgres_admin.connect() as connection:
         Path(directory).chmod(0o711)  # the server may be another user
         owner = Path(connection.exec_driver_sql("SHOW data_directory").scalar_one()).stat().st_uid
         with small_disk(Path(directory) / "disk", megabytes=32, owner=owner) as disk:
             connection.exec_driver_sql(f"CREATE TABLESPACE small LOCATION '{disk.path}'")
             connection.exec_driver_sql("CREATE DATABASE on_small TABLESPACE small")
-            yield sa.make_url(postgres_server).set(database="on_small").render_as_string(hide_password=False), disk
+            yield postgres_admin.url.set(database="on_small").render_as_string(hide_password=False), disk
             disk.empty()
             connection.exec_driver_sql("DROP DATABASE on_small WITH (FORCE)")
             connection.exec_driver_sql("DROP TABLESPACE small")
-    admin.dispose()
 
 
 def test_a_full_disk_of_postgres_stops_intake_and_is_waited_for(

@@ -7,7 +7,6 @@ does with other names (to expire is to cancel).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,11 +15,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from storage.attempts import ClaimedJob, Failure
-from storage.database import Database
+from storage.attempts import ClaimedJob, Failure, ReusedJob
 from storage.errors import DatabaseUnavailable, WrongState
 from storage.levels import EndedLevel
 from storage.tables import Base
+from tests.chaos.stage import another_hand
 from tests.integration.audit import contradictions, unsettled
 from tests.unit.storage.conftest import Mill, generated, new_jobs
 
@@ -47,6 +46,7 @@ class AtWork:
     ended: EndedLevel
 
 
+Scene = AtWork | BeingWritten
 Move = Callable[[Mill, Any], object]
 MOVES: dict[str, Move] = {
     "claim": lambda mill, scene: mill.worker("b").claim(scene.queued),
@@ -104,7 +104,7 @@ def kept(mill: Mill) -> Iterator[Callable[[], None]]:
     engine.dispose()
 
 
-def come_to_an_end(mill: Mill, scene: AtWork | BeingWritten) -> None:
+def come_to_an_end(mill: Mill, scene: Scene) -> None:
     """What submitter, dispatcher and workers would do."""
     if isinstance(scene, BeingWritten):
         with suppress(WrongState):
@@ -113,7 +113,7 @@ def come_to_an_end(mill: Mill, scene: AtWork | BeingWritten) -> None:
         before = everything(mill)
         mill.change("UPDATE jobs SET lease_until = 1 WHERE lease_until IS NOT NULL")
         mill.outbox.rescue(max_losses=99)
-        for row in mill.rows("SELECT id FROM jobs WHERE state = 'queued' AND not_before <= :now", now=time.time()):
+        for row in mill.rows("SELECT id FROM jobs WHERE state = 'queued'"):
             mill.run(row.id)
         for level in mill.levels.ended():
             if level.failed_jobs:
@@ -128,18 +128,7 @@ def everything(mill: Mill) -> list[object]:
     return [mill.rows(f"SELECT * FROM {table} ORDER BY id") for table in ("batches", "documents", "jobs")]
 
 
-@contextmanager
-def impatient(mill: Mill) -> Iterator[Mill]:
-    """The same database; a statement that would have to wait for the other move fails."""
-    url = mill.database.url.update_query_dict({"options": "-c lock_timeout=5"})
-    database = Database(url.render_as_string(hide_password=False))
-    try:
-        yield Mill(database)
-    finally:
-        database.close()
-
-
-def made(move: Move, mill: Mill, scene: AtWork | BeingWritten) -> bool:
+def made(move: Move, mill: Mill, scene: Scene) -> bool:
     """False: it would have to wait."""
     try:
         with suppress(WrongState):
@@ -151,30 +140,51 @@ def made(move: Move, mill: Mill, scene: AtWork | BeingWritten) -> bool:
     return True
 
 
-def interleave(mill: Mill, other: Mill, scene: AtWork | BeingWritten, first: Move, second: Move, at: int) -> bool:
+class Interposed:
+    """Does something before one of a database's statements, those from now on counted from 0."""
+
+    def __init__(self, mill: Mill, at: int, do: Callable[[], object]) -> None:
+        self._engine = mill.database.engine
+        self._at = at
+        self._do = do
+        self._seen = 0
+
+    def __enter__(self) -> Interposed:
+        sa.event.listen(self._engine, "before_cursor_execute", self._before)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sa.event.remove(self._engine, "before_cursor_execute", self._before)
+
+    @property
+    def came(self) -> bool:
+        """Whether there was such a statement."""
+        return self._seen > self._at
+
+    def _before(self, *_: object) -> None:
+        self._seen += 1
+        if self._seen == self._at + 1:
+            self._do()
+
+
+def interleave(mill: Mill, other: Mill, scene: Scene, first: Move, second: Move, at: int) -> bool:
     """`second` before statement number `at` of `first`; False: `first` makes fewer. `other` is impatient."""
-    statements, is_done = 0, False
+    is_done = False
 
-    def before(*_: object) -> None:
-        nonlocal statements, is_done
-        if statements == at:
-            is_done = made(second, other, scene)
-        statements += 1
+    def make_second() -> None:
+        nonlocal is_done
+        is_done = made(second, other, scene)
 
-    sa.event.listen(mill.database.engine, "before_cursor_execute", before)
-    try:
-        with suppress(WrongState):
-            first(mill, scene)
-    finally:
-        sa.event.remove(mill.database.engine, "before_cursor_execute", before)
+    with Interposed(mill, at, make_second) as interposed, suppress(WrongState):
+        first(mill, scene)
     if not is_done:
         made(second, mill, scene)
-    return statements > at
+    return interposed.came
 
 
-def play(mill: Mill, scene: AtWork | BeingWritten, first: Move, others: dict[str, Move]) -> None:
+def play(mill: Mill, scene: Scene, first: Move, others: dict[str, Move]) -> None:
     """`first` against each of the others."""
-    with impatient(mill) as other, kept(mill) as bring_back:
+    with another_hand(mill, options="-c lock_timeout=5") as other, kept(mill) as bring_back:  # waits for no lock
         for name, second in others.items():
             at, more = 0, True
             while more:
@@ -201,3 +211,22 @@ def test_a_batch_may_end_at_any_moment_while_it_is_written(postgres_mill: Mill, 
     mill.document(batch_id, 1)
     scene = BeingWritten(batch_id, mill.document(batch_id, 2, finish=False))
     play(mill, scene, (WRITING | ENDING)[first], ENDING if first in WRITING else WRITING | ENDING)
+
+
+def test_a_job_is_not_computed_again_at_whatever_moment_of_its_claim_its_equal_succeeds(postgres_mill: Mill) -> None:
+    mill = postgres_mill
+    at, more = 0, True
+    while more:
+        first, second = mill.job_ids(mill.submit(2, reuse_key=f"{at:032}", key=f"k{at}"))
+        running = mill.claim(first)
+
+        def complete(running: ClaimedJob = running) -> None:
+            assert mill.worker().complete(running, generated())
+
+        with another_hand(mill) as twin, Interposed(twin, at, complete) as interposed:
+            claimed = twin.worker().claim(second)
+        more = interposed.came
+        assert claimed is None or isinstance(claimed, ReusedJob), at
+        at += 1
+    assert at > 5
+    mill.check()

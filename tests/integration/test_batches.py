@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from collections.abc import Callable
 
 import pytest
 import sqlalchemy as sa
@@ -172,3 +173,32 @@ def test_a_submit_with_an_idempotency_key_is_one_batch_however_often_it_is_calle
     other = cluster.run("submit", "--quiet", "--idempotency-key", "tonight", documents[0])
     assert other.wait() == 2
     assert "use another key" in other.log.read_text()
+
+
+def test_a_worker_of_many_slots_holds_six_connections_to_postgres_at_most(
+    make_cluster: Callable[..., Cluster], postgres_url: str
+) -> None:
+    cluster = make_cluster(postgres_url)
+    cluster.submit(cluster.documents(150, words=20), merge="none")
+    dispatcher = cluster.dispatcher()
+    wait_until(lambda: cluster.count("jobs WHERE published_at IS NULL") == 0, "everything to be announced")
+    dispatcher.kill()
+    cluster.client.database.close()  # the worker's are all there are
+    cluster.worker({"decode_steps_per_s": 2_000.0}, slots=30)
+    url = sa.make_url(postgres_url).set(drivername="postgresql+psycopg")
+    watching = sa.create_engine(url, isolation_level="AUTOCOMMIT")
+    most = 0
+
+    def is_done(connection: sa.Connection) -> bool:
+        nonlocal most
+        held = "datname = current_database() AND application_name = 'docmill'"
+        now: int = connection.exec_driver_sql(f"SELECT count(*) FROM pg_stat_activity WHERE {held}").scalar_one()
+        most = max(most, now)
+        left: int = connection.exec_driver_sql("SELECT count(*) FROM jobs WHERE state <> 'succeeded'").scalar_one()
+        return left == 0
+
+    with watching.connect() as connection:
+        wait_until(lambda: is_done(connection), "all jobs to be done")
+    watching.dispose()
+    assert 1 < most <= 6
+    cluster.stop()

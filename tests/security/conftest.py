@@ -29,18 +29,15 @@ class Role:
 
 
 @pytest.fixture
-def role(postgres_server: str, postgres_url: str) -> Iterator[Role]:
+def role(postgres_admin: sa.Engine, postgres_url: str) -> Iterator[Role]:
     """Owner of a new database. For this role alone, the server asks for the password."""
-    admin = sa.create_engine(
-        sa.make_url(postgres_server).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT"
-    )
     role = Role(
         name=f"r{secrets.token_hex(4)}",
         password=secrets.token_hex(12),
         database=str(sa.make_url(postgres_url).database),
-        socket=f"{sa.make_url(postgres_server).query['host']}/.s.PGSQL.5432",
+        socket=f"{postgres_admin.url.query['host']}/.s.PGSQL.5432",
     )
-    with admin.connect() as connection:
+    with postgres_admin.connect() as connection:
         connection.exec_driver_sql(f"CREATE ROLE {role.name} LOGIN PASSWORD '{role.password}'")
         connection.exec_driver_sql(f"ALTER DATABASE {role.database} OWNER TO {role.name}")
         rules = Path(connection.exec_driver_sql("SHOW hba_file").scalar_one())
@@ -53,7 +50,6 @@ def role(postgres_server: str, postgres_url: str) -> Iterator[Role]:
         connection.exec_driver_sql(f"DROP DATABASE {role.database} WITH (FORCE)")
         connection.exec_driver_sql(f"CREATE DATABASE {role.database}")  # for postgres_url to drop
         connection.exec_driver_sql(f"DROP ROLE {role.name}")
-    admin.dispose()
 
 
 @dataclass(frozen=True)

@@ -205,17 +205,14 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres_database(postgres_server: str) -> str:
+def postgres_database(postgres_admin: sa.Engine) -> str:
     """The URL of a migrated Postgres database that the tests empty after themselves."""
-    server = sa.make_url(postgres_server).set(drivername="postgresql+psycopg")
     name = f"storage_{uuid.uuid4().hex[:8]}"
-    engine = sa.create_engine(server, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
+    with postgres_admin.connect() as connection:
         connection.exec_driver_sql("ALTER SYSTEM SET fsync = off")  # a server of this run only: no crash to survive
         connection.exec_driver_sql("SELECT pg_reload_conf()")
         connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    engine.dispose()
-    url = server.set(database=name).render_as_string(hide_password=False)
+    url = postgres_admin.url.set(database=name).render_as_string(hide_password=False)
     database = Database(url)
     upgrade(database)
     database.close()

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import pytest
-import sqlalchemy as sa
 
-from storage.attempts import ClaimedJob, Failure, ReusedJob
+from storage.attempts import Failure, ReusedJob
 from storage.reuse import reuse_key_of
-from tests.chaos.stage import another_hand
 from tests.unit.storage.conftest import Mill, generated
 
 KEY = "k" * 32
@@ -82,28 +80,6 @@ def test_a_job_waits_while_its_equal_runs_and_is_woken_by_its_end(mill: Mill, en
             assert worker.release(running)
     assert second in [job.id for job in mill.outbox.unpublished("m", 10)]
     assert isinstance(worker.claim(second), ReusedJob) == (end == "complete")
-    mill.check()
-
-
-def test_a_job_is_not_computed_again_at_whatever_moment_of_its_claim_its_equal_succeeds(postgres_mill: Mill) -> None:
-    mill = postgres_mill  # a claim on SQLite shuts out every other writer
-    at, made = 0, 1
-    while at < made:  # before each statement of the claim, in turn
-        first, second = mill.job_ids(mill.submit(2, reuse_key=f"{at:032}", key=f"k{at}"))
-        running, made = mill.claim(first), 0
-
-        def complete(*_: object, at: int = at, running: ClaimedJob = running) -> None:
-            nonlocal made
-            if made == at:
-                assert mill.worker().complete(running, generated())
-            made += 1
-
-        with another_hand(mill) as twin:
-            sa.event.listen(twin.database.engine, "before_cursor_execute", complete)
-            claimed = twin.worker().claim(second)
-        assert claimed is None or isinstance(claimed, ReusedJob), at
-        at += 1
-    assert at >= 5
     mill.check()
 
 

@@ -21,7 +21,7 @@ def database(request: pytest.FixtureRequest) -> Iterator[Database]:
     if request.param == "sqlite":
         yield from _sqlite()
     else:
-        yield from _migrated(_postgres_url(request.getfixturevalue("postgres_server")))
+        yield from _migrated(_postgres_url(request.getfixturevalue("postgres_admin")))
 
 
 @pytest.fixture(scope="package")
@@ -37,16 +37,13 @@ def _sqlite() -> Iterator[Database]:
         yield from _migrated(f"sqlite:///{directory}/docmill.db")
 
 
-def _postgres_url(server_url: str) -> str:
-    server = sa.make_url(server_url).set(drivername="postgresql+psycopg")
+def _postgres_url(admin: sa.Engine) -> str:
     name = f"report_{uuid.uuid4().hex[:8]}"
-    admin = sa.create_engine(server, isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
         connection.exec_driver_sql("ALTER SYSTEM SET fsync = off")  # a server of this run only: no crash to survive
         connection.exec_driver_sql("SELECT pg_reload_conf()")
         connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    admin.dispose()
-    return server.set(database=name).render_as_string(hide_password=False)
+    return admin.url.set(database=name).render_as_string(hide_password=False)
 
 
 def _migrated(url: str) -> Iterator[Database]:
