@@ -90,7 +90,11 @@ class Levels:
         return f"level {row.level}, job {row.position}: {row.error_kind}: {row.error}"
 
     def begin_level(self, ended: EndedLevel, jobs: Sequence[NewJob], *, remark: str | None = None) -> bool:
-        """Queue the next level's jobs. False: another dispatcher did, or the batch has stopped."""
+        """Queue the next level's jobs. False: another dispatcher did, or the batch has stopped.
+
+        Raises ValueError for a document with failed jobs, as `finish` does.
+        """
+        _must_be_whole(ended)
         with self._database.write() as session:
             if not self._leave_level(
                 session, ended, state=DocumentState.MERGING, level=ended.level + 1, open_jobs=len(jobs)
@@ -104,8 +108,10 @@ class Levels:
     def finish(self, ended: EndedLevel, *, text: str | None, has_one_result: bool) -> bool:
         """The document is done. `text` is its joined summary; None: the level's one job wrote it.
 
-        Without `has_one_result` (merge strategy none) its windows stay results of their own.
+        Without `has_one_result` (merge strategy none) its windows stay results of their own. Raises ValueError for
+        a document with failed jobs, which can only fail: `retry` would take back to work what has its final result.
         """
+        _must_be_whole(ended)
         with self._database.write() as session:
             if not self._leave_level(session, ended, state=DocumentState.DONE, finished_at=db_now()):
                 return False
@@ -205,6 +211,11 @@ _ANY_UNSETTLED = (
     )
     .limit(1)
 )
+
+
+def _must_be_whole(ended: EndedLevel) -> None:
+    if ended.failed_jobs:
+        raise ValueError(f"document {ended.document_id} has {ended.failed_jobs} failed jobs: it can only fail")
 
 
 def _mark_final(session: Session, ended: EndedLevel, text: str | None) -> None:

@@ -115,11 +115,7 @@ def come_to_an_end(mill: Mill, scene: Scene) -> None:
         mill.outbox.rescue(max_losses=99)
         for row in mill.rows("SELECT id FROM jobs WHERE state = 'queued'"):
             mill.run(row.id)
-        for level in mill.levels.ended():
-            if level.failed_jobs:
-                mill.levels.fail(level, "a job failed")
-            else:
-                mill.levels.finish(level, text="joined", has_one_result=True)
+        mill.end_documents()
         mill.levels.settle_batches()
         assert everything(mill) != before, "it stands still"
 

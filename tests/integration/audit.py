@@ -52,6 +52,9 @@ _ALWAYS = {
     "a document with two final results": "SELECT document_id FROM results WHERE final GROUP BY 1 HAVING count(*) > 1",
     "a final result of a document that is not done": """
         SELECT d.id FROM results r JOIN documents d ON d.id = r.document_id WHERE r.final AND d.state <> 'done'""",
+    "a done document with a job that did not succeed": """
+        SELECT d.id FROM documents d JOIN jobs j ON j.document_id = d.id
+        WHERE d.state = 'done' AND j.state <> 'succeeded'""",
     "one result for each job that succeeded, none for others": """
         SELECT j.id FROM jobs j LEFT JOIN results r ON r.job_id = j.id
         GROUP BY j.id, j.state HAVING count(r.id) <> CASE j.state WHEN 'succeeded' THEN 1 ELSE 0 END""",

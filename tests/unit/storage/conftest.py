@@ -147,6 +147,14 @@ class Mill:
         assert isinstance(job, ClaimedJob)
         return job
 
+    def end_documents(self) -> None:
+        """As a dispatcher does where one level is all: what has a failed job fails, the rest is joined."""
+        for document in self.levels.ended():
+            if document.failed_jobs:
+                self.levels.fail(document, "a job failed")
+            else:
+                self.levels.finish(document, text="joined", has_one_result=True)
+
     def run(self, job_id: int, text: str = "a text") -> None:
         assert self.worker().complete(self.claim(job_id), generated(text))
 

@@ -139,15 +139,13 @@ def work_badly(url: str, seed: int, job_ids: list[int], progress: threading.Sema
 
 def dispatch(url: str, ended: threading.Event) -> None:
     """Everything that a dispatcher does to the database, without a pause."""
-    database = Database(url)
-    outbox, levels = Outbox(database), Levels(database)
+    mill = Mill(Database(url))
     while not ended.is_set():
-        outbox.rescue(max_losses=3)
-        outbox.mark_published(outbox.unpublished("m", 20))
-        for document in levels.ended():
-            levels.finish(document, text="joined", has_one_result=True)
-        levels.settle_batches()
-    database.close()
+        mill.outbox.rescue(max_losses=3)
+        mill.outbox.mark_published(mill.outbox.unpublished("m", 20))
+        mill.end_documents()
+        mill.levels.settle_batches()
+    mill.database.close()
 
 
 def test_cancel_rescue_and_heartbeats_among_running_workers_end_in_one_state_each(mill: Mill) -> None:

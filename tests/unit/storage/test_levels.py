@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
+
 from storage.attempts import Failure
+from storage.levels import EndedLevel, Levels
 from tests.unit.storage.conftest import Mill, generated, new_jobs
 
 
@@ -75,6 +80,25 @@ def test_windows_that_answer_alone_have_no_final_result(mill: Mill) -> None:
     (ended,) = mill.levels.ended()
     assert mill.levels.finish(ended, text=None, has_one_result=False)
     assert mill.rows("SELECT * FROM results WHERE final") == []
+
+
+@pytest.mark.parametrize(
+    "move",
+    [
+        lambda levels, ended: levels.finish(ended, text="joined", has_one_result=True),
+        lambda levels, ended: levels.begin_level(ended, new_jobs(1, level=1)),
+    ],
+    ids=["finish", "begin the next level"],
+)
+def test_a_document_with_a_failed_job_can_only_fail(mill: Mill, move: Callable[[Levels, EndedLevel], bool]) -> None:
+    good, bad = mill.job_ids(mill.submit(2))
+    mill.run(good)
+    mill.worker().fail(mill.claim(bad), Failure("a", "b"))
+    (ended,) = mill.levels.ended()
+    with pytest.raises(ValueError, match="has 1 failed jobs: it can only fail"):
+        move(mill.levels, ended)
+    assert mill.levels.ended() == [ended]
+    assert mill.levels.fail(ended, "a job failed")
 
 
 def test_a_failed_document_says_why_and_keeps_its_results(mill: Mill) -> None:

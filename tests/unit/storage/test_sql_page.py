@@ -34,8 +34,7 @@ def used(mill: Mill) -> Mill:
     computed, reused = mill.job_ids(again)
     mill.run(computed)
     assert isinstance(mill.worker().claim(reused), ReusedJob)
-    for document in mill.levels.ended():
-        mill.levels.finish(document, text="joined", has_one_result=True)
+    mill.end_documents()
     return mill
 
 
