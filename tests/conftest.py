@@ -7,12 +7,17 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from catalogue.model import Model
 from catalogue.pull import pull
 from producer.model_text import ModelText, load_model_text
 
 DEMO_MODEL = "smollm2-135m-instruct"
+
+# The same examples in every run, and none too slow for a busy machine. To look for more: --hypothesis-profile=default
+settings.register_profile("docmill", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("docmill")
 
 
 @pytest.fixture(scope="session")

@@ -85,7 +85,7 @@ def window(request: pytest.FixtureRequest) -> Iterator[int]:
 
 
 @given(text=DOCUMENTS, chunk=st.integers(1, 80), room=st.integers(0, 80), piece=st.integers(1, 200))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @pytest.mark.usefixtures("window")
 def test_chunks_of_any_text_lose_nothing_and_fit(cutter: Cutter, text: str, chunk: int, room: int, piece: int) -> None:
     prompt = cutter.overhead + room
@@ -98,7 +98,7 @@ def test_chunks_of_any_text_lose_nothing_and_fit(cutter: Cutter, text: str, chun
 
 
 @given(text=DOCUMENTS, chunk=st.integers(2, 80), overlap=st.integers(1, 79), piece=st.integers(1, 200))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @pytest.mark.usefixtures("window")
 def test_overlapping_chunks_cover_any_text_and_share_no_more_than_asked(
     cutter: Cutter, text: str, chunk: int, overlap: int, piece: int

@@ -33,7 +33,7 @@ def tokenizer(
 
 
 @given(before=TEXTS, text=TEXTS, after=TEXTS, start=st.integers(0, 400), length=st.integers(0, 400))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_ids_taken_from_a_whole_are_those_of_the_part_encoded_alone(
     tokenizer: ModelTokenizer, before: str, text: str, after: str, start: int, length: int
 ) -> None:

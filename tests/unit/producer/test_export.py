@@ -81,7 +81,7 @@ _NAMES = st.one_of(
 @given(st.lists(_NAMES, min_size=1, max_size=12))
 @example(["a", "a-2", "a"])
 @example(["a/b", "a__B", "a\\b"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_document_gets_a_file_of_its_own_whatever_it_is_called(
     tmp_path_factory: pytest.TempPathFactory, names: list[str]
 ) -> None:

@@ -69,7 +69,7 @@ def test_a_csv_without_the_column_says_what_it_has(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1).filter(str.strip), min_size=1, max_size=4))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_every_json_string_comes_back_whole(tmp_path_factory: pytest.TempPathFactory, rows: list[str]) -> None:
     path = tmp_path_factory.mktemp("json") / "rows.jsonl"
     path.write_text("\n".join(json.dumps({"text": row}) for row in rows))
@@ -99,7 +99,7 @@ def test_html_is_the_same_however_it_is_cut_into_pieces() -> None:
 
 
 @given(st.text(st.sampled_from("<>!/-[]&;#x'\"= apré\n?")))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_broken_html_is_read_or_skipped_by_name(tmp_path_factory: pytest.TempPathFactory, page: str) -> None:
     path = tmp_path_factory.getbasetemp() / "broken.html"
     path.write_text(page)

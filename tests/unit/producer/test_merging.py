@@ -100,7 +100,7 @@ def test_merging_that_cannot_shrink_gives_up_with_the_reason(merge: Merge) -> No
     room=st.integers(8, 300),
     finish=st.sampled_from(["stop", "length"]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_tree_always_ends_whatever_the_model_answers(
     plan_of: PlanOf, model_text: ModelText, answers: list[str], room: int, finish: str
 ) -> None:

@@ -136,7 +136,7 @@ def test_a_stored_plan_of_another_version_is_named_as_such(plan_of: PlanOf, chan
 
 
 @given(jobs=st.integers(1, 5000), summary=st.integers(1, 2000), most=st.integers(1, 2000))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_outputs_share_the_summary_and_levels_shrink_to_one(
     plan_of: PlanOf, jobs: int, summary: int, most: int
 ) -> None:

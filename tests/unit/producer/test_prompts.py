@@ -166,7 +166,7 @@ def test_braces_are_variables(prompt: str, jinja: str) -> None:
 
 
 @given(system=TEXTS, before=TEXTS, text=TEXTS, after=TEXTS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_prompt_is_the_same_whether_its_text_was_known_or_not(
     model_text: ModelText, renderer_with: Make, system: str, before: str, text: str, after: str
 ) -> None:

@@ -51,7 +51,7 @@ _READABLE = st.text(st.characters(codec="utf-8", max_codepoint=0x3FFFF, exclude_
 
 
 @given(st.lists(st.one_of(st.sampled_from([n for n in NASTY if not set(n) & _UNREADABLE]), _READABLE), max_size=8))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_decoding_gives_the_text_back(model_text: ModelText, parts: list[str]) -> None:
     text = "".join(parts)
     ids, offsets = model_text.tokenizer.encode_with_offsets(text)
@@ -159,7 +159,7 @@ def test_a_broken_tokenizer_file_is_refused_by_its_path(model_directory: Path, t
 
 
 @given(st.lists(st.sampled_from(NASTY), max_size=12).map("".join), st.integers(0, 60))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_cut_text_is_a_beginning_that_fits(model_text: ModelText, text: str, tokens: int) -> None:
     cut = model_text.cut(text, tokens)
     assert text.startswith(cut)
