@@ -169,6 +169,7 @@ class Submitter:
         characters = tokens = count = 0
         for some in _batched(split_document(document, plan, submission.task, self._text), _ROWS):
             self._submissions.add_chunks(
+                batch_id,
                 document_id,
                 [NewChunk(c.index, c.start, c.end, c.tokens, c.text) for c in some],
             )
@@ -178,6 +179,7 @@ class Submitter:
             tokens += sum(chunk.tokens for chunk in some)
             count += len(some)
         self._submissions.finish_document(
+            batch_id,
             document_id,
             characters=characters,
             tokens=tokens,

@@ -153,10 +153,10 @@ class Submissions:
                 .returning(Document.id)
             ).scalar_one()
 
-    def add_chunks(self, document_id: int, chunks: Sequence[NewChunk]) -> None:
+    def add_chunks(self, batch_id: str, document_id: int, chunks: Sequence[NewChunk]) -> None:
         """Store the next chunks of a document that is being written. Raises WrongState once the batch is cancelled."""
         with self._database.write() as session:
-            require_mine(session, _batch_of(session, document_id))
+            require_mine(session, batch_id)
             session.execute(
                 insert(Chunk),
                 [
@@ -179,21 +179,20 @@ class Submissions:
             insert_jobs(session, batch_id, document_id, jobs)
 
     def finish_document(
-        self, document_id: int, *, characters: int, tokens: int, chunk_count: int, max_tokens: int | None
+        self, batch_id: str, document_id: int, *, characters: int, tokens: int, chunk_count: int, max_tokens: int | None
     ) -> None:
         """All is written: the document counts from now on. `max_tokens` is set on its jobs of level 0.
 
         Raises WrongState once the batch is cancelled.
         """
         with self._database.write() as session:
-            batch_id = _batch_of(session, document_id)
             require_mine(session, batch_id)
             if max_tokens is not None:
                 _set_max_tokens(session, document_id, max_tokens)
             open_jobs = session.scalar(select(func.count()).where(Job.document_id == document_id, Job.level == 0))
             session.execute(
                 update(Document)
-                .where(Document.id == document_id, Document.chunk_count.is_(None))
+                .where(Document.id == document_id, Document.batch_id == batch_id, Document.chunk_count.is_(None))
                 .values(characters=characters, tokens=tokens, chunk_count=chunk_count, open_jobs=open_jobs)
                 .returning(Document.id)
             ).one()
@@ -242,13 +241,6 @@ def discard_half_written(session: Session, batch_id: str) -> None:
     session.execute(delete(Chunk).where(Chunk.document_id.in_(ids)))
     session.execute(delete(Document).where(Document.id.in_(ids)))
     count_new_jobs(session, batch_id, count=-len(gone), tokens=-sum(gone))
-
-
-def _batch_of(session: Session, document_id: int) -> str:
-    batch_id = session.scalar(select(Document.batch_id).where(Document.id == document_id))
-    if batch_id is None:
-        raise WrongState(f"of document {document_id}", "cancelled", "it takes no more documents")
-    return batch_id
 
 
 def _set_max_tokens(session: Session, document_id: int, max_tokens: int) -> None:

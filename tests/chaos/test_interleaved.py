@@ -71,7 +71,7 @@ ENDING: dict[str, Move] = {
 
 
 def _write_the_rest(mill: Mill, scene: BeingWritten) -> None:
-    mill.submissions.finish_document(scene.half, characters=9, tokens=9, chunk_count=2, max_tokens=5)
+    mill.submissions.finish_document(scene.batch_id, scene.half, characters=9, tokens=9, chunk_count=2, max_tokens=5)
     mill.submissions.start(scene.batch_id)
 
 

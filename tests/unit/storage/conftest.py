@@ -125,12 +125,12 @@ class Mill:
             batch_id, name=name, source="file.txt", content_hash=identity, identity=identity, remarks=[]
         )
         self.submissions.add_chunks(
-            document_id, [NewChunk(at, at * 10, at * 10 + 10, 3, f"chunk {at}") for at in range(jobs)]
+            batch_id, document_id, [NewChunk(at, at * 10, at * 10 + 10, 3, f"chunk {at}") for at in range(jobs)]
         )
         self.submissions.add_jobs(batch_id, document_id, new_jobs(jobs, priority=priority, reuse_key=reuse_key))
         if finish:
             self.submissions.finish_document(
-                document_id, characters=jobs * 10, tokens=jobs * 3, chunk_count=jobs, max_tokens=None
+                batch_id, document_id, characters=jobs * 10, tokens=jobs * 3, chunk_count=jobs, max_tokens=None
             )
         return document_id
 

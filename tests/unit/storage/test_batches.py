@@ -4,6 +4,7 @@ import pytest
 
 from storage.attempts import Failure
 from storage.errors import AmbiguousBatch, NoSuchBatch, WrongState
+from storage.submission import NewChunk
 from tests.unit.storage.conftest import Mill, generated, new_jobs
 
 FAILURE = Failure("EngineFailed", "it raised")
@@ -97,10 +98,14 @@ def test_cancel_of_a_batch_being_written_stops_its_writer(mill: Mill) -> None:
     mill.document(batch_id, 2)
     half = mill.document(batch_id, 2, finish=False)
     assert mill.batches.cancel(batch_id) == 2
+    another = mill.create(key="another")
+    mill.document(another, 2, finish=False)  # SQLite gives it the id that the half written one had
     for write in (
         lambda: mill.submissions.add_jobs(batch_id, half, new_jobs(1)),
-        lambda: mill.submissions.add_chunks(half, []),
-        lambda: mill.submissions.finish_document(half, characters=1, tokens=1, chunk_count=1, max_tokens=None),
+        lambda: mill.submissions.add_chunks(batch_id, half, [NewChunk(2, 20, 30, 3, "not theirs")]),
+        lambda: mill.submissions.finish_document(
+            batch_id, half, characters=1, tokens=1, chunk_count=1, max_tokens=None
+        ),
         lambda: mill.document(batch_id, 1),
         lambda: mill.submissions.start(batch_id),
     ):
@@ -110,6 +115,8 @@ def test_cancel_of_a_batch_being_written_stops_its_writer(mill: Mill) -> None:
     assert mill.of_batch(batch_id).state == "cancelled"
     assert mill.states(batch_id) == ["cancelled"] * 2
     assert len(mill.document_ids(batch_id)) == 1, "what was half written is gone"
+    assert mill.rows("SELECT * FROM chunks WHERE text = 'not theirs'") == []
+    assert mill.of_batch(another).documents_total == 0
 
 
 def test_a_batch_past_its_deadline_expires_with_all_its_jobs(mill: Mill) -> None:

@@ -16,11 +16,11 @@ def test_text_that_a_database_refuses_is_stored_readably(mill: Mill) -> None:
     document_id = mill.submissions.begin_document(
         batch_id, name=NASTY, source=NASTY, content_hash="c", identity="i", remarks=[NASTY]
     )
-    mill.submissions.add_chunks(document_id, [NewChunk(0, 0, len(NASTY), 1, NASTY)])
+    mill.submissions.add_chunks(batch_id, document_id, [NewChunk(0, 0, len(NASTY), 1, NASTY)])
     mill.submissions.add_jobs(
         batch_id, document_id, [NewJob(0, 0, 0, 0, (1,), 10, {"stop": [NASTY]}, (2,), 5)]
     )  # fmt: skip
-    mill.submissions.finish_document(document_id, characters=1, tokens=1, chunk_count=1, max_tokens=None)
+    mill.submissions.finish_document(batch_id, document_id, characters=1, tokens=1, chunk_count=1, max_tokens=None)
     mill.submissions.start(batch_id)
     job = mill.claim(mill.job_ids(batch_id)[0])
     assert job.sampling == {"stop": [STORED]}
@@ -48,7 +48,7 @@ def test_token_ids_come_back_as_they_were(mill: Mill, ids: tuple[int, ...]) -> N
     batch_id = mill.create()
     document_id = mill.document(batch_id, 1, finish=False)
     mill.submissions.add_jobs(batch_id, document_id, [NewJob(0, 1, 1, 1, ids, 10, {}, (), 5)])
-    mill.submissions.finish_document(document_id, characters=1, tokens=1, chunk_count=2, max_tokens=None)
+    mill.submissions.finish_document(batch_id, document_id, characters=1, tokens=1, chunk_count=2, max_tokens=None)
     assert mill.claim(mill.job_ids(batch_id)[1]).prompt_ids == ids
 
 

@@ -64,10 +64,10 @@ class Moves(RuleBasedStateMachine):
     @precondition(lambda self: self.half)
     @rule()
     def finish_document(self) -> None:
-        _, document_id = self.half.pop()
+        batch_id, document_id = self.half.pop()
         self.refusable(
             lambda: self.mill.submissions.finish_document(
-                document_id, characters=1, tokens=1, chunk_count=1, max_tokens=None
+                batch_id, document_id, characters=1, tokens=1, chunk_count=1, max_tokens=None
             )
         )
 

@@ -28,7 +28,7 @@ def test_a_document_counts_only_when_it_is_wholly_written(mill: Mill) -> None:
     document_id = mill.document(batch_id, 2, finish=False)
     assert mill.of_batch(batch_id).documents_total == 0
     assert mill.submissions.known_documents(batch_id) == set()
-    mill.submissions.finish_document(document_id, characters=20, tokens=6, chunk_count=2, max_tokens=None)
+    mill.submissions.finish_document(batch_id, document_id, characters=20, tokens=6, chunk_count=2, max_tokens=None)
     assert mill.of_batch(batch_id).documents_total == 1
     assert len(mill.submissions.known_documents(batch_id)) == 1
 
@@ -36,7 +36,7 @@ def test_a_document_counts_only_when_it_is_wholly_written(mill: Mill) -> None:
 def test_a_level_share_lowers_the_tokens_planned(mill: Mill) -> None:
     batch_id = mill.create()
     document_id = mill.document(batch_id, 4, finish=False)
-    mill.submissions.finish_document(document_id, characters=40, tokens=12, chunk_count=4, max_tokens=6)
+    mill.submissions.finish_document(batch_id, document_id, characters=40, tokens=12, chunk_count=4, max_tokens=6)
     assert {mill.job(job_id).max_tokens for job_id in mill.job_ids(batch_id)} == {6}
     assert mill.of_batch(batch_id).tokens_planned == 4 * (3 + 6)
 

@@ -110,7 +110,7 @@ def _submit(submissions: Submissions, *, jobs: int) -> str:
         batch_id, name="d", source="d.txt", content_hash="c", identity="i", remarks=()
     )
     chunks = [NewChunk(position=i, char_start=i, char_end=i + 1, tokens=1, text="x") for i in range(jobs)]
-    submissions.add_chunks(document_id, chunks)
+    submissions.add_chunks(batch_id, document_id, chunks)
     new = [
         NewJob(
             level=0, position=i, first_input=i, last_input=i, prompt_ids=(10 + i, 20, 30), max_tokens=16,
@@ -119,6 +119,6 @@ def _submit(submissions: Submissions, *, jobs: int) -> str:
         for i in range(jobs)
     ]  # fmt: skip
     submissions.add_jobs(batch_id, document_id, new)
-    submissions.finish_document(document_id, characters=jobs, tokens=jobs, chunk_count=jobs, max_tokens=None)
+    submissions.finish_document(batch_id, document_id, characters=jobs, tokens=jobs, chunk_count=jobs, max_tokens=None)
     submissions.start(batch_id)
     return batch_id
