@@ -188,7 +188,7 @@ class Submissions:
         with self._database.write() as session:
             require_mine(session, batch_id)
             if max_tokens is not None:
-                _set_max_tokens(session, document_id, max_tokens)
+                _set_max_tokens(session, batch_id, document_id, max_tokens)
             open_jobs = session.scalar(select(func.count()).where(Job.document_id == document_id, Job.level == 0))
             session.execute(
                 update(Document)
@@ -243,12 +243,11 @@ def discard_half_written(session: Session, batch_id: str) -> None:
     count_new_jobs(session, batch_id, count=-len(gone), tokens=-sum(gone))
 
 
-def _set_max_tokens(session: Session, document_id: int, max_tokens: int) -> None:
+def _set_max_tokens(session: Session, batch_id: str, document_id: int, max_tokens: int) -> None:
     spared = session.scalar(
         select(func.coalesce(func.sum(Job.max_tokens - max_tokens), 0)).where(
             Job.document_id == document_id, Job.level == 0
         )
     )
     session.execute(update(Job).where(Job.document_id == document_id, Job.level == 0).values(max_tokens=max_tokens))
-    batch_id = select(Document.batch_id).where(Document.id == document_id).scalar_subquery()
     session.execute(update(Batch).where(Batch.id == batch_id).values(tokens_planned=Batch.tokens_planned - spared))
