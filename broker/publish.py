@@ -14,6 +14,7 @@ from broker.errors import BrokerFull, BrokerUnavailable
 from settings.masking import mask
 
 _BATCH = 500  # messages a round trip
+_CONNECT_S = 3.0
 _REFUSALS = ("MISCONF", "NOREPLICAS", "read only replica")  # its disk is full; it is not the one to write to
 _PROBE = "docmill.probe"  # a key that lives for a second
 
@@ -43,6 +44,7 @@ def publish(app: Celery, jobs: Iterable[Announced]) -> None:
     """Send one message a job. Raises BrokerUnavailable; which messages arrived is then not known."""
     try:
         with app.pool.acquire(block=True, timeout=10) as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=_CONNECT_S)
             producer = app.amqp.Producer(connection, auto_declare=False)
             with producer.batch(_BATCH):
                 for job in jobs:
@@ -51,7 +53,7 @@ def publish(app: Celery, jobs: Iterable[Announced]) -> None:
         raise _unavailable(app, error) from error
 
 
-def ping(app: Celery, timeout_s: float = 3.0) -> None:
+def ping(app: Celery, timeout_s: float = _CONNECT_S) -> None:
     """Raise BrokerUnavailable unless the broker answers, BrokerFull where it does and takes no messages."""
     try:
         with app.connection_for_write(connect_timeout=timeout_s) as connection:
@@ -86,5 +88,6 @@ def _send(app: Celery, producer: object, job: Announced) -> None:
         queue=queue_of(job.model),
         priority=job.priority,
         retries=job.epoch,
+        retry=False,  # kombu would go on with the channel that it has just closed; the dispatcher tries again
         producer=producer,
     )

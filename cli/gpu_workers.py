@@ -15,11 +15,10 @@ from dataclasses import dataclass
 import click
 
 from broker.children import die_with_parent
+from cli.restarts import Restarts
 from worker.gpu_devices import Gpu, NoGpu, read_gpus
 
 log = logging.getLogger(__name__)
-_RESTARTS = 5  # in a row, each within _LASTING_S of its start
-_LASTING_S = 60.0
 _STOP_S = 20.0
 _GPU_ENGINES = ("exllamav2", "exllamav3")
 
@@ -76,11 +75,11 @@ class _Worker:
     def __init__(self, placement: Placement, arguments: Sequence[str]) -> None:
         self.placement = placement
         self._command = [sys.executable, "-m", "cli", *arguments, "--device", placement.device]
-        self._quick_deaths = 0
+        self._restarts = Restarts()
         self.start()
 
     def start(self) -> None:
-        self._started_at = time.monotonic()
+        self._restarts.started()
         self.process = subprocess.Popen(
             self._command,
             stdin=subprocess.DEVNULL,
@@ -94,12 +93,11 @@ class _Worker:
         status = self.process.poll()
         if status is None:
             return True
-        lasted = time.monotonic() - self._started_at > _LASTING_S
-        self._quick_deaths = 0 if lasted else self._quick_deaths + 1
-        if status >= 0 or self._quick_deaths >= _RESTARTS:
+        if status == 0 or not self._restarts.may_follow(status):
             log.error("the worker on %s ended with status %d", self.placement.device, status)
             return False
-        log.warning("the worker on %s was killed by signal %d; starting it again", self.placement.device, -status)
+        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        log.warning("the worker on %s %s; starting it again", self.placement.device, how)
         self.start()
         return True
 

@@ -13,6 +13,8 @@ from typing import NoReturn
 
 import click
 
+from cli.restarts import UNEXPECTED
+
 _COMMANDS = {
     "run": "Summarize documents on this machine, everything included.",
     "up": "Run broker, dispatcher and worker in the foreground.",
@@ -122,7 +124,10 @@ def cli(
 
 
 def main() -> NoReturn:
-    """The entry point: domain errors become one sentence and an exit code, 1 for failure, 2 for wrong use."""
+    """The entry point: errors become one sentence and an exit code.
+
+    1 for failure, 2 for wrong use, 70 for what docmill does not know.
+    """
     try:
         code = cli.main(prog_name="docmill", standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
@@ -166,6 +171,6 @@ def _explain(error: Exception) -> int:
     if not isinstance(error, domain):
         sentence = f"docmill: unexpected {type(error).__name__}: {error} (`docmill --debug ...` shows where)"
         click.echo(sentence, err=True)
-        return 1
+        return UNEXPECTED
     click.echo(f"docmill: {error}", err=True)
     return 2 if isinstance(error, wrong_use) and not isinstance(error, NothingToDo) else 1

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
@@ -21,13 +21,13 @@ from filelock import FileLock, Timeout
 
 from broker.children import die_with_parent
 from broker.embedded import EmbeddedBroker
+from cli.restarts import Restarts
 from producer.client import broker_directory, database_url
 from settings.model import Settings
 from storage.database import Database
 from storage.schema import require_current, upgrade
 
 _STOP_S = 15.0
-_RESTARTS = 5
 
 
 class StackFailed(click.ClickException):
@@ -44,7 +44,7 @@ class _Service:
     arguments: Sequence[str]
     log: Path
     process: subprocess.Popen[bytes] | None = None
-    restarts: int = 0
+    restarts: Restarts = field(default_factory=Restarts)
 
 
 class Stack:
@@ -104,10 +104,8 @@ class Stack:
         for service in self._services:
             if service.process is None or service.process.poll() is None:
                 continue
-            status = service.process.returncode
-            if service.restarts >= _RESTARTS or status in (1, 2):
+            if not service.restarts.may_follow(service.process.returncode):
                 raise StackFailed(f"the {service.name} ended: {last_words(service.log)} (all of it: {service.log})")
-            service.restarts += 1
             self._launch(service)
 
     def add(self, name: str, arguments: Sequence[str]) -> None:
@@ -146,6 +144,7 @@ class Stack:
         return _Service(name, arguments, self.logs / f"{name}.log")
 
     def _launch(self, service: _Service) -> None:
+        service.restarts.started()
         service.log.parent.mkdir(parents=True, exist_ok=True)
         with service.log.open("ab") as log:
             log.write(f"--- {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} start\n".encode())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from catalogue.errors import CatalogueError
@@ -12,11 +14,27 @@ from producer.model_text import ModelText, load_model_text
 from producer.plan import Plan
 from producer.prompts import RenderedPrompt
 from producer.tasks import MergeStrategy, Task
+from storage.errors import StorageError
 from storage.levels import EndedLevel, Levels
 from storage.new_jobs import NewJob
 from storage.reuse import reuse_key_of
 
+log = logging.getLogger(__name__)
 SPARE_TOKENS = 2  # joining texts may add a token or two at the seams
+
+
+@dataclass(frozen=True, slots=True)
+class _Finish:
+    """`text` None: the one result's is the document's."""
+
+    text: str | None
+    has_one_result: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Begin:
+    jobs: list[NewJob]
+    remark: str | None
 
 
 class Advancer:
@@ -28,18 +46,34 @@ class Advancer:
         self._texts: dict[str, ModelText] = {}
 
     def advance(self, ended: EndedLevel) -> None:
-        """Do the next step of one document. What goes wrong with it fails it, and nothing else."""
+        """Do the next step of one document. What goes wrong with planning it fails it, and nothing else.
+
+        Raises what is no fault of the document's: StorageError, OSError, MemoryError.
+        """
+        match self._next_step(ended):
+            case _Finish(text, has_one_result):
+                self._levels.finish(ended, text=text, has_one_result=has_one_result)
+            case _Begin(jobs, remark):
+                self._levels.begin_level(ended, jobs, remark=remark)
+            case GiveUp(reason):
+                self._levels.fail(ended, reason)
+
+    def _next_step(self, ended: EndedLevel) -> _Finish | _Begin | GiveUp:
         if ended.failed_jobs:
-            self._levels.fail(ended, self._failure(ended))
-            return
+            return GiveUp(self._failure(ended))
         try:
             plan = Plan.from_json(ended.plan)
-            text = self._model_text(plan.model)
-            self._take_step(ended, plan, plan.checked_task(), text)
+            return self._planned(ended, plan, plan.checked_task(), self._model_text(plan.model))
         except (ProducerError, CatalogueError) as error:
-            self._levels.fail(ended, f"level {ended.level + 1} could not be planned: {error}")
+            reason = str(error)
+        except (StorageError, OSError, MemoryError):
+            raise
+        except Exception as error:
+            log.exception("%s of batch %s could not be planned, which should not be", ended.name, ended.batch_id)
+            reason = f"{type(error).__name__}: {error}"
+        return GiveUp(f"level {ended.level + 1} could not be planned: {reason}")
 
-    def _take_step(self, ended: EndedLevel, plan: Plan, task: Task, text: ModelText) -> None:
+    def _planned(self, ended: EndedLevel, plan: Plan, task: Task, text: ModelText) -> _Finish | _Begin | GiveUp:
         results = self._levels.results(ended.document_id, ended.level)
         render_merge = _merge_renderer(task, text, ended)
         decision = decide(
@@ -54,11 +88,7 @@ class Advancer:
         match decision:
             case Done(summary):
                 as_written = summary is not None and len(results) == 1 and summary == results[0].text
-                self._levels.finish(
-                    ended,
-                    text=None if as_written else summary,
-                    has_one_result=plan.merge_strategy is not MergeStrategy.NONE,
-                )
+                return _Finish(None if as_written else summary, plan.merge_strategy is not MergeStrategy.NONE)
             case NextLevel(groups, max_tokens, remark):
                 made = [
                     _merge_job(position, group, max_tokens, plan, text, render_merge, ended)
@@ -66,13 +96,13 @@ class Advancer:
                 ]
                 cuts = sum(was_cut for _, was_cut in made)
                 remark = remark or (f"{cuts} groups of answers were cut to fit their prompts" if cuts else None)
-                self._levels.begin_level(ended, [job for job, _ in made], remark=remark)
+                return _Begin([job for job, _ in made], remark)
             case NextChunk(position, summary):
                 job, was_cut = self._refine_job(position, summary, plan, task, text, ended)
                 remark = f"the summary carried to part {position + 1} was cut to fit its prompt" if was_cut else None
-                self._levels.begin_level(ended, [job], remark=remark)
-            case GiveUp(reason):
-                self._levels.fail(ended, reason)
+                return _Begin([job], remark)
+            case GiveUp():
+                return decision
 
     def _refine_job(
         self, position: int, summary: str, plan: Plan, task: Task, text: ModelText, ended: EndedLevel

@@ -62,16 +62,21 @@ class Dispatcher:
         self._is_at_work = True
 
     def run(self, stop: threading.Event) -> None:
-        """Work until `stop` is set. A database or broker that does not answer is waited for."""
+        """Work until `stop` is set. A database or broker that does not answer is waited for.
+
+        So is the end of an error that nobody expected: a round leaves nothing half done, whatever ends it.
+        """
         failing_since: str | None = None
         while not stop.is_set():
             try:
                 busy = self.tick()
-            except (StorageError, BrokerError) as error:
+            except Exception as error:
                 self.counts.failed_rounds += 1
-                if failing_since != str(error):
+                is_new, failing_since = failing_since != str(error), str(error)
+                if is_new and isinstance(error, StorageError | BrokerError):
                     log.warning("%s; trying again until it answers", error)
-                    failing_since = str(error)
+                elif is_new:
+                    log.exception("a round failed, and should not; trying again")
                 stop.wait(min(5.0, self._policy.interval_s * 8))
                 continue
             if failing_since is not None:

@@ -139,11 +139,12 @@ def test_an_expired_lease_is_rescued_and_its_job_announced_ahead_of_others_in_on
     assert client.llen(AHEAD) == 1
 
 
+@pytest.mark.parametrize("plan", ['{"model": "a model that is not here"}', '["no plan at all"]'])
 def test_a_document_that_cannot_be_taken_on_fails_and_its_batch_completes(
-    mill: Mill, make_dispatcher: MakeDispatcher
+    mill: Mill, make_dispatcher: MakeDispatcher, plan: str
 ) -> None:
     batch_id = mill.submit(1)
-    mill.change("UPDATE batches SET plan = :plan", plan='{"model": "a model that is not here"}')
+    mill.change("UPDATE batches SET plan = :plan", plan=plan)
     mill.run(mill.job_ids(batch_id)[0])
     dispatcher = make_dispatcher()
     dispatcher.tick()
@@ -156,7 +157,7 @@ def test_it_waits_for_a_broker_and_a_database_that_are_away_and_goes_on(
     mill: Mill, make_dispatcher: MakeDispatcher, tmp_path: Path
 ) -> None:
     broker = EmbeddedBroker(tmp_path / "b")
-    dispatcher = make_dispatcher(FailsOnce(mill.database), app=make_app(broker.url))
+    dispatcher = make_dispatcher(FailsOnce(mill.database, DatabaseUnavailable("away")), app=make_app(broker.url))
     mill.submit(1)
     with pytest.raises(DatabaseUnavailable):
         dispatcher.tick()
@@ -176,13 +177,33 @@ def test_it_waits_for_a_broker_and_a_database_that_are_away_and_goes_on(
     assert not thread.is_alive()
 
 
-class FailsOnce(Outbox):
-    """A database that is away at the first question."""
+def test_an_error_that_nobody_expected_ends_a_round_and_not_the_dispatcher(
+    mill: Mill, make_dispatcher: MakeDispatcher, caplog: pytest.LogCaptureFixture
+) -> None:
+    dispatcher = make_dispatcher(FailsOnce(mill.database, AttributeError("'NoneType' object has no attribute")))
+    mill.submit(1)
+    stop = threading.Event()
+    thread = threading.Thread(target=dispatcher.run, args=(stop,))
+    thread.start()
+    try:
+        wait_until(lambda: mill.outbox.published("m") == 1, "the job to be announced")
+    finally:
+        stop.set()
+        thread.join()
+    assert dispatcher.counts.failed_rounds == 1
+    (said,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert said.exc_info is not None, "where it happened is said"
 
-    asked = 0
+
+class FailsOnce(Outbox):
+    """A database that fails at the first question."""
+
+    def __init__(self, database: Database, error: Exception) -> None:
+        super().__init__(database)
+        self._error: Exception | None = error
 
     def rescue(self, *, max_losses: int, limit: int = 500) -> int:
-        self.asked += 1
-        if self.asked == 1:
-            raise DatabaseUnavailable("away")
+        if (error := self._error) is not None:
+            self._error = None
+            raise error
         return super().rescue(max_losses=max_losses, limit=limit)

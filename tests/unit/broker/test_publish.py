@@ -136,6 +136,26 @@ def test_a_broker_that_dies_is_unavailable_until_it_is_back(tmp_path: Path) -> N
     broker.stop()
 
 
+def test_a_broker_that_is_back_in_the_moment_of_a_reconnection_is_unavailable_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kombu's own retry went on with the channel that it had closed, and raised AttributeError."""
+    broker = EmbeddedBroker(tmp_path)
+    app = make_app(broker.start())
+    publish(app, [AnnouncedJob(1, model="a")])
+    broker.stop()
+    collect = Connection.collect
+
+    def collect_as_it_starts(self: Connection, *arguments: object) -> None:
+        broker.start()
+        collect(self, *arguments)
+
+    monkeypatch.setattr(Connection, "collect", collect_as_it_starts)
+    with pytest.raises(BrokerUnavailable):
+        publish(app, [AnnouncedJob(2, model="b")])
+    broker.stop()
+
+
 def test_a_full_broker_refuses_and_keeps_what_it_has(app: Celery, client: Redis) -> None:
     publish(app, [AnnouncedJob(1)])
     assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.restarts import UNEXPECTED
 from settings.model import Worker
 from storage.database import Database
 from tests.unit.cli.conftest import Docmill, Outcome
@@ -120,6 +121,15 @@ def test_a_password_is_in_no_error(docmill: Docmill, ready: Path, monkeypatch: p
         assert outcome.code == 1
         assert "me:***@127.0.0.1" in outcome.err
         assert "hunter2" not in outcome.err
+
+
+def test_an_error_that_docmill_does_not_know_has_an_exit_code_of_its_own(
+    docmill: Docmill, ready: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("producer.client.Reports", None)
+    outcome = docmill("status")
+    assert outcome.code == UNEXPECTED
+    assert said(outcome).startswith("unexpected TypeError: 'NoneType' object is not callable (`docmill --debug ...`")
 
 
 @pytest.mark.parametrize("url", ["mysql://db/docmill", "docmill.db", "sqlite://"])
