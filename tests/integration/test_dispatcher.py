@@ -139,12 +139,11 @@ def test_an_expired_lease_is_rescued_and_its_job_announced_ahead_of_others_in_on
     assert client.llen(AHEAD) == 1
 
 
-@pytest.mark.parametrize("plan", ['{"model": "a model that is not here"}', '["no plan at all"]'])
 def test_a_document_that_cannot_be_taken_on_fails_and_its_batch_completes(
-    mill: Mill, make_dispatcher: MakeDispatcher, plan: str
+    mill: Mill, make_dispatcher: MakeDispatcher
 ) -> None:
     batch_id = mill.submit(1)
-    mill.change("UPDATE batches SET plan = :plan", plan=plan)
+    mill.change("UPDATE batches SET plan = :plan", plan='{"model": "a model that is not here"}')
     mill.run(mill.job_ids(batch_id)[0])
     dispatcher = make_dispatcher()
     dispatcher.tick()

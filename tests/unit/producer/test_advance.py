@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -13,12 +14,12 @@ from broker.app import make_app
 from broker.embedded import EmbeddedBroker
 from producer.advance import Advancer
 from producer.dispatch import Dispatcher, DispatchPolicy
-from producer.merging import SEPARATOR
+from producer.merging import SEPARATOR, Decision, decide
 from producer.plan import Plan
 from producer.tasks import MergeStrategy, Task, TaskFile
 from storage.attempts import ClaimedJob
 from storage.batches import Batches
-from storage.levels import Levels
+from storage.levels import LevelResult, Levels
 from storage.outbox import Outbox
 from storage.states import DocumentState
 from tests.unit.producer.store import Store
@@ -223,6 +224,25 @@ def test_a_plan_of_another_version_fails_its_documents_and_nothing_else(
     (report,) = store.reports(old)
     assert report.state is DocumentState.FAILED
     assert "another version" in (report.error or "")
+
+
+def test_an_error_that_nobody_expected_fails_its_document_and_no_other(
+    store: Store, docs: Path, plan_of: PlanOf, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def decide_unless_it_is_the_second(
+        level: int, chunk_count: int, results: Sequence[LevelResult], plan: Plan, **room: Any
+    ) -> Decision:
+        if results[0].text.startswith("Answer 2."):
+            raise KeyError("a fault of ours")
+        return decide(level, chunk_count, results, plan, **room)
+
+    monkeypatch.setattr("producer.advance.decide", decide_unless_it_is_the_second)
+    batch = store.submit([docs], plan_of(chunk_tokens=60, summary_tokens=60)).batch_id
+    store.run(says)
+    failed = [report.error for report in store.reports(batch) if report.state is DocumentState.FAILED]
+    assert failed == ["level 1 could not be planned: KeyError: 'a fault of ours'"]
+    assert [report.state for report in store.reports(batch)].count(DocumentState.DONE) == 2
+    assert "could not be planned, which should not be" in caplog.text
 
 
 def test_two_dispatchers_make_each_step_once(store: Store, docs: Path, plan_of: PlanOf) -> None:
