@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,12 +110,21 @@ def _from_gguf(model: Model, home: Path) -> ModelTokenizer:
         content = json.loads(cached.read_text("utf-8"))
     except (OSError, ValueError):  # not there yet, or damaged
         content = _build(model)
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        part = cached.with_suffix(f".{os.getpid()}.part")
-        part.write_text(json.dumps(content), encoding="utf-8")
-        part.replace(cached)
+        with suppress(OSError):  # without room for it, it is built again the next time
+            _keep(cached, json.dumps(content))
     vocabulary = content["vocabulary"] | {"eos_ids": tuple(content["vocabulary"]["eos_ids"])}
     return ModelTokenizer(Tokenizer.from_str(content["tokenizer"]), Vocabulary(**vocabulary))
+
+
+def _keep(path: Path, content: str) -> None:
+    """Write a file that others, in this process and elsewhere, see whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")
+    try:
+        part.write_text(content, encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _build(model: Model) -> dict[str, Any]:

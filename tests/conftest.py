@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -12,8 +10,7 @@ from hypothesis import HealthCheck, settings
 from catalogue.model import Model
 from catalogue.pull import pull
 from producer.model_text import ModelText, load_model_text
-
-DEMO_MODEL = "smollm2-135m-instruct"
+from tests.homes import DEMO_MODEL, link_home, shared_home
 
 # The same examples in every run, and none too slow for a busy machine. To look for more: --hypothesis-profile=default
 settings.register_profile("docmill", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -23,10 +20,7 @@ settings.load_profile("docmill")
 @pytest.fixture(scope="session")
 def home() -> Path:
     """A home with the demo model, kept between runs. Read it, write nothing but caches into it."""
-    configured = os.environ.get("DOCMILL_TEST_HOME")
-    place = Path(configured) if configured else Path(__file__).parent.parent / ".venv" / "docmill-test-home"
-    pull(DEMO_MODEL, place)
-    return place
+    return shared_home()
 
 
 @pytest.fixture(scope="session")
@@ -45,8 +39,5 @@ def model_text(home: Path) -> ModelText:
 def own_home(home: Path, tmp_path: Path) -> Path:
     """A home of the test's own, with the demo model in it (by links)."""
     own = tmp_path / "home"
-    unfinished = shutil.ignore_patterns("*.lock", ".pulling*")
-    for part in ("models", "cache"):
-        if (home / part).is_dir():
-            shutil.copytree(home / part, own / part, copy_function=os.link, ignore=unfinished)
+    link_home(home, own)
     return own

@@ -14,12 +14,10 @@ from pathlib import Path
 
 import click
 
-from catalogue.pull import pull
 from tests.chaos.regressions import REGRESSIONS
 from tests.chaos.run import Outcome, enter, run_here
 from tests.chaos.schedule import draw
-
-_MODELS = Path(__file__).parents[2] / ".venv" / "docmill-test-home"
+from tests.homes import shared_home
 
 
 def main() -> int:
@@ -37,13 +35,13 @@ def main() -> int:
         campaigns += [draw(s, d, engine=e) for s, d, e in REGRESSIONS if (s, d, e) not in known]
     for campaign in campaigns if arguments.replay else ():
         click.echo(campaign)
-    pull("smollm2-135m-instruct", _MODELS)
+    models = shared_home()
     began = time.monotonic()
     broken = 0
     with (
         _directory(arguments.keep) as directory,
         ProcessPoolExecutor(
-            arguments.parallel, multiprocessing.get_context("spawn"), enter, (_MODELS, directory)
+            arguments.parallel, multiprocessing.get_context("spawn"), enter, (models, directory)
         ) as pool,
     ):
         for done in as_completed([pool.submit(run_here, campaign) for campaign in campaigns]):

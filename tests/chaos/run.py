@@ -24,6 +24,7 @@ from tests.chaos.schedule import BatchPlan, Campaign
 from tests.chaos.servers import Postgres, Valkey, until
 from tests.chaos.timeline import Timeline
 from tests.chaos.verdict import Observed, judge
+from tests.homes import link_home
 
 _UP_S = 90.0  # patience, not expectation: other work may have this machine
 _END_S = 240.0
@@ -108,11 +109,7 @@ def opened(campaign: Campaign, stage: Stage) -> Iterator[Cluster]:
     far_host = FarHost(f"chaos{os.getpid()}", os.getpid() % 250) if campaign.is_networked else None
     if far_host is not None:
         far_host.open()
-    for part in ("models", "cache"):
-        shutil.copytree(
-            stage.models / part, home / part, copy_function=os.link,
-            ignore=shutil.ignore_patterns("*.lock", ".pulling*"),
-        )  # fmt: skip
+    link_home(stage.models, home)
     cluster = _cluster(campaign, stage, home, name, far_host)
     try:
         yield cluster

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -26,6 +25,7 @@ from settings.load import load_settings
 from settings.model import Settings
 from storage.database import Database
 from storage.schema import upgrade
+from tests.homes import link_home
 from tests.integration.audit import audit
 
 T = TypeVar("T")
@@ -229,11 +229,7 @@ class Cluster:
 def make_cluster(home: Path, tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
     """Makes the test's cluster: its database is migrated, its broker runs."""
     made: list[Cluster] = []
-    for part in ("models", "cache"):  # and nothing else that another run may have left there
-        shutil.copytree(
-            home / part, tmp_path / "home" / part, copy_function=os.link,
-            ignore=shutil.ignore_patterns("*.lock", ".pulling*"),
-        )  # fmt: skip
+    link_home(home, tmp_path / "home")
 
     def make(storage_url: str | None = None, **settings: str) -> Cluster:
         cluster = Cluster(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -99,6 +100,23 @@ def test_a_damaged_cache_is_made_anew(tmp_path: Path) -> None:
     (cached,) = (tmp_path / "cache").iterdir()
     cached.write_bytes(cached.read_bytes()[:1000])
     assert load_tokenizer(model, tmp_path).encode("the text") == ids
+
+
+def test_a_home_that_takes_no_cache_costs_time_and_nothing_else(tmp_path: Path) -> None:
+    model = find_model(str(write_tiny_gguf(tmp_path / "a.gguf")), tmp_path)
+    (tmp_path / "home").write_text("no directory")
+    assert load_tokenizer(model, tmp_path / "home").encode("the text") == load_tokenizer(model, tmp_path).encode(
+        "the text"
+    )
+
+
+def test_many_threads_may_make_the_cache_at_once(tmp_path: Path) -> None:
+    model = find_model(str(write_tiny_gguf(tmp_path / "a.gguf")), tmp_path)
+    with ThreadPoolExecutor(8) as pool:
+        for trial in range(20):
+            home = tmp_path / str(trial)
+            list(pool.map(lambda _, home=home: load_tokenizer(model, home), range(8)))
+            assert len(list((home / "cache").iterdir())) == 1
 
 
 @pytest.mark.parametrize(("key", "value"), [("pre", "klingon"), ("model", "bert")])
