@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from worker.engines.base import EngineDied, EngineError, RequestRefused
+from worker.engines.base import EngineDied, RequestRefused
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class RetryPolicy:
     base_s: float = 1.0
     max_s: float = 60.0
 
-    def decide(self, error: EngineError, failures: int, deaths: int = 0) -> Retry | GiveUp:
+    def decide(self, error: Exception, failures: int, deaths: int = 0) -> Retry | GiveUp:
         """`failures` counts the attempts charged before this one, `deaths` the engine's deaths among them."""
         kind = type(error).__name__
         if isinstance(error, RequestRefused):

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 from broker.sampling import Sampling
 from storage.attempts import ClaimedJob, Failure, Generated, ReusedJob
-from storage.errors import DatabaseUnavailable
+from storage.errors import DatabaseUnavailable, StorageError
 from storage.jobs import Jobs
 from worker.engines.base import Completion, EngineClosed, EngineDied, EngineError, Request, RequestCancelled
 from worker.leases import Leases, request_id_of
 from worker.patience import Patience
 from worker.policy import GiveUp, Retry, RetryPolicy
+
+log = logging.getLogger(__name__)
 
 
 class Generates(Protocol):
@@ -60,21 +63,31 @@ def run_job(
             return Verdict(Outcome.REUSED, f"of job {computed}")
     with leases.holding(job):
         try:
-            completion = batcher.generate(_request(job))
-        except EngineClosed as error:
-            patience.store(jobs.release, job)
-            return Verdict(Outcome.RELEASED, str(error))
-        except RequestCancelled as error:
-            patience.store(jobs.release, job)  # does nothing where the row was moved
-            return Verdict(Outcome.FENCED, str(error))
-        except EngineError as error:
+            return _attempt(job, jobs, batcher, policy, patience)
+        except StorageError:
+            raise  # the lease ends, and another attempt follows
+        except Exception as error:
+            log.exception("job %d failed as nobody expected", job.id)
             return _fail(job, jobs, error, policy, patience)
-        if not patience.store(jobs.complete, job, _generated(completion)):
-            return Verdict(Outcome.FENCED, "it was cancelled, expired or taken over while it ran")
-        return Verdict(Outcome.DONE)
 
 
-def _fail(job: ClaimedJob, jobs: Jobs, error: EngineError, policy: RetryPolicy, patience: Patience) -> Verdict:
+def _attempt(job: ClaimedJob, jobs: Jobs, batcher: Generates, policy: RetryPolicy, patience: Patience) -> Verdict:
+    try:
+        completion = batcher.generate(_request(job))
+    except EngineClosed as error:
+        patience.store(jobs.release, job)
+        return Verdict(Outcome.RELEASED, str(error))
+    except RequestCancelled as error:
+        patience.store(jobs.release, job)  # does nothing where the row was moved
+        return Verdict(Outcome.FENCED, str(error))
+    except EngineError as error:
+        return _fail(job, jobs, error, policy, patience)
+    if not patience.store(jobs.complete, job, _generated(completion)):
+        return Verdict(Outcome.FENCED, "it was cancelled, expired or taken over while it ran")
+    return Verdict(Outcome.DONE)
+
+
+def _fail(job: ClaimedJob, jobs: Jobs, error: Exception, policy: RetryPolicy, patience: Patience) -> Verdict:
     deaths = 1 if isinstance(error, EngineDied) else 0
     match policy.decide(error, job.failures, job.deaths):
         case Retry(delay_s):

@@ -162,6 +162,17 @@ def test_a_failure_for_good_says_what_it_was(stored: Stored, error: EngineError,
     assert document == {"open_jobs": 3, "failed_jobs": 1}
 
 
+def test_a_job_that_a_worker_cannot_read_is_charged_and_in_the_end_failed_with_the_reason(stored: Stored) -> None:
+    job_id = stored.job_ids[0]
+    stored.set_job(job_id, """sampling = '{"of another version": 1}'""")
+    reason = "unknown sampling parameter 'of another version'"
+    for outcome in (Outcome.RETRIED, Outcome.RETRIED, Outcome.FAILED):
+        verdict = run(stored, completed)
+        assert (verdict.outcome, verdict.reason[: len(reason)]) == (outcome, reason)
+        stored.set_job(job_id, "not_before = 0")
+    assert (stored.job(job_id)["state"], stored.job(job_id)["error_kind"]) == ("failed", "TypeError")
+
+
 def test_a_text_finished_after_its_batch_was_cancelled_is_not_stored(stored: Stored) -> None:
     def answer(request: Request) -> Completion:
         stored.cancel()
