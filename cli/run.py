@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -121,15 +120,15 @@ def _watch(
 ) -> tuple[BatchStatus, float | None]:
     """Follow the batch to its end or a signal; its last status, and tokens a second since the first job began."""
     began: BatchStatus | None = None
-    while True:
-        status = client.reports.batch(batch_id)
+    for status in client.follow(batch_id, interval_s=_POLL_S):
         progress.show(status)
         if began is None and status.jobs_by_state[JobState.RUNNING]:
             began = status
-        if status.state.is_terminal or interrupted:
-            return status, None if began is None else _tokens_per_s(began, status)
-        stack.check()
-        time.sleep(_POLL_S)
+        if interrupted:
+            break
+        if not status.state.is_terminal:
+            stack.check()
+    return status, None if began is None else _tokens_per_s(began, status)
 
 
 def _tokens_per_s(began: BatchStatus, now: BatchStatus) -> float | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Sequence
+from contextlib import suppress
 
 import click
 
@@ -12,6 +14,8 @@ from cli.fetch import ensure_model
 from cli.options import engine_option, slots_option
 from cli.stack import Stack
 from producer.client import Client
+from storage.errors import DatabaseUnavailable
+from storage.reports import WorkerStatus
 
 
 @click.command(epilog="\b\nExample:\n  docmill up --flower &\n  docmill submit reports/")
@@ -46,7 +50,13 @@ def up(
         said = False
         while not stop.wait(0.5):
             stack.check()
-            if not said and (workers := client.reports.workers()):
+            if not said and (workers := _workers(client)):
                 click.echo(f"worker {workers[0].name} serves {workers[0].model} on {workers[0].engine}", err=True)
                 said = True
     click.echo("stopped; queued jobs wait for the next `docmill up`", err=True)
+
+
+def _workers(client: Client) -> Sequence[WorkerStatus]:
+    with suppress(DatabaseUnavailable):  # the services wait for it and say so
+        return client.reports.workers()
+    return ()

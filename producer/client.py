@@ -12,6 +12,7 @@ The work itself is done by a dispatcher and workers (`docmill up`, or the servic
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -41,10 +42,13 @@ from storage.batch_status import BatchStatus
 from storage.batches import Batches
 from storage.database import Database
 from storage.document_reports import DocumentReport
+from storage.errors import DatabaseUnavailable
 from storage.levels import Levels
 from storage.outbox import Outbox
 from storage.reports import Reports
 from storage.schema import require_current
+
+log = logging.getLogger(__name__)
 
 
 def database_url(settings: Settings) -> str:
@@ -203,15 +207,34 @@ class Client:
     ) -> BatchStatus:
         """Block until the batch has ended; raises TimeoutError after `timeout_s`."""
         until = None if timeout_s is None else time.monotonic() + timeout_s
-        while True:
-            status = self.reports.batch(batch_id)
+        for status in self.follow(batch_id, interval_s=interval_s):
             if on_status is not None:
                 on_status(status)
-            if status.state.is_terminal:
-                return status
-            if until is not None and time.monotonic() > until:
+            if not status.state.is_terminal and until is not None and time.monotonic() > until:
                 raise TimeoutError(f"batch {batch_id} is still {status.state} after {timeout_s:g} s")
+        return status
+
+    def follow(self, batch_id: str, *, interval_s: float = 0.5) -> Iterator[BatchStatus]:
+        """The batch's status every `interval_s` seconds, the last when it has ended.
+
+        While the database is away, which is logged once, it is the last known.
+        """
+        status, is_away = self.reports.batch(batch_id), False
+        while True:
+            yield status
+            if status.state.is_terminal:
+                return
             time.sleep(interval_s)
+            try:
+                status = self.reports.batch(batch_id)
+            except DatabaseUnavailable as error:
+                if not is_away:
+                    log.warning("%s; trying again until it answers", error)
+                is_away = True
+                continue
+            if is_away:
+                log.warning("the database answers again")
+            is_away = False
 
 
 def submit(*inputs: str, settings: Settings | None = None, **options: Any) -> str:

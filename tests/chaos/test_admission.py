@@ -71,21 +71,29 @@ def read_only_file(tmp_path: Path) -> Iterator[Trouble]:
 @pytest.fixture
 def read_only_server(postgres_admin: sa.Engine, postgres_url: str) -> Trouble:
     """Postgres after a switch of its servers: connections are cut, and new ones can only read."""
-    name = sa.make_url(postgres_url).database
+    begin, end = "SET default_transaction_read_only = on", "RESET default_transaction_read_only"
+    return altered(postgres_admin, postgres_url, begin, end, "read-only transaction")
+
+
+@pytest.fixture
+def closed_server(postgres_admin: sa.Engine, postgres_url: str) -> Trouble:
+    """Postgres that takes no connections, as while it restarts."""
+    begin, end = "WITH ALLOW_CONNECTIONS false", "WITH ALLOW_CONNECTIONS true"
+    return altered(postgres_admin, postgres_url, begin, end, "not currently accepting connections")
+
+
+def altered(admin: sa.Engine, url: str, begin: str, end: str, said: str) -> Trouble:
+    """A Postgres database that is altered so, and whose connections are cut."""
+    name = sa.make_url(url).database
 
     def run(*statements: str) -> None:
-        with postgres_admin.connect() as connection:
+        with admin.connect() as connection:
             for statement in statements:
                 connection.exec_driver_sql(statement)
 
+    cut = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
     return Trouble(
-        postgres_url,
-        lambda: run(
-            f"ALTER DATABASE {name} SET default_transaction_read_only = on",
-            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
-        ),
-        lambda: run(f"ALTER DATABASE {name} RESET default_transaction_read_only"),
-        "read-only transaction",
+        url, lambda: run(f"ALTER DATABASE {name} {begin}", cut), lambda: run(f"ALTER DATABASE {name} {end}"), said
     )
 
 
@@ -141,6 +149,27 @@ def test_a_database_that_cannot_be_written_stops_intake_and_is_waited_for(
     assert says(worker, "the database answers again") == 1
     if cluster.client.database.is_sqlite:
         assert cluster.rows("PRAGMA integrity_check") == [("ok",)]
+    cluster.stop()
+
+
+def test_docmill_run_goes_on_behind_a_database_that_was_away(
+    closed_server: Trouble, make_cluster: Callable[..., Cluster]
+) -> None:
+    cluster = make_cluster(closed_server.url)
+    documents = cluster.documents(40, words=20)
+    run = cluster.run("run", *documents, "--engine", "simulated", "--slots", "1", "--out", str(cluster.home / "out"))
+    wait_until(lambda: cluster.count("jobs WHERE state = 'succeeded'"), "the first answer")
+    closed_server.begin()
+    try:
+        wait_until(lambda: says(run, f"{closed_server.said}; trying again until it answers"), "a word that it waits")
+        log = cluster.home / "logs" / "worker.log"
+        wait_until(lambda: "no job is taken until it answers" in log.read_text(), "the worker to notice")
+    finally:
+        closed_server.end()
+    assert run.wait() == 0, run.log.read_text()
+    assert says(run, "the database ") == 2, "it says once that it waits, and once that it answers"
+    assert len(list((cluster.home / "out").glob("*.md"))) == 40
+    cluster.audit()
     cluster.stop()
 
 
