@@ -35,13 +35,14 @@ from worker.engines.spec import EngineSpec
 from worker.gpu_meter import open_gpu_meter
 from worker.job_events import JobLog, JobObserver, ObservedJobs
 from worker.leases import Leases
+from worker.log_filters import quiet_celery
 from worker.patience import Patience
 from worker.policy import RetryPolicy
 from worker.run_job import run_job
 from worker.sampler import Sampler
 from worker.streaming import Tails
 from worker.tasks import register_task
-from worker.waiting_consumer import SaysOnce, WaitingConsumer
+from worker.waiting_consumer import WaitingConsumer
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -79,7 +80,7 @@ def serve(
     Raises ModelUnusable, EngineDied or MetricsPortTaken before any job is taken, EngineClosed when the engine cannot
     be brought back. `on_ready` is told the worker's name and what the engine says of itself.
     """
-    logging.getLogger("kombu.transport.redis").addFilter(SaysOnce())
+    quiet_celery()
     registry = export(options.metrics) if options.metrics else None
     batcher = Batcher(options.spec)
     try:

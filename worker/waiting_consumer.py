@@ -17,7 +17,6 @@ from worker.checked_consumer import CheckedConsumer
 
 log = logging.getLogger(__name__)
 _AGAIN_S = 1.0
-_REPEAT_S = 600.0
 
 
 class WaitingConsumer(CheckedConsumer):
@@ -44,21 +43,3 @@ class WaitingConsumer(CheckedConsumer):
         except BrokerUnavailable:
             return None  # Celery waits for one that does not answer
         return None
-
-
-class SaysOnce(logging.Filter):
-    """Lets a message be repeated only every ten minutes, without its traceback: kombu says each second that Redis is
-    full."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._said_at: dict[object, float] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        now = time.monotonic()
-        if now - self._said_at.get(record.msg, -_REPEAT_S) < _REPEAT_S:
-            return False
-        self._said_at[record.msg] = now
-        if record.exc_info and record.exc_info[1]:
-            record.msg, record.exc_info = f"{record.msg}: {record.exc_info[1]}", None
-        return True

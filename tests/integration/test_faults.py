@@ -180,3 +180,4 @@ def test_a_broker_that_dies_again_and_again_stops_nobody(cluster: Cluster) -> No
     cluster.wait_for_end(batch_id)
     cluster.audit()
     assert worker.process.poll() is None
+    assert "DeprecationWarning" not in worker.log.read_text(), "what nobody can act on is not said"
