@@ -1,4 +1,4 @@
-"""`docmill dispatcher`, and where a service finds its broker."""
+"""`docmill dispatcher`, and how a service finds its broker and its database."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import threading
 
 import click
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from broker.app import make_app
 from broker.embedded import awaited_url
@@ -15,13 +16,17 @@ from broker.exporter import MetricsEndpoint, export
 from cli.context import CliContext, pass_context
 from cli.logs import configure_logging
 from cli.options import metrics_address_option, metrics_port_option
-from producer.client import Client, broker_directory
+from producer.client import Client, broker_directory, database_url
 from settings.model import Settings
+from storage.database import Database
+from storage.errors import DatabaseUnavailable
 from storage.live_status import LiveStatus
+from storage.schema import require_current
 
 log = logging.getLogger(__name__)
 
 _BROKER_PATIENCE_S = 10.0
+_DATABASE_PATIENCE_S = 60.0
 
 
 @click.command(epilog="\b\nExamples:\n  docmill dispatcher\n  docmill dispatcher --metrics-port 9100")
@@ -34,6 +39,7 @@ def dispatcher(context: CliContext, metrics_port: int | None, metrics_address: s
     Any number of dispatchers may run; one is enough, two survive a host.
     """
     configure_logging()
+    await_database(context.settings)
     client = Client(context.settings)
     app = make_app(service_broker_url(context.settings))
     service = client.dispatcher(app)
@@ -61,3 +67,22 @@ def service_broker_url(settings: Settings, *, patience_s: float = _BROKER_PATIEN
             "no broker: set broker.url (or DOCMILL_BROKER__URL) to a Redis, or run `docmill up` on this machine first"
         )
     return url
+
+
+def await_database(settings: Settings) -> None:
+    """Check the schema as soon as the database answers. Raises DatabaseUnavailable after a minute, SchemaOutdated."""
+    database = Database(database_url(settings))
+    retrying = Retrying(
+        retry=retry_if_exception_type(DatabaseUnavailable),
+        stop=stop_after_delay(_DATABASE_PATIENCE_S),
+        wait=wait_fixed(0.5),
+        before_sleep=_say_once,
+        reraise=True,
+    )
+    retrying(require_current, database)
+    database.close()
+
+
+def _say_once(state: RetryCallState) -> None:
+    if state.attempt_number == 1 and state.outcome is not None:
+        log.warning("%s; waiting up to %g s for it", state.outcome.exception(), _DATABASE_PATIENCE_S)

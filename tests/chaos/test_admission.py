@@ -173,6 +173,23 @@ def test_docmill_run_goes_on_behind_a_database_that_was_away(
     cluster.stop()
 
 
+def test_services_that_start_while_the_database_is_away_wait_for_it(
+    closed_server: Trouble, make_cluster: Callable[..., Cluster]
+) -> None:
+    cluster = make_cluster(closed_server.url)
+    batch_id = cluster.submit(cluster.documents(2, words=20))
+    closed_server.begin()
+    try:
+        cluster.start()
+        for service in cluster.services:
+            wait_until(lambda log=service.log: "waiting up to 60 s for it" in log.read_text(), "a word that it waits")
+            assert closed_server.said in service.log.read_text()
+    finally:
+        closed_server.end()
+    cluster.wait_for_end(batch_id)
+    cluster.stop()
+
+
 @pytest.fixture
 def postgres_on_a_small_disk(postgres_admin: sa.Engine) -> Iterator[tuple[str, SmallDisk]]:
     """A database whose tables lie on a disk of their own; the server's log of writes does not."""
