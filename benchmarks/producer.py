@@ -150,7 +150,7 @@ def submit_file(options: argparse.Namespace) -> dict[str, Any]:
     """Child: submit the file and publish all of its jobs."""
     from broker.embedded import EmbeddedBroker
     from producer.client import broker_directory, database_url
-    from producer.submit import Submitter
+    from producer.submitter import Submitter
     from storage.database import Database
     from storage.schema import upgrade
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+from collections.abc import Callable
+from typing import TypeVar
 
 import click
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
@@ -16,12 +18,12 @@ from broker.exporter import MetricsEndpoint, export
 from cli.context import CliContext, pass_context
 from cli.logs import configure_logging
 from cli.options import metrics_address_option, metrics_port_option
-from producer.client import Client, broker_directory, database_url
+from producer.client import Client, broker_directory
 from settings.model import Settings
-from storage.database import Database
 from storage.errors import DatabaseUnavailable
 from storage.live_status import LiveStatus
-from storage.schema import require_current
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +41,8 @@ def dispatcher(context: CliContext, metrics_port: int | None, metrics_address: s
     Any number of dispatchers may run; one is enough, two survive a host.
     """
     configure_logging()
-    await_database(context.settings)
     client = Client(context.settings)
+    database = await_database(lambda: client.database)
     app = make_app(service_broker_url(context.settings))
     service = client.dispatcher(app)
     chosen = context.settings.producer
@@ -48,11 +50,11 @@ def dispatcher(context: CliContext, metrics_port: int | None, metrics_address: s
         from producer.metrics import DispatcherMetrics
 
         registry = export(MetricsEndpoint(port, metrics_address or chosen.metrics_address))
-        registry.register(DispatcherMetrics(service.counts, LiveStatus(client.database)))
+        registry.register(DispatcherMetrics(service.counts, LiveStatus(database)))
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    log.info("dispatcher at work on %s", client.database)
+    log.info("dispatcher at work on %s", database)
     service.run(stop)
 
 
@@ -69,9 +71,8 @@ def service_broker_url(settings: Settings, *, patience_s: float = _BROKER_PATIEN
     return url
 
 
-def await_database(settings: Settings) -> None:
-    """Check the schema as soon as the database answers. Raises DatabaseUnavailable after a minute, SchemaOutdated."""
-    database = Database(database_url(settings))
+def await_database(opened: Callable[[], T]) -> T:
+    """What `opened` returns as soon as the database answers. Raises DatabaseUnavailable after a minute."""
     retrying = Retrying(
         retry=retry_if_exception_type(DatabaseUnavailable),
         stop=stop_after_delay(_DATABASE_PATIENCE_S),
@@ -79,8 +80,7 @@ def await_database(settings: Settings) -> None:
         before_sleep=_say_once,
         reraise=True,
     )
-    retrying(require_current, database)
-    database.close()
+    return retrying(opened)
 
 
 def _say_once(state: RetryCallState) -> None:

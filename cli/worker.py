@@ -22,6 +22,7 @@ from cli.services import await_database, service_broker_url
 from producer.client import database_url
 from settings.model import Settings
 from storage.database import Database
+from storage.schema import require_current
 from worker.engines.base import EngineFacts
 from worker.engines.registry import choose_engine
 from worker.engines.spec import EngineSpec
@@ -120,9 +121,9 @@ def worker(
 
 def _serve(settings: Settings, options: WorkerOptions) -> None:
     url = service_broker_url(settings)
-    await_database(settings)
     threads = options.spec.slots + options.lookahead
     database = Database(database_url(settings), pool_size=min(_CONNECTIONS, threads + 1))  # and the heartbeat
+    await_database(lambda: require_current(database))
 
     def ready(name: str, facts: EngineFacts) -> None:
         log.info(

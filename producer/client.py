@@ -12,7 +12,6 @@ The work itself is done by a dispatcher and workers (`docmill up`, or the servic
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -30,11 +29,12 @@ from broker.publish import ping
 from producer.advance import Advancer
 from producer.dispatch import Dispatcher, DispatchPolicy
 from producer.errors import ProducerError
+from producer.following import follow
 from producer.intake import IntakeOptions
 from producer.model_text import ModelText, load_model_text
 from producer.planning import Wishes, make_plan
 from producer.submission import OnDocument, Resume, Submission, Submitted
-from producer.submit import Submitter
+from producer.submitter import Submitter
 from producer.tasks import MergeStrategy, load_task, task_from_prompt
 from settings.load import load_settings
 from settings.model import Profile, Settings
@@ -42,13 +42,10 @@ from storage.batch_status import BatchStatus
 from storage.batches import Batches
 from storage.database import Database
 from storage.document_reports import DocumentReport
-from storage.errors import DatabaseUnavailable
 from storage.levels import Levels
 from storage.outbox import Outbox
 from storage.reports import Reports
 from storage.schema import require_current
-
-log = logging.getLogger(__name__)
 
 
 def database_url(settings: Settings) -> str:
@@ -215,26 +212,8 @@ class Client:
         return status
 
     def follow(self, batch_id: str, *, interval_s: float = 0.5) -> Iterator[BatchStatus]:
-        """The batch's status every `interval_s` seconds, the last when it has ended.
-
-        While the database is away, which is logged once, it is the last known.
-        """
-        status, is_away = self.reports.batch(batch_id), False
-        while True:
-            yield status
-            if status.state.is_terminal:
-                return
-            time.sleep(interval_s)
-            try:
-                status = self.reports.batch(batch_id)
-            except DatabaseUnavailable as error:
-                if not is_away:
-                    log.warning("%s; trying again until it answers", error)
-                is_away = True
-                continue
-            if is_away:
-                log.warning("the database answers again")
-            is_away = False
+        """The batch's status every `interval_s` seconds until it has ended; see `producer.following`."""
+        return follow(self.reports, batch_id, interval_s=interval_s)
 
 
 def submit(*inputs: str, settings: Settings | None = None, **options: Any) -> str:

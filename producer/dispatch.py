@@ -64,7 +64,7 @@ class Dispatcher:
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set. A database or broker that does not answer is waited for.
 
-        So is the end of an error that nobody expected: a round leaves nothing half done, whatever ends it.
+        An error that nobody expected ends its round, which leaves nothing half done, and not the dispatcher.
         """
         failing_since: str | None = None
         while not stop.is_set():

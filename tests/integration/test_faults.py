@@ -181,3 +181,20 @@ def test_a_broker_that_dies_again_and_again_stops_nobody(cluster: Cluster) -> No
     cluster.audit()
     assert worker.process.poll() is None
     assert "DeprecationWarning" not in worker.log.read_text(), "what nobody can act on is not said"
+
+
+def test_docmill_run_starts_again_what_is_killed_under_it(make_cluster: Callable[..., Cluster]) -> None:
+    cluster = make_cluster()
+    out = cluster.home / "out"
+    run = cluster.run("run", *cluster.documents(40), "--engine", "simulated", "--slots", "1", "--out", str(out))
+    wait_until(lambda: cluster.count("jobs WHERE state = 'succeeded'"), "the first answer")
+    for name in ("dispatcher", "worker"):
+        (doomed,) = [child for child in psutil.Process(run.pid).children() if name in child.cmdline()]
+        doomed.kill()
+        wait_until(
+            lambda name=name: (cluster.home / "logs" / f"{name}.log").read_text().count(" start\n") == 2,
+            f"another {name}",
+        )
+    assert run.wait() == 0, run.log.read_text()
+    assert len(list(out.glob("*.md"))) == 40
+    cluster.audit()

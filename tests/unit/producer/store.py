@@ -14,7 +14,7 @@ from producer.intake import IntakeOptions
 from producer.model_text import ModelText
 from producer.plan import Plan
 from producer.submission import OnDocument, Resume, Submission, Submitted
-from producer.submit import Submitter
+from producer.submitter import Submitter
 from producer.tasks import Task
 from storage.attempts import ClaimedJob, Failure, Generated, ReusedJob, WorkerIdentity
 from storage.database import Database

@@ -185,7 +185,7 @@ from pathlib import Path
 from producer.model_text import load_model_text
 from producer.planning import Wishes, make_plan
 from producer.submission import Submission
-from producer.submit import Submitter
+from producer.submitter import Submitter
 from producer.tasks import load_task
 from storage.database import Database
 url, home, model, docs = sys.argv[1:]
