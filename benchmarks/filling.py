@@ -16,13 +16,13 @@ from typing import Any, cast
 from sqlalchemy import Engine, Table, insert, literal, literal_column, select, update
 from sqlalchemy.orm import Session
 
-from producer.plan import Plan
-from storage.columns import db_now
-from storage.database import Database
-from storage.reuse import reuse_key_of
-from storage.states import AttemptOutcome, BatchState, DocumentState, JobState
-from storage.submission import NewBatch, Submissions
-from storage.tables import Attempt, Batch, Document, Job, Result
+from docmill.producer.plan import Plan
+from docmill.storage.columns import db_now
+from docmill.storage.database import Database
+from docmill.storage.reuse import reuse_key_of
+from docmill.storage.states import AttemptOutcome, BatchState, DocumentState, JobState
+from docmill.storage.submission import NewBatch, Submissions
+from docmill.storage.tables import Attempt, Batch, Document, Job, Result
 from tests.integration.audit import contradictions, unsettled
 
 _ROWS = 20_000  # a transaction

@@ -93,7 +93,7 @@ def _paragraphs(rng: random.Random) -> Iterator[str]:
 
 def _home(options: argparse.Namespace, scratch: Path) -> Path:
     """A home of this run's own, with the model of --home, fetched where it is not there."""
-    from catalogue.pull import pull
+    from docmill.catalogue.pull import pull
 
     models = Path(options.home).absolute() if options.home else scratch / "models-home"
     pull(MODEL, models)
@@ -116,8 +116,8 @@ def _measure(child: str, options: argparse.Namespace, home: Path, file: str | Pa
 
 
 def _prepared(options: argparse.Namespace) -> tuple[Any, Any, Any]:
-    from producer.client import Client
-    from settings.load import load_settings
+    from docmill.producer.client import Client
+    from docmill.settings.load import load_settings
 
     client = Client(load_settings(environment={"DOCMILL_HOME": options.home}))
     submission, text = client.prepare(
@@ -128,8 +128,8 @@ def _prepared(options: argparse.Namespace) -> tuple[Any, Any, Any]:
 
 def chunk_file(options: argparse.Namespace) -> dict[str, Any]:
     """Child: what `docmill chunks` does with the file."""
-    from producer.document_chunks import split_document
-    from producer.intake import Document, read_documents
+    from docmill.producer.document_chunks import split_document
+    from docmill.producer.intake import Document, read_documents
 
     _, submission, text = _prepared(options)
     clock = _Clock()
@@ -148,11 +148,11 @@ def chunk_file(options: argparse.Namespace) -> dict[str, Any]:
 
 def submit_file(options: argparse.Namespace) -> dict[str, Any]:
     """Child: submit the file and publish all of its jobs."""
-    from broker.embedded import EmbeddedBroker
-    from producer.client import broker_directory, database_url
-    from producer.submitter import Submitter
-    from storage.database import Database
-    from storage.schema import upgrade
+    from docmill.broker.embedded import EmbeddedBroker
+    from docmill.producer.client import broker_directory, database_url
+    from docmill.producer.submitter import Submitter
+    from docmill.storage.database import Database
+    from docmill.storage.schema import upgrade
 
     client, submission, text = _prepared(options)
     with ExitStack() as stack:
@@ -174,11 +174,11 @@ def submit_file(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _publish_all(client: Any, database: Any, batch_id: str, model: str) -> tuple[int, float]:
-    from producer.advance import Advancer
-    from producer.dispatch import Dispatcher, DispatchPolicy
-    from storage.levels import Levels
-    from storage.outbox import Outbox
-    from storage.reports import Reports
+    from docmill.producer.advance import Advancer
+    from docmill.producer.dispatch import Dispatcher, DispatchPolicy
+    from docmill.storage.levels import Levels
+    from docmill.storage.outbox import Outbox
+    from docmill.storage.reports import Reports
 
     jobs = Reports(database).batch(batch_id).jobs_total
     levels = Levels(database)

@@ -33,18 +33,18 @@ from sqlalchemy import select
 
 from benchmarks.machine import describe_machine
 from benchmarks.text import prose
-from broker.sampling import Sampling
-from catalogue.pull import pull
-from cli.stack import Stack
-from cli.worker import WorkerFlags, worker_options
-from producer.client import Client
-from settings.load import load_settings
-from settings.model import Settings
-from storage.states import BatchState
-from storage.tables import Job
-from worker.engines.base import Request
-from worker.engines.registry import load_engine
-from worker.engines.spec import EngineSpec
+from docmill.broker.sampling import Sampling
+from docmill.catalogue.pull import pull
+from docmill.cli.stack import Stack
+from docmill.cli.worker import WorkerFlags, worker_options
+from docmill.producer.client import Client
+from docmill.settings.load import load_settings
+from docmill.settings.model import Settings
+from docmill.storage.states import BatchState
+from docmill.storage.tables import Job
+from docmill.worker.engines.base import Request
+from docmill.worker.engines.registry import load_engine
+from docmill.worker.engines.spec import EngineSpec
 
 MODEL = "smollm2-135m-instruct"
 

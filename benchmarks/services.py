@@ -16,16 +16,16 @@ import psutil
 import sqlalchemy as sa
 from redis import Redis
 
-from broker.children import die_with_parent
-from broker.embedded import EmbeddedBroker
-from catalogue.pull import pull
-from catalogue.resolve import SIMULATED, SIMULATED_VOCABULARY
-from producer.client import Client, broker_directory, database_url
-from producer.plan import Plan
-from settings.load import load_settings
-from storage.columns import db_now
-from storage.database import Database
-from storage.schema import upgrade
+from docmill.broker.children import die_with_parent
+from docmill.broker.embedded import EmbeddedBroker
+from docmill.catalogue.pull import pull
+from docmill.catalogue.resolve import SIMULATED, SIMULATED_VOCABULARY
+from docmill.producer.client import Client, broker_directory, database_url
+from docmill.producer.plan import Plan
+from docmill.settings.load import load_settings
+from docmill.storage.columns import db_now
+from docmill.storage.database import Database
+from docmill.storage.schema import upgrade
 
 ROOT = Path(__file__).resolve().parent.parent
 DATABASES = ("sqlite", "postgres")
@@ -131,7 +131,7 @@ class Services:
         """Run a command of docmill beside the others."""
         with (self._logs / f"{arguments[0]}-{len(self._started)}.log").open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "cli", *arguments],
+                [sys.executable, "-m", "docmill", *arguments],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=self.environment,
                 start_new_session=True, preexec_fn=die_with_parent, cwd=ROOT,
             )  # fmt: skip

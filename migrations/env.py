@@ -1,8 +1,8 @@
-"""Alembic's entry: runs the migrations on the connection that `storage.schema` hands over."""
+"""Alembic's entry: runs the migrations on the connection that `docmill.storage.schema` hands over."""
 
 from alembic import context
 
-from storage.tables import Base
+from docmill.storage.tables import Base
 
 context.configure(
     connection=context.config.attributes["connection"],

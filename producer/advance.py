@@ -7,17 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from catalogue.errors import CatalogueError
-from producer.errors import NoRoomForText, ProducerError
-from producer.merging import Done, GiveUp, Group, NextChunk, NextLevel, decide
-from producer.model_text import ModelText, load_model_text
-from producer.plan import Plan
-from producer.prompts import RenderedPrompt
-from producer.tasks import MergeStrategy, Task
-from storage.errors import StorageError
-from storage.levels import EndedLevel, Levels
-from storage.new_jobs import NewJob
-from storage.reuse import reuse_key_of
+from docmill.catalogue.errors import CatalogueError
+from docmill.producer.errors import NoRoomForText, ProducerError
+from docmill.producer.merging import Done, GiveUp, Group, NextChunk, NextLevel, decide
+from docmill.producer.model_text import ModelText, load_model_text
+from docmill.producer.plan import Plan
+from docmill.producer.prompts import RenderedPrompt
+from docmill.producer.tasks import MergeStrategy, Task
+from docmill.storage.errors import StorageError
+from docmill.storage.levels import EndedLevel, Levels
+from docmill.storage.new_jobs import NewJob
+from docmill.storage.reuse import reuse_key_of
 
 log = logging.getLogger(__name__)
 SPARE_TOKENS = 2  # joining texts may add a token or two at the seams

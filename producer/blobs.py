@@ -17,8 +17,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
-from producer.errors import DocumentUnreadable
-from producer.names import shown_name
+from docmill.producer.errors import DocumentUnreadable
+from docmill.producer.names import shown_name
 
 _MAX_RATIO = 200  # unpacked to packed; text packs to about a fifth
 _RATIO_FROM_BYTES = 8 << 20  # below this a high ratio is harmless

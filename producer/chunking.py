@@ -12,11 +12,11 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from producer.boundaries import Boundaries, count_fences
-from producer.encoded import Encoded, EncodedWindow
-from producer.errors import NoRoomForText
-from producer.prompts import RenderedPrompt
-from producer.tokens import ModelTokenizer
+from docmill.producer.boundaries import Boundaries, count_fences
+from docmill.producer.encoded import Encoded, EncodedWindow
+from docmill.producer.errors import NoRoomForText
+from docmill.producer.prompts import RenderedPrompt
+from docmill.producer.tokens import ModelTokenizer
 
 _WINDOW = 256 * 1024  # characters
 _CHARACTERS_A_TOKEN = 8  # a generous guess: the window must hold at least one chunk

@@ -1,6 +1,6 @@
 """docmill from Python: what the commands call, and what your program can.
 
-    from producer import submit, wait, results
+    from docmill import submit, wait, results
 
     batch = submit("reports/*.pdf.txt", task="summarize")
     wait(batch)
@@ -22,30 +22,30 @@ from typing import Any
 from celery import Celery
 from filelock import FileLock
 
-from broker.app import make_app
-from broker.embedded import running_url
-from broker.errors import BrokerError, BrokerFull
-from broker.publish import ping
-from producer.advance import Advancer
-from producer.dispatch import Dispatcher, DispatchPolicy
-from producer.errors import ProducerError
-from producer.following import follow
-from producer.intake import IntakeOptions
-from producer.model_text import ModelText, load_model_text
-from producer.planning import Wishes, make_plan
-from producer.submission import OnDocument, Resume, Submission, Submitted
-from producer.submitter import Submitter
-from producer.tasks import MergeStrategy, load_task, task_from_prompt
-from settings.load import load_settings
-from settings.model import Profile, Settings
-from storage.batch_status import BatchStatus
-from storage.batches import Batches
-from storage.database import Database
-from storage.document_reports import DocumentReport
-from storage.levels import Levels
-from storage.outbox import Outbox
-from storage.reports import Reports
-from storage.schema import require_current
+from docmill.broker.app import make_app
+from docmill.broker.embedded import running_url
+from docmill.broker.errors import BrokerError, BrokerFull
+from docmill.broker.publish import ping
+from docmill.producer.advance import Advancer
+from docmill.producer.dispatch import Dispatcher, DispatchPolicy
+from docmill.producer.errors import ProducerError
+from docmill.producer.following import follow
+from docmill.producer.intake import IntakeOptions
+from docmill.producer.model_text import ModelText, load_model_text
+from docmill.producer.planning import Wishes, make_plan
+from docmill.producer.submission import OnDocument, Resume, Submission, Submitted
+from docmill.producer.submitter import Submitter
+from docmill.producer.tasks import MergeStrategy, load_task, task_from_prompt
+from docmill.settings.load import load_settings
+from docmill.settings.model import Profile, Settings
+from docmill.storage.batch_status import BatchStatus
+from docmill.storage.batches import Batches
+from docmill.storage.database import Database
+from docmill.storage.document_reports import DocumentReport
+from docmill.storage.levels import Levels
+from docmill.storage.outbox import Outbox
+from docmill.storage.reports import Reports
+from docmill.storage.schema import require_current
 
 
 def database_url(settings: Settings) -> str:
@@ -212,7 +212,7 @@ class Client:
         return status
 
     def follow(self, batch_id: str, *, interval_s: float = 0.5) -> Iterator[BatchStatus]:
-        """The batch's status every `interval_s` seconds until it has ended; see `producer.following`."""
+        """The batch's status every `interval_s` seconds until it has ended; see `docmill.producer.following`."""
         return follow(self.reports, batch_id, interval_s=interval_s)
 
 

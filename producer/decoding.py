@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from charset_normalizer import from_bytes
 
-from producer.blobs import Blob
-from producer.errors import DocumentUnreadable
+from docmill.producer.blobs import Blob
+from docmill.producer.errors import DocumentUnreadable
 
 _PIECE = 64 * 1024
 _SAMPLE = 256 * 1024

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 from celery import Celery
 
-from broker.errors import BrokerError
-from broker.publish import publish
-from producer.advance import Advancer
-from storage.errors import StorageError
-from storage.levels import Levels
-from storage.outbox import Outbox
+from docmill.broker.errors import BrokerError
+from docmill.broker.publish import publish
+from docmill.producer.advance import Advancer
+from docmill.storage.errors import StorageError
+from docmill.storage.levels import Levels
+from docmill.storage.outbox import Outbox
 
 log = logging.getLogger(__name__)
 _IDLE_TIMES = 4  # intervals between two rounds while no batch is at work: who submits announces the first jobs

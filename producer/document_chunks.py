@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from producer.chunking import Chunk, split
-from producer.encoded import Encoded
-from producer.intake import Document
-from producer.model_text import ModelText
-from producer.plan import Plan
-from producer.prompts import RenderedPrompt
-from producer.tasks import MergeStrategy, Task
+from docmill.producer.chunking import Chunk, split
+from docmill.producer.encoded import Encoded
+from docmill.producer.intake import Document
+from docmill.producer.model_text import ModelText
+from docmill.producer.plan import Plan
+from docmill.producer.prompts import RenderedPrompt
+from docmill.producer.tasks import MergeStrategy, Task
 
 
 def split_document(document: Document, plan: Plan, task: Task, text: ModelText) -> Iterator[Chunk]:

@@ -16,7 +16,7 @@ from typing import Protocol
 from tokenizers import Tokenizer
 from tokenizers.normalizers import NFC
 
-from producer.gguf_tokenizer import WORD_PATTERNS
+from docmill.producer.gguf_tokenizer import WORD_PATTERNS
 
 _LETTER = "[A-Za-zÀ-ÖØ-öø-ſΑ-ΡΣ-Ωα-ωА-я]"  # noqa: RUF001 - letters in every version of Unicode
 _BORDER = re.compile(f"{_LETTER}(?= {_LETTER})")  # the border is the match's end
@@ -25,7 +25,7 @@ _SLICE = 8192  # characters encoded in one call: longer ones take longer a chara
 
 
 class Encoder(Protocol):
-    """What this module needs of `producer.tokens.ModelTokenizer`."""
+    """What this module needs of `docmill.producer.tokens.ModelTokenizer`."""
 
     parts_at_words: bool
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from storage.document_reports import DocumentReport
-from storage.states import DocumentState
+from docmill.storage.document_reports import DocumentReport
+from docmill.storage.states import DocumentState
 
 _STEM_BYTES = 200  # file systems take 255 bytes, suffixes included
 _UNSAFE = re.compile(r"[^\w.\- ]+")

@@ -6,9 +6,9 @@ import logging
 import time
 from collections.abc import Iterator
 
-from storage.batch_status import BatchStatus
-from storage.errors import DatabaseUnavailable
-from storage.reports import Reports
+from docmill.storage.batch_status import BatchStatus
+from docmill.storage.errors import DatabaseUnavailable
+from docmill.storage.reports import Reports
 
 log = logging.getLogger(__name__)
 

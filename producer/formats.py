@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from html.parser import HTMLParser
 
-from producer.blobs import Blob
-from producer.decoding import decoded, find_encoding, without_surrogates
-from producer.errors import DocumentUnreadable
+from docmill.producer.blobs import Blob
+from docmill.producer.decoding import decoded, find_encoding, without_surrogates
+from docmill.producer.errors import DocumentUnreadable
 
 _HTML = frozenset({".html", ".htm", ".xhtml"})
 _TEXT = frozenset({".txt", ".md", ".markdown", ".rst", ".text"})

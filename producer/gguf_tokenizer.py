@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from catalogue.gguf_file import GgufHeader
-from producer.errors import TokenizerUnsupported
+from docmill.catalogue.gguf_file import GgufHeader
+from docmill.producer.errors import TokenizerUnsupported
 
 USER_DEFINED = 4
 _NORMAL = 1

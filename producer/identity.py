@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from producer.intake import Document
+from docmill.producer.intake import Document
 
 
 def content_hash_of(document: Document) -> str:

@@ -15,11 +15,11 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
-from producer.blobs import Blob, file_blobs
-from producer.decoding import without_surrogates
-from producer.errors import DocumentUnreadable, InputNotFound
-from producer.formats import SUFFIXES, Document, Skipped, documents_of
-from producer.names import shown_name
+from docmill.producer.blobs import Blob, file_blobs
+from docmill.producer.decoding import without_surrogates
+from docmill.producer.errors import DocumentUnreadable, InputNotFound
+from docmill.producer.formats import SUFFIXES, Document, Skipped, documents_of
+from docmill.producer.names import shown_name
 
 __all__ = ["Document", "IntakeOptions", "Skipped", "read_documents"]
 

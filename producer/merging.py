@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from producer.plan import Plan
-from producer.tasks import MergeStrategy
-from storage.levels import LevelResult
+from docmill.producer.plan import Plan
+from docmill.producer.tasks import MergeStrategy
+from docmill.storage.levels import LevelResult
 
 SEPARATOR = "\n\n"
 _SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*(?=\s|$)|[。！？][\"'”’)\]」』]*")  # noqa: RUF001

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from producer.dispatch import DispatchCounts
-from storage.errors import StorageError
-from storage.live_status import LiveStatus
+from docmill.producer.dispatch import DispatchCounts
+from docmill.storage.errors import StorageError
+from docmill.storage.live_status import LiveStatus
 
 _BY_MODEL = (
     ("docmill_queue_depth", "Jobs announced in the broker and not yet claimed.", "announced"),

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from catalogue.architecture import architecture_of
-from catalogue.chat_templates import template_for, without_thinking
-from catalogue.fingerprint import model_fingerprint
-from catalogue.model import Model
-from catalogue.resolve import find_model
-from producer.prompts import PromptRenderer
-from producer.tokens import ModelTokenizer, load_tokenizer
+from docmill.catalogue.architecture import architecture_of
+from docmill.catalogue.chat_templates import template_for, without_thinking
+from docmill.catalogue.fingerprint import model_fingerprint
+from docmill.catalogue.model import Model
+from docmill.catalogue.resolve import find_model
+from docmill.producer.prompts import PromptRenderer
+from docmill.producer.tokens import ModelTokenizer, load_tokenizer
 
 
 @dataclass(frozen=True, slots=True)

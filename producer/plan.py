@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from broker.sampling import Sampling
-from producer.errors import NoRoomForOutput, ProducerError
-from producer.tasks import MergeStrategy, Task, TaskFile
+from docmill.broker.sampling import Sampling
+from docmill.producer.errors import NoRoomForOutput, ProducerError
+from docmill.producer.tasks import MergeStrategy, Task, TaskFile
 
 MIN_SUMMARY_TOKENS = 48  # below this a chunk's summary says nothing
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from broker.sampling import Sampling
-from producer.advance import SPARE_TOKENS
-from producer.errors import NoRoomForText, ProducerError, WindowTooLarge
-from producer.model_text import ModelText
-from producer.plan import MIN_SUMMARY_TOKENS, Plan
-from producer.prompts import TaskTemplate
-from producer.tasks import MergeStrategy, Task
+from docmill.broker.sampling import Sampling
+from docmill.producer.advance import SPARE_TOKENS
+from docmill.producer.errors import NoRoomForText, ProducerError, WindowTooLarge
+from docmill.producer.model_text import ModelText
+from docmill.producer.plan import MIN_SUMMARY_TOKENS, Plan
+from docmill.producer.prompts import TaskTemplate
+from docmill.producer.tasks import MergeStrategy, Task
 
 
 @dataclass(frozen=True, slots=True)

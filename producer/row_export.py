@@ -8,8 +8,8 @@ import json
 from collections.abc import Sequence
 from typing import IO, Any, TextIO
 
-from producer.errors import ProducerError
-from storage.views import Kind, Rows
+from docmill.producer.errors import ProducerError
+from docmill.storage.views import Kind, Rows
 
 _GROUP_ROWS = 10_000
 _GROUP_CHARACTERS = 32 << 20  # of text in one row group

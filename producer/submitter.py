@@ -11,23 +11,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 
-from producer.advance import new_job
-from producer.chunking import Chunk
-from producer.document_chunks import split_document
-from producer.errors import DocumentUnreadable, IdempotencyKeyReused, NothingToDo, ProducerError
-from producer.identity import content_hash_of, identity_of
-from producer.intake import Document, Skipped, read_documents
-from producer.model_text import ModelText
-from producer.submission import OnDocument, Resume, Submission, Submitted
-from producer.tasks import MergeStrategy
-from storage.batches import Batches
-from storage.database import Database
-from storage.errors import IdempotencyKeyTaken
-from storage.new_jobs import NewJob
-from storage.states import BatchState
-from storage.submission import NewBatch, NewChunk, Submissions
-from storage.submitters import take_up
-from storage.tables import Batch
+from docmill.producer.advance import new_job
+from docmill.producer.chunking import Chunk
+from docmill.producer.document_chunks import split_document
+from docmill.producer.errors import DocumentUnreadable, IdempotencyKeyReused, NothingToDo, ProducerError
+from docmill.producer.identity import content_hash_of, identity_of
+from docmill.producer.intake import Document, Skipped, read_documents
+from docmill.producer.model_text import ModelText
+from docmill.producer.submission import OnDocument, Resume, Submission, Submitted
+from docmill.producer.tasks import MergeStrategy
+from docmill.storage.batches import Batches
+from docmill.storage.database import Database
+from docmill.storage.errors import IdempotencyKeyTaken
+from docmill.storage.new_jobs import NewJob
+from docmill.storage.states import BatchState
+from docmill.storage.submission import NewBatch, NewChunk, Submissions
+from docmill.storage.submitters import take_up
+from docmill.storage.tables import Batch
 
 _ANOTHER_S = 0.5  # between two looks at a submission that another process is at
 _ROWS = 200  # chunks, and jobs, a transaction: at most a few megabytes

@@ -12,9 +12,9 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from broker.sampling import Sampling
-from producer.errors import TaskInvalid
-from producer.prompts import TaskTemplate, braces_to_jinja
+from docmill.broker.sampling import Sampling
+from docmill.producer.errors import TaskInvalid
+from docmill.producer.prompts import TaskTemplate, braces_to_jinja
 
 _CHUNK_VARIABLES = frozenset({"text", "document", "index"})
 _MERGE_VARIABLES = frozenset({"text", "document", "level"})
@@ -82,7 +82,7 @@ def builtin_names() -> list[str]:
     """The tasks that come with docmill."""
     return sorted(
         entry.name.removesuffix(".yaml")
-        for entry in files("producer.builtin_tasks").iterdir()
+        for entry in files("docmill.producer.builtin_tasks").iterdir()
         if entry.name.endswith(".yaml")
     )
 
@@ -90,7 +90,7 @@ def builtin_names() -> list[str]:
 def load_task(name_or_path: str) -> Task:
     """A built-in task by name, or one of the user's by the path of its YAML file. Raises TaskInvalid."""
     if name_or_path in builtin_names():
-        source = files("producer.builtin_tasks").joinpath(f"{name_or_path}.yaml").read_text("utf-8")
+        source = files("docmill.producer.builtin_tasks").joinpath(f"{name_or_path}.yaml").read_text("utf-8")
         return _parse(source, name_or_path)
     path = Path(name_or_path)
     if not path.is_file():

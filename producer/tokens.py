@@ -17,12 +17,12 @@ from typing import Any
 
 from tokenizers import Encoding, Tokenizer
 
-from catalogue.fingerprint import quick_fingerprint
-from catalogue.gguf_file import GgufHeader, read_header
-from catalogue.model import Model, ModelKind
-from producer.encoded import parts_at_words
-from producer.errors import TokenizerUnsupported
-from producer.gguf_tokenizer import USER_DEFINED, build_tokenizer
+from docmill.catalogue.fingerprint import quick_fingerprint
+from docmill.catalogue.gguf_file import GgufHeader, read_header
+from docmill.catalogue.model import Model, ModelKind
+from docmill.producer.encoded import parts_at_words
+from docmill.producer.errors import TokenizerUnsupported
+from docmill.producer.gguf_tokenizer import USER_DEFINED, build_tokenizer
 
 _CONTROL = 3
 _CACHE_VERSION = 2
@@ -55,7 +55,7 @@ class ModelTokenizer:
         tokenizer.encode_special_tokens = True  # special tokens in a text are encoded as the text they are
         self._tokenizer = tokenizer
         self.vocabulary = vocabulary
-        self.parts_at_words = parts_at_words(tokenizer)  # whether `producer.encoded` may take ids from a whole's
+        self.parts_at_words = parts_at_words(tokenizer)  # whether `docmill.producer.encoded` may take ids from a whole's
 
     @property
     def eos_ids(self) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 """What a claim hands out, what its attempt leaves behind, and the rows that say so.
 
-Each function here is a part of a move of `storage.jobs`, in its transaction.
+Each function here is a part of a move of `docmill.storage.jobs`, in its transaction.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any, cast
 from sqlalchemy import Table, bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from storage.columns import db_now, greatest
-from storage.moves import end_attempts
-from storage.states import AttemptOutcome
-from storage.tables import Attempt, Batch, Document, Job, Result
+from docmill.storage.columns import db_now, greatest
+from docmill.storage.moves import end_attempts
+from docmill.storage.states import AttemptOutcome
+from docmill.storage.tables import Attempt, Batch, Document, Job, Result
 
 
 @dataclass(frozen=True, slots=True)

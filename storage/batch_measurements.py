@@ -12,9 +12,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Executable, Select, func, select
 from sqlalchemy.orm import InstrumentedAttribute
 
-from storage.columns import db_now
-from storage.database import Database
-from storage.measured import (
+from docmill.storage.columns import db_now
+from docmill.storage.database import Database
+from docmill.storage.measured import (
     DocumentTotals,
     FailedAttempts,
     FailedDocument,
@@ -24,8 +24,8 @@ from storage.measured import (
     Span,
     WorkerTotals,
 )
-from storage.states import AttemptOutcome, DocumentState, JobState
-from storage.tables import Attempt, Document, Job, Result, Worker
+from docmill.storage.states import AttemptOutcome, DocumentState, JobState
+from docmill.storage.tables import Attempt, Document, Job, Result, Worker
 
 _Column = ColumnElement[Any] | InstrumentedAttribute[Any]
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from sqlalchemy import Row, Select, func, select
 from sqlalchemy.orm import Session
 
-from storage.columns import db_now
-from storage.states import AttemptOutcome, BatchState, JobState
-from storage.tables import Attempt, Batch, Document, Job
+from docmill.storage.columns import db_now
+from docmill.storage.states import AttemptOutcome, BatchState, JobState
+from docmill.storage.tables import Attempt, Batch, Document, Job
 
 _RECENT_S = 120.0
 

@@ -16,12 +16,12 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.functions import FunctionElement
 
-from storage.batch_measurements import attempts_of
-from storage.columns import greatest
-from storage.database import Database
-from storage.measured import Span
-from storage.states import AttemptOutcome
-from storage.tables import Attempt, WorkerSample
+from docmill.storage.batch_measurements import attempts_of
+from docmill.storage.columns import greatest
+from docmill.storage.database import Database
+from docmill.storage.measured import Span
+from docmill.storage.states import AttemptOutcome
+from docmill.storage.tables import Attempt, WorkerSample
 
 _SHORTEST_S = 0.001  # what an engine says took no time is drawn as this long
 _NOT_IN_AN_ENGINE = (AttemptOutcome.REUSED, AttemptOutcome.LOST)

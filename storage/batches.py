@@ -5,14 +5,14 @@ from __future__ import annotations
 from sqlalchemy import ColumnElement, and_, func, select, update
 from sqlalchemy.orm import Session
 
-from storage.columns import db_now
-from storage.database import Database
-from storage.errors import AmbiguousBatch, NoSuchBatch, WrongState
-from storage.moves import end_attempts, lock_jobs, update_documents
-from storage.retrying import queue_failed
-from storage.states import AttemptOutcome, BatchState, DocumentState, JobState
-from storage.submission import discard_half_written
-from storage.tables import Attempt, Batch, Document, Job
+from docmill.storage.columns import db_now
+from docmill.storage.database import Database
+from docmill.storage.errors import AmbiguousBatch, NoSuchBatch, WrongState
+from docmill.storage.moves import end_attempts, lock_jobs, update_documents
+from docmill.storage.retrying import queue_failed
+from docmill.storage.states import AttemptOutcome, BatchState, DocumentState, JobState
+from docmill.storage.submission import discard_half_written
+from docmill.storage.tables import Attempt, Batch, Document, Job
 
 _SLICE = 2_000  # rows a transaction: a batch of a million is cancelled without one long lock
 

@@ -19,8 +19,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from sqlalchemy.orm import Session
 
-from storage.columns import safe_json
-from storage.errors import DatabaseUnavailable, StorageError
+from docmill.storage.columns import safe_json
+from docmill.storage.errors import DatabaseUnavailable, StorageError
 
 _SQLITE_BUSY_S = 30
 _POSTGRES_IDLE_S = 10

@@ -10,8 +10,8 @@ from fnmatch import fnmatchcase
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
-from storage.states import AttemptOutcome, DocumentState
-from storage.tables import Attempt, Chunk, Document, Job, Result
+from docmill.storage.states import AttemptOutcome, DocumentState
+from docmill.storage.tables import Attempt, Chunk, Document, Job, Result
 
 PAGE = 200  # documents read at a time
 

@@ -12,12 +12,12 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from storage.batch_measurements import attempts_of
-from storage.columns import db_now
-from storage.database import Database
-from storage.errors import NoSuchBatch
-from storage.states import AttemptOutcome
-from storage.tables import Attempt, Batch, Document, Job, Result, Worker, WorkerSample
+from docmill.storage.batch_measurements import attempts_of
+from docmill.storage.columns import db_now
+from docmill.storage.database import Database
+from docmill.storage.errors import NoSuchBatch
+from docmill.storage.states import AttemptOutcome
+from docmill.storage.tables import Attempt, Batch, Document, Job, Result, Worker, WorkerSample
 
 _TEXTS = 300
 _FAILURES = 50

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import Row, Select, or_, select
 
-from storage.database import Database
-from storage.errors import NoSuchDocument, NoSuchJob
-from storage.states import DocumentState, JobState
-from storage.tables import Document, Job, Result
+from docmill.storage.database import Database
+from docmill.storage.errors import NoSuchDocument, NoSuchJob
+from docmill.storage.states import DocumentState, JobState
+from docmill.storage.tables import Document, Job, Result
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import exists, func, select
 
-from storage.columns import db_now
-from storage.database import Database
-from storage.states import BatchState, JobState
-from storage.tables import Batch, Job, Worker
+from docmill.storage.columns import db_now
+from docmill.storage.database import Database
+from docmill.storage.states import BatchState, JobState
+from docmill.storage.tables import Batch, Job, Worker
 
 SEEN_S = 60.0  # a worker whose heartbeat is older is taken for gone
 LATE_S = 30.0  # what a dispatcher leaves undone for so long, no dispatcher does

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from sqlalchemy import delete, insert, select
 
-from storage.columns import db_now
-from storage.database import Database
-from storage.errors import OtherHost
-from storage.tables import Host
+from docmill.storage.columns import db_now
+from docmill.storage.database import Database
+from docmill.storage.errors import OtherHost
+from docmill.storage.tables import Host
 
 # The kernel's, and so the same in all containers that it runs: they do share their locks.
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")

@@ -13,7 +13,7 @@ from typing import Any, cast
 from sqlalchemy import ColumnElement, Table, and_, bindparam, case, or_, tuple_, update
 from sqlalchemy.orm import Session
 
-from storage.attempts import (
+from docmill.storage.attempts import (
     ClaimedJob,
     Failure,
     Generated,
@@ -24,10 +24,10 @@ from storage.attempts import (
     end_attempt,
     store_result,
 )
-from storage.columns import db_now
-from storage.database import Database
-from storage.moves import count_failed, lock_jobs
-from storage.reuse import (
+from docmill.storage.columns import db_now
+from docmill.storage.database import Database
+from docmill.storage.moves import count_failed, lock_jobs
+from docmill.storage.reuse import (
     EqualResult,
     equal_is_running,
     equal_result,
@@ -36,8 +36,8 @@ from storage.reuse import (
     wait_for_equal,
     wake_equals,
 )
-from storage.states import AttemptOutcome, JobState
-from storage.tables import Job
+from docmill.storage.states import AttemptOutcome, JobState
+from docmill.storage.tables import Job
 
 
 class Jobs:

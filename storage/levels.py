@@ -12,12 +12,12 @@ from typing import Any
 from sqlalchemy import ColumnElement, Integer, and_, bindparam, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
-from storage.batches import Batches
-from storage.columns import db_now
-from storage.database import Database
-from storage.new_jobs import NewJob, insert_jobs
-from storage.states import BatchState, DocumentState, JobState
-from storage.tables import Batch, Chunk, Document, Job, Result
+from docmill.storage.batches import Batches
+from docmill.storage.columns import db_now
+from docmill.storage.database import Database
+from docmill.storage.new_jobs import NewJob, insert_jobs
+from docmill.storage.states import BatchState, DocumentState, JobState
+from docmill.storage.tables import Batch, Chunk, Document, Job, Result
 
 _WORKING = (DocumentState.OPEN, DocumentState.MERGING)
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 from sqlalchemy import func, select
 
-from storage.batch_status import BatchStatus, batches_now, status_of
-from storage.columns import db_now
-from storage.database import Database
-from storage.reports import FailureReason
-from storage.states import AttemptOutcome, BatchState, JobState
-from storage.tables import Attempt, Batch, Job, Worker
+from docmill.storage.batch_status import BatchStatus, batches_now, status_of
+from docmill.storage.columns import db_now
+from docmill.storage.database import Database
+from docmill.storage.reports import FailureReason
+from docmill.storage.states import AttemptOutcome, BatchState, JobState
+from docmill.storage.tables import Attempt, Batch, Job, Worker
 
 _WORKER_SEEN_S = 60.0
 _FAILURES = 1_000

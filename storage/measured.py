@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from storage.states import AttemptOutcome, DocumentState
+from docmill.storage.states import AttemptOutcome, DocumentState
 
 
 @dataclass(frozen=True, slots=True)

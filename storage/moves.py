@@ -13,9 +13,9 @@ from typing import Any, cast
 from sqlalchemy import ColumnElement, Integer, Table, bindparam, select, update
 from sqlalchemy.orm import Session
 
-from storage.columns import db_now
-from storage.states import AttemptOutcome
-from storage.tables import Attempt, Batch, Document, Job
+from docmill.storage.columns import db_now
+from docmill.storage.states import AttemptOutcome
+from docmill.storage.tables import Attempt, Batch, Document, Job
 
 
 def lock_jobs(session: Session, which: ColumnElement[bool], limit: int | None = None) -> Sequence[int]:

@@ -9,16 +9,16 @@ from typing import Any
 from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
-from storage.columns import db_now
-from storage.states import JobState
-from storage.tables import Batch, Job
+from docmill.storage.columns import db_now
+from docmill.storage.states import JobState
+from docmill.storage.tables import Batch, Job
 
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
     """One prompt to run; reads the inputs `first_input` to `last_input` of the level below.
 
-    `reuse_key` is that of `storage.reuse`, None for a job whose every run may say something else.
+    `reuse_key` is that of `docmill.storage.reuse`, None for a job whose every run may say something else.
     """
 
     level: int

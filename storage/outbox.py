@@ -14,11 +14,11 @@ from typing import cast
 from sqlalchemy import Double, Integer, Select, Table, and_, bindparam, case, func, select, update
 from sqlalchemy.orm import Session
 
-from storage.columns import db_now
-from storage.database import Database
-from storage.moves import count_failed, end_attempts
-from storage.states import AttemptOutcome, BatchState, JobState
-from storage.tables import Attempt, Batch, Document, Job, Worker
+from docmill.storage.columns import db_now
+from docmill.storage.database import Database
+from docmill.storage.moves import count_failed, end_attempts
+from docmill.storage.states import AttemptOutcome, BatchState, JobState
+from docmill.storage.tables import Attempt, Batch, Document, Job, Worker
 
 _WORKER_SEEN_S = 60.0
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from sqlalchemy import select
 
-from storage.database import Database
-from storage.states import DocumentState
-from storage.tables import Batch, Chunk, Document, Job, Result
+from docmill.storage.database import Database
+from docmill.storage.states import DocumentState
+from docmill.storage.tables import Batch, Chunk, Document, Job, Result
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from storage.database import Database
-from storage.errors import QueryRefused, StorageError
+from docmill.storage.database import Database
+from docmill.storage.errors import QueryRefused, StorageError
 
 _FETCH = 1_000
 _LOOK_AT = 10_000  # SQLite's steps between two looks at the clock

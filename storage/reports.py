@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from sqlalchemy import func, select
 
-from storage.batch_status import BatchStatus, batches_now, status_of
-from storage.columns import db_now
-from storage.database import Database
-from storage.document_reports import DocumentReport, Wanted, page_of
-from storage.errors import NoSuchBatch
-from storage.states import AttemptOutcome, JobState
-from storage.tables import Attempt, Batch, Job, Worker
+from docmill.storage.batch_status import BatchStatus, batches_now, status_of
+from docmill.storage.columns import db_now
+from docmill.storage.database import Database
+from docmill.storage.document_reports import DocumentReport, Wanted, page_of
+from docmill.storage.errors import NoSuchBatch
+from docmill.storage.states import AttemptOutcome, JobState
+from docmill.storage.tables import Attempt, Batch, Job, Worker
 
 _RATE_MEMORY_S = 7 * 24 * 3600.0
 _WORKER_SEEN_S = 60.0

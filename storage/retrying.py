@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from sqlalchemy import and_, case, select, update
 from sqlalchemy.orm import Session
 
-from storage.columns import db_now
-from storage.errors import WrongState
-from storage.moves import lock_jobs, update_documents
-from storage.states import BatchState, DocumentState, JobState
-from storage.tables import Batch, Document, Job
+from docmill.storage.columns import db_now
+from docmill.storage.errors import WrongState
+from docmill.storage.moves import lock_jobs, update_documents
+from docmill.storage.states import BatchState, DocumentState, JobState
+from docmill.storage.tables import Batch, Document, Job
 
 
 def queue_failed(session: Session, batch_id: str, limit: int) -> int:

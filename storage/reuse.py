@@ -16,9 +16,9 @@ from typing import Any
 from sqlalchemy import bindparam, func, select, text, update
 from sqlalchemy.orm import Session
 
-from storage.columns import db_now
-from storage.states import JobState
-from storage.tables import Batch, Job, Result
+from docmill.storage.columns import db_now
+from docmill.storage.states import JobState
+from docmill.storage.tables import Batch, Job, Result
 
 _WAKE = 1_000  # jobs woken at once; the others look again by themselves
 

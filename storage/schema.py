@@ -11,9 +11,9 @@ from alembic.script import ScriptDirectory
 from filelock import FileLock
 from sqlalchemy import Connection, text
 
-from storage.database import Database
-from storage.errors import SchemaOutdated
-from storage.hosts import require_this_host
+from docmill.storage.database import Database
+from docmill.storage.errors import SchemaOutdated
+from docmill.storage.hosts import require_this_host
 
 _POSTGRES_LOCK = 0x646F636D  # "docm": two upgrades at once wait for each other
 
@@ -59,5 +59,5 @@ def _run(connection: Connection) -> None:
 
 def _config() -> Config:
     config = Config()
-    config.set_main_option("script_location", str(files("migrations")))
+    config.set_main_option("script_location", str(files("docmill.migrations")))
     return config

@@ -15,13 +15,13 @@ from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from storage.columns import db_now
-from storage.database import Database
-from storage.errors import IdempotencyKeyTaken, WrongState
-from storage.new_jobs import NewJob, count_new_jobs, insert_jobs
-from storage.states import BatchState, DocumentState
-from storage.submitters import require_mine, this_process
-from storage.tables import Batch, Chunk, Document, Job
+from docmill.storage.columns import db_now
+from docmill.storage.database import Database
+from docmill.storage.errors import IdempotencyKeyTaken, WrongState
+from docmill.storage.new_jobs import NewJob, count_new_jobs, insert_jobs
+from docmill.storage.states import BatchState, DocumentState
+from docmill.storage.submitters import require_mine, this_process
+from docmill.storage.tables import Batch, Chunk, Document, Job
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no letters that look like digits
 

@@ -14,11 +14,11 @@ import psutil
 from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
-from storage.columns import db_now
-from storage.database import Database
-from storage.errors import WrongState
-from storage.states import BatchState
-from storage.tables import Batch
+from docmill.storage.columns import db_now
+from docmill.storage.database import Database
+from docmill.storage.errors import WrongState
+from docmill.storage.states import BatchState
+from docmill.storage.tables import Batch
 
 _SILENT_S = 120.0  # reading one large document may take so long between two transactions
 

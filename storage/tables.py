@@ -12,8 +12,8 @@ from sqlalchemy import ForeignKey, Index, MetaData, String, UniqueConstraint
 from sqlalchemy import text as sql
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from storage.columns import BigId, Epoch, Json, SafeText, TokenIds, state_column
-from storage.states import AttemptOutcome, BatchState, DocumentState, JobState
+from docmill.storage.columns import BigId, Epoch, Json, SafeText, TokenIds, state_column
+from docmill.storage.states import AttemptOutcome, BatchState, DocumentState, JobState
 
 # Written so that SQLite, too, can tell from a query's conditions that it may use the index.
 _LEVEL_ENDED = sql("open_jobs = 0 AND finished_at IS NULL AND chunk_count IS NOT NULL")

@@ -13,8 +13,8 @@ from typing import Any
 
 from sqlalchemy import bindparam, select, text
 
-from storage.database import Database
-from storage.tables import Job
+from docmill.storage.database import Database
+from docmill.storage.tables import Job
 
 _PAGE = 500
 Kind = type[int] | type[float] | type[str]

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from sqlalchemy import delete, insert
 from sqlalchemy.orm import Session
 
-from storage.columns import db_now
-from storage.tables import WorkerSample
+from docmill.storage.columns import db_now
+from docmill.storage.tables import WorkerSample
 
 KEPT_S = 7 * 24 * 3600.0
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from sqlalchemy import ColumnElement, Update, delete, func, insert, select, update
 
-from storage.attempts import WorkerIdentity
-from storage.columns import db_now
-from storage.database import Database
-from storage.errors import NoSuchWorker
-from storage.tables import Worker
-from storage.worker_samples import Sample, add_sample, forget_samples
+from docmill.storage.attempts import WorkerIdentity
+from docmill.storage.columns import db_now
+from docmill.storage.database import Database
+from docmill.storage.errors import NoSuchWorker
+from docmill.storage.tables import Worker
+from docmill.storage.worker_samples import Sample, add_sample, forget_samples
 
 _FORGET_S = 7 * 24 * 3600.0
 

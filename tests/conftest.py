@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from catalogue.model import Model
-from catalogue.pull import pull
-from producer.model_text import ModelText, load_model_text
+from docmill.catalogue.model import Model
+from docmill.catalogue.pull import pull
+from docmill.producer.model_text import ModelText, load_model_text
 from tests.homes import DEMO_MODEL, link_home, shared_home
 
 # The same examples in every run, and none too slow for a busy machine. To look for more: --hypothesis-profile=default

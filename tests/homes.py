@@ -6,8 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
-from catalogue.pull import pull
-from producer.model_text import load_model_text
+from docmill.catalogue.pull import pull
+from docmill.producer.model_text import load_model_text
 
 DEMO_MODEL = "smollm2-135m-instruct"
 _UNFINISHED = ("*.lock", ".pulling*", "*.part")  # another process is at work on them

@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 import pytest
 import sqlalchemy as sa
 
-from storage.database import Database
-from storage.schema import upgrade
+from docmill.storage.database import Database
+from docmill.storage.schema import upgrade
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from worker.engine_process import Add, Cancel, EngineProcess, Failed, Finished, FromEngine, Ready, Refused, Unusable
-from worker.engines.base import (
+from docmill.worker.engine_process import Add, Cancel, EngineProcess, Failed, Finished, FromEngine, Ready, Refused, Unusable
+from docmill.worker.engines.base import (
     Completion,
     EngineClosed,
     EngineDied,
@@ -28,8 +28,8 @@ from worker.engines.base import (
     RequestCancelled,
     RequestId,
 )
-from worker.engines.spec import EngineSpec
-from worker.watched import Watch, Written
+from docmill.worker.engines.spec import EngineSpec
+from docmill.worker.watched import Watch, Written
 
 log = logging.getLogger(__name__)
 _LOADS = 3  # deaths in a row while loading before the engine is given up

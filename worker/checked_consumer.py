@@ -8,8 +8,8 @@ from typing import Any
 
 from celery.worker.consumer import Consumer
 
-from broker.errors import MessageRefused
-from broker.message import job_id_of
+from docmill.broker.errors import MessageRefused
+from docmill.broker.message import job_id_of
 
 log = logging.getLogger(__name__)
 

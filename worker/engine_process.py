@@ -18,9 +18,9 @@ import traceback
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 
-from broker.children import die_with_parent
-from worker.energy import EnergyShares
-from worker.engines.base import (
+from docmill.broker.children import die_with_parent
+from docmill.worker.energy import EnergyShares
+from docmill.worker.engines.base import (
     Completion,
     Engine,
     EngineError,
@@ -29,10 +29,10 @@ from worker.engines.base import (
     RequestId,
     RequestRefused,
 )
-from worker.engines.registry import GPU_ENGINES, load_engine
-from worker.engines.spec import EngineSpec
-from worker.gpu_meter import open_gpu_meter
-from worker.watched import Watch, Watched, Written
+from docmill.worker.engines.registry import GPU_ENGINES, load_engine
+from docmill.worker.engines.spec import EngineSpec
+from docmill.worker.gpu_meter import open_gpu_meter
+from docmill.worker.watched import Watch, Watched, Written
 
 _BEAT_S = 1.0
 _STOP_S = 5.0

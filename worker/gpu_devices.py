@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from worker.engines.base import EngineError
+from docmill.worker.engines.base import EngineError
 
 
 class NoGpu(EngineError):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from catalogue.model_shape import ModelShape
+from docmill.catalogue.model_shape import ModelShape
 
 PAGE_TOKENS = 256  # the cache is given out in pages
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from catalogue.model_shape import ModelShape
-from worker.gpu_memory import PAGE_TOKENS, CacheType, DeviceUse, Loading
+from docmill.catalogue.model_shape import ModelShape
+from docmill.worker.gpu_memory import PAGE_TOKENS, CacheType, DeviceUse, Loading
 
 CHUNK_TOKENS = (2048, 1024, 512)  # max_input_len: what one forward pass reads of a prompt, largest preferred
 _BITS = (8.0, 6.0, 5.0, 4.65, 4.0, 3.5, 3.0, 2.5)  # a weight, as EXL2 models are published

@@ -1,6 +1,6 @@
 """What happens to a worker's jobs, told to whoever wants to know: the log, the metrics.
 
-`ObservedJobs` stands where `storage.jobs.Jobs` does; what it tells has been committed by then.
+`ObservedJobs` stands where `docmill.storage.jobs.Jobs` does; what it tells has been committed by then.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, Protocol
 
-from storage.attempts import ClaimedJob, Failure, Generated, ReusedJob, WorkerIdentity
-from storage.database import Database
-from storage.jobs import Jobs
+from docmill.storage.attempts import ClaimedJob, Failure, Generated, ReusedJob, WorkerIdentity
+from docmill.storage.database import Database
+from docmill.storage.jobs import Jobs
 
-log = logging.getLogger("worker.jobs")
+log = logging.getLogger("docmill.worker.jobs")
 
 
 class Ending(StrEnum):

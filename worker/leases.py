@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from storage.attempts import ClaimedJob
-from storage.errors import StorageError
-from storage.jobs import Jobs
-from storage.worker_samples import Sample
-from storage.workers import Workers
-from worker.engines.base import RequestId
+from docmill.storage.attempts import ClaimedJob
+from docmill.storage.errors import StorageError
+from docmill.storage.jobs import Jobs
+from docmill.storage.worker_samples import Sample
+from docmill.storage.workers import Workers
+from docmill.worker.engines.base import RequestId
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-from storage.attempts import ClaimedJob, Failure, Generated, ReusedJob, WorkerIdentity
-from worker.engines.base import EngineFacts, RequestId
-from worker.job_events import Ending
+from docmill.storage.attempts import ClaimedJob, Failure, Generated, ReusedJob, WorkerIdentity
+from docmill.worker.engines.base import EngineFacts, RequestId
+from docmill.worker.job_events import Ending
 
 # Seconds. Jobs on a CPU take minutes, the first token of a long prompt tens of seconds.
 _LONG = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640, 1280)
@@ -20,7 +20,7 @@ _A_TOKEN = (0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, 2.5)
 
 
 class EngineGauges(Protocol):
-    """What `worker.batcher.Batcher` tells of its engine."""
+    """What `docmill.worker.batcher.Batcher` tells of its engine."""
 
     @property
     def in_flight(self) -> int: ...

@@ -12,7 +12,7 @@ from typing import ParamSpec, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
-from storage.errors import DatabaseUnavailable
+from docmill.storage.errors import DatabaseUnavailable
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -1,11 +1,11 @@
-"""Whether a failed attempt is worth another: decided here, done in `worker.run_job`."""
+"""Whether a failed attempt is worth another: decided here, done in `docmill.worker.run_job`."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
 
-from worker.engines.base import EngineDied, RequestRefused
+from docmill.worker.engines.base import EngineDied, RequestRefused
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from broker.sampling import Sampling
-from storage.attempts import ClaimedJob, Failure, Generated, ReusedJob
-from storage.errors import DatabaseUnavailable, StorageError
-from storage.jobs import Jobs
-from worker.engines.base import Completion, EngineClosed, EngineDied, EngineError, Request, RequestCancelled
-from worker.leases import Leases, request_id_of
-from worker.patience import Patience
-from worker.policy import GiveUp, Retry, RetryPolicy
+from docmill.broker.sampling import Sampling
+from docmill.storage.attempts import ClaimedJob, Failure, Generated, ReusedJob
+from docmill.storage.errors import DatabaseUnavailable, StorageError
+from docmill.storage.jobs import Jobs
+from docmill.worker.engines.base import Completion, EngineClosed, EngineDied, EngineError, Request, RequestCancelled
+from docmill.worker.leases import Leases, request_id_of
+from docmill.worker.patience import Patience
+from docmill.worker.policy import GiveUp, Retry, RetryPolicy
 
 log = logging.getLogger(__name__)
 
 
 class Generates(Protocol):
-    """What `worker.batcher.Batcher` does for a job."""
+    """What `docmill.worker.batcher.Batcher` does for a job."""
 
     def generate(self, request: Request) -> Completion: ...
 

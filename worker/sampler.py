@@ -9,14 +9,14 @@ from typing import Protocol
 
 import psutil
 
-from storage.attempts import ClaimedJob, Failure, Generated, ReusedJob
-from storage.worker_samples import Sample
-from worker.gpu_meter import GpuMeter
-from worker.job_events import Ending
+from docmill.storage.attempts import ClaimedJob, Failure, Generated, ReusedJob
+from docmill.storage.worker_samples import Sample
+from docmill.worker.gpu_meter import GpuMeter
+from docmill.worker.job_events import Ending
 
 
 class HasEngine(Protocol):
-    """What `worker.batcher.Batcher` tells of its engine."""
+    """What `docmill.worker.batcher.Batcher` tells of its engine."""
 
     @property
     def engine_pid(self) -> int | None: ...

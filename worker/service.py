@@ -21,28 +21,28 @@ from celery import Celery, signals
 from celery.platforms import EX_FAILURE
 from kombu.asynchronous import set_event_loop
 
-from broker.app import queue_of
-from broker.exporter import MetricsEndpoint, export
-from storage.attempts import WorkerIdentity
-from storage.database import Database
-from storage.errors import StorageError
-from storage.workers import Workers
-from worker.batcher import Batcher
-from worker.consuming import Consuming
-from worker.engines.base import EngineFacts, RequestId
-from worker.engines.registry import GPU_ENGINES
-from worker.engines.spec import EngineSpec
-from worker.gpu_meter import open_gpu_meter
-from worker.job_events import JobLog, JobObserver, ObservedJobs
-from worker.leases import Leases
-from worker.log_filters import quiet_celery
-from worker.patience import Patience
-from worker.policy import RetryPolicy
-from worker.run_job import run_job
-from worker.sampler import Sampler
-from worker.streaming import Tails
-from worker.tasks import register_task
-from worker.waiting_consumer import WaitingConsumer
+from docmill.broker.app import queue_of
+from docmill.broker.exporter import MetricsEndpoint, export
+from docmill.storage.attempts import WorkerIdentity
+from docmill.storage.database import Database
+from docmill.storage.errors import StorageError
+from docmill.storage.workers import Workers
+from docmill.worker.batcher import Batcher
+from docmill.worker.consuming import Consuming
+from docmill.worker.engines.base import EngineFacts, RequestId
+from docmill.worker.engines.registry import GPU_ENGINES
+from docmill.worker.engines.spec import EngineSpec
+from docmill.worker.gpu_meter import open_gpu_meter
+from docmill.worker.job_events import JobLog, JobObserver, ObservedJobs
+from docmill.worker.leases import Leases
+from docmill.worker.log_filters import quiet_celery
+from docmill.worker.patience import Patience
+from docmill.worker.policy import RetryPolicy
+from docmill.worker.run_job import run_job
+from docmill.worker.sampler import Sampler
+from docmill.worker.streaming import Tails
+from docmill.worker.tasks import register_task
+from docmill.worker.waiting_consumer import WaitingConsumer
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -155,7 +155,7 @@ def _with_metrics(
     """What to do with a request that is no longer ours; with a registry, metrics join the observers."""
     if registry is None:
         return batcher.cancel
-    from worker.metrics import WorkerMetrics
+    from docmill.worker.metrics import WorkerMetrics
 
     metrics = WorkerMetrics(registry, identity, facts, batcher)
     observers.append(metrics)

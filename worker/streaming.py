@@ -7,12 +7,12 @@ import queue
 import threading
 from collections.abc import Callable
 
-from broker.errors import BrokerUnavailable
-from broker.streaming import Ask, Piece, TailChannel
-from storage.attempts import ClaimedJob
-from worker.engines.base import RequestId
-from worker.leases import attempt_of, request_id_of
-from worker.watched import Written
+from docmill.broker.errors import BrokerUnavailable
+from docmill.broker.streaming import Ask, Piece, TailChannel
+from docmill.storage.attempts import ClaimedJob
+from docmill.worker.engines.base import RequestId
+from docmill.worker.leases import attempt_of, request_id_of
+from docmill.worker.watched import Written
 
 log = logging.getLogger(__name__)
 _AGAIN_S = 5.0

@@ -1,4 +1,4 @@
-"""The Celery task: one line into `worker.run_job`, and what Flower is told about the outcome."""
+"""The Celery task: one line into `docmill.worker.run_job`, and what Flower is told about the outcome."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import NoReturn
 from celery import Celery
 from celery.exceptions import Reject, Retry
 
-from broker.app import TASK_NAME
-from worker.run_job import Outcome, Verdict
+from docmill.broker.app import TASK_NAME
+from docmill.worker.run_job import Outcome, Verdict
 
 
 class JobFailed(Exception):

@@ -11,9 +11,9 @@ from typing import Any
 
 from celery.worker.state import maybe_shutdown
 
-from broker.errors import BrokerFull, BrokerUnavailable
-from broker.publish import ping
-from worker.checked_consumer import CheckedConsumer
+from docmill.broker.errors import BrokerFull, BrokerUnavailable
+from docmill.broker.publish import ping
+from docmill.worker.checked_consumer import CheckedConsumer
 
 log = logging.getLogger(__name__)
 _AGAIN_S = 1.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from worker.engines.base import Engine, RequestId
+from docmill.worker.engines.base import Engine, RequestId
 
 _FOR_S = 5.0
 _EVERY_S = 0.1

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import sqlalchemy as sa
 
-from broker.children import die_with_parent
+from docmill.broker.children import die_with_parent
 from tests.chaos import command
 from tests.chaos.far_host import FarHost
 from tests.chaos.schedule import LEASE_S, Campaign, WorkerPlan
@@ -155,7 +155,7 @@ class Cluster:
     def _service(
         self, name: str, arguments: list[str], ready: str, environment: dict[str, str], *, remote: bool = False
     ) -> Service:
-        command = [sys.executable, "-m", "cli", *arguments]
+        command = [sys.executable, "-m", "docmill", *arguments]
         if remote and self.far_host is not None:
             command = self.far_host.command(*command)
         return Service(name, command, environment, self.home / f"{name}.log", ready)

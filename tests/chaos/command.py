@@ -10,7 +10,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["cli.main", "cli.submit", "cli.cancel", "cli.pause", "psycopg"])
+_FORKS.set_forkserver_preload(["docmill.cli.main", "docmill.cli.submit", "docmill.cli.cancel", "docmill.cli.pause", "psycopg"])
 
 
 def start(arguments: Sequence[str], environment: Mapping[str, str], out: Path, errors: Path) -> BaseProcess:
@@ -27,6 +27,6 @@ def _call(arguments: list[str], environment: dict[str, str], out: str, errors: s
     os.dup2(os.open(out, flags | os.O_TRUNC), sys.stdout.fileno())
     os.dup2(os.open(errors, flags | os.O_APPEND), sys.stderr.fileno())
     sys.argv = ["docmill", *arguments]
-    from cli.main import main
+    from docmill.cli.main import main
 
     main()

@@ -10,14 +10,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-import producer.client
-from broker.app import make_app
-from broker.embedded import running_url
-from producer.client import Client, broker_directory
-from settings.load import load_settings
-from storage.attempts import WorkerIdentity
-from storage.database import Database
-from storage.jobs import Jobs
+import docmill.producer.client
+from docmill.broker.app import make_app
+from docmill.broker.embedded import running_url
+from docmill.producer.client import Client, broker_directory
+from docmill.settings.load import load_settings
+from docmill.storage.attempts import WorkerIdentity
+from docmill.storage.database import Database
+from docmill.storage.jobs import Jobs
 from tests.unit.storage.conftest import generated
 
 KILLED = -signal.SIGKILL
@@ -61,7 +61,7 @@ def submit_and_die_before_publishing(
     """Submit; everything is stored, nothing is announced."""
     client = Client(load_settings(environment=environment))
     submission, text = client.prepare(tuple(documents), **options)
-    producer.client.Dispatcher.fill_queue = _die  # type: ignore[method-assign]
+    docmill.producer.client.Dispatcher.fill_queue = _die  # type: ignore[method-assign]
     client.submit(submission, text)
 
 

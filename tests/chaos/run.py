@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from broker.children import die_with_parent
-from storage.database import Database
-from storage.schema import upgrade
+from docmill.broker.children import die_with_parent
+from docmill.storage.database import Database
+from docmill.storage.schema import upgrade
 from tests.chaos.clients import ENDED, Client
 from tests.chaos.cluster import Cluster
 from tests.chaos.far_host import FarHost

@@ -18,10 +18,10 @@ import pytest
 import sqlalchemy as sa
 from redis.exceptions import ResponseError
 
-from broker.app import make_app
-from broker.embedded import EmbeddedBroker
-from broker.errors import BrokerFull
-from broker.publish import ping
+from docmill.broker.app import make_app
+from docmill.broker.embedded import EmbeddedBroker
+from docmill.broker.errors import BrokerFull
+from docmill.broker.publish import ping
 from tests.integration.conftest import SLOW, Cluster, Service, wait_until
 from tests.small_disk import SmallDisk, small_disk
 from tests.unit.broker.conftest import client_of

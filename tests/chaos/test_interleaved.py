@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from storage.attempts import ClaimedJob, Failure, ReusedJob
-from storage.errors import DatabaseUnavailable, WrongState
-from storage.levels import EndedLevel
-from storage.tables import Base
+from docmill.storage.attempts import ClaimedJob, Failure, ReusedJob
+from docmill.storage.errors import DatabaseUnavailable, WrongState
+from docmill.storage.levels import EndedLevel
+from docmill.storage.tables import Base
 from tests.chaos.stage import another_hand
 from tests.integration.audit import contradictions, unsettled
 from tests.unit.storage.conftest import Mill, generated, new_jobs

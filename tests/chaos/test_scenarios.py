@@ -12,12 +12,12 @@ from typing import Any
 import psutil
 import pytest
 
-from broker.app import make_app
-from broker.publish import publish
-from storage.attempts import ClaimedJob, Failure
-from storage.errors import WrongState
-from storage.outbox import Outbox
-from storage.states import JobState
+from docmill.broker.app import make_app
+from docmill.broker.publish import publish
+from docmill.storage.attempts import ClaimedJob, Failure
+from docmill.storage.errors import WrongState
+from docmill.storage.outbox import Outbox
+from docmill.storage.states import JobState
 from tests.chaos import dying
 from tests.chaos.stage import ByHand, another_hand, race, text_of
 from tests.integration.audit import contradictions

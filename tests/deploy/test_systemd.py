@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.main import cli
-from settings.load import load_settings
-from settings.model import Worker
+from docmill.cli.main import cli
+from docmill.settings.load import load_settings
+from docmill.settings.model import Worker
 from tests.deploy.test_compose import parse
 
 UNITS = Path(__file__).parents[2] / "deploy" / "systemd"

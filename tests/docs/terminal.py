@@ -10,7 +10,7 @@ from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 
-from cli.main import main
+from docmill.cli.main import main
 
 _STARTS_PROCESSES = {"run", "try", "tune", "up", "demo"}
 _SILENT = " 2>/dev/null"

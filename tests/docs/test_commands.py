@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
-from cli.main import cli
+from docmill.cli.main import cli
 from tests.docs.pages import LEARN, ROOT, blocks, examples
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from catalogue.model import Model, ModelKind
-from catalogue.resolve import find_model
-from producer.model_text import ModelText
+from docmill.catalogue.model import Model, ModelKind
+from docmill.catalogue.resolve import find_model
+from docmill.producer.model_text import ModelText
 from tests.engines.in_child import EngineInChild
 from tests.exllamav2_cpu.installed import require_exllamav2
 from tests.exllamav2_cpu.models import tiny_model
-from worker.engines.base import Completion, Engine, Request
-from worker.engines.registry import load_engine
-from worker.engines.spec import EngineSpec
+from docmill.worker.engines.base import Completion, Engine, Request
+from docmill.worker.engines.registry import load_engine
+from docmill.worker.engines.spec import EngineSpec
 
 CPU_ENGINES = ("openvino", "llamacpp", "simulated")
 TESTED_ENGINES = ("exllamav2", *CPU_ENGINES)

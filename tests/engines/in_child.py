@@ -12,9 +12,9 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from tests.exllamav2_cpu.child import SITE
-from worker.engines.base import Completion, EngineFacts, Request, RequestId
-from worker.engines.registry import load_engine
-from worker.engines.spec import EngineSpec
+from docmill.worker.engines.base import Completion, EngineFacts, Request, RequestId
+from docmill.worker.engines.registry import load_engine
+from docmill.worker.engines.spec import EngineSpec
 
 
 class EngineInChild:

@@ -13,13 +13,13 @@ from statistics import mean
 
 import pytest
 
-from catalogue.model import Model
-from producer.model_text import ModelText
+from docmill.catalogue.model import Model
+from docmill.producer.model_text import ModelText
 from tests.engines.conftest import CPU_ENGINES, Driven
 from tests.engines.reference import ReferenceLlama
-from worker.engines.base import Request
-from worker.engines.registry import load_engine
-from worker.engines.spec import EngineSpec
+from docmill.worker.engines.base import Request
+from docmill.worker.engines.registry import load_engine
+from docmill.worker.engines.spec import EngineSpec
 
 pytestmark = pytest.mark.model
 MakeSpec = Callable[..., EngineSpec]
@@ -109,7 +109,7 @@ def test_openvino_with_keys_and_values_in_8_bits_agrees_as_well(
 def test_the_floors_catch_openvino_reading_a_q4_1_file_itself(
     loaded: Callable[..., Driven], reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.engines.openvino.ensure_f16", lambda path, home: path)
+    monkeypatch.setattr("docmill.worker.engines.openvino.ensure_f16", lambda path, home: path)
     assert reference.agreement(loaded("openvino")) < min(_FLOORS.values()) - 2
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from broker.sampling import Sampling
-from catalogue.model import Model
-from producer.model_text import ModelText
+from docmill.broker.sampling import Sampling
+from docmill.catalogue.model import Model
+from docmill.producer.model_text import ModelText
 from tests.engines.conftest import CPU_ENGINES, TESTED_ENGINES, WINDOW, Driven, load_for_test
-from worker.engines.base import Completion, FinishReason, ModelUnusable, PromptTooLong, Request, RequestRefused
-from worker.engines.registry import load_engine
-from worker.engines.spec import EngineSpec
+from docmill.worker.engines.base import Completion, FinishReason, ModelUnusable, PromptTooLong, Request, RequestRefused
+from docmill.worker.engines.registry import load_engine
+from docmill.worker.engines.spec import EngineSpec
 
 Prompt = Callable[[str], tuple[int, ...]]
 pytestmark = pytest.mark.model

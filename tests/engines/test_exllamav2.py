@@ -13,18 +13,18 @@ from typing import Any
 
 import pytest
 
-from broker.sampling import Sampling
-from catalogue.f16 import ensure_f16
-from catalogue.model import Model, ModelKind
-from catalogue.resolve import find_model
-from producer.model_text import ModelText
+from docmill.broker.sampling import Sampling
+from docmill.catalogue.f16 import ensure_f16
+from docmill.catalogue.model import Model, ModelKind
+from docmill.catalogue.resolve import find_model
+from docmill.producer.model_text import ModelText
 from tests.engines.conftest import Driven
 from tests.engines.in_child import EngineInChild
 from tests.exllamav2_cpu.installed import require_exllamav2
 from tests.exllamav2_cpu.models import smollm2, tiny_model
-from worker.engines.base import Completion, EngineFailed, FinishReason, ModelUnusable, PromptTooLong, Request
-from worker.engines.registry import load_engine
-from worker.engines.spec import EngineSpec
+from docmill.worker.engines.base import Completion, EngineFailed, FinishReason, ModelUnusable, PromptTooLong, Request
+from docmill.worker.engines.registry import load_engine
+from docmill.worker.engines.spec import EngineSpec
 
 pytestmark = pytest.mark.model
 MakeSpec = Callable[..., EngineSpec]
@@ -156,8 +156,8 @@ def test_text_held_back_for_a_stop_string_is_not_lost_at_a_stop_token(engine: En
 
 
 def test_nothing_of_the_packages_own_sampling_is_left(engine: EngineInChild) -> None:
-    made = "engine._make_job(__import__('worker.engines.base', fromlist=['Request']).Request('x', (5, 6), 4, {}))"
-    sampling = "__import__('broker.sampling', fromlist=['Sampling']).Sampling({})"
+    made = "engine._make_job(__import__('docmill.worker.engines.base', fromlist=['Request']).Request('x', (5, 6), 4, {}))"
+    sampling = "__import__('docmill.broker.sampling', fromlist=['Sampling']).Sampling({})"
 
     def setting(name: str, arguments: str) -> Any:
         return engine.inspect(f"{made.format(sampling.format(arguments))}.gen_settings.{name}")
@@ -318,8 +318,8 @@ def test_an_exception_in_a_step_leaves_it_so_that_nobody_waits_for_ever(
 
 def test_a_result_of_stage_error_is_a_failed_engine() -> None:
     """exllamav3 names no identifier in such a result."""
-    from worker.engines.base import EngineFacts
-    from worker.engines.paged import PagedEngine
+    from docmill.worker.engines.base import EngineFacts
+    from docmill.worker.engines.paged import PagedEngine
 
     class Failing:
         def enqueue(self, job: Any) -> None: ...

@@ -13,11 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from catalogue.model import Model
+from docmill.catalogue.model import Model
 from tests.engines.conftest import CPU_ENGINES
-from worker.batcher import Batcher
-from worker.engines.base import ModelUnusable, PromptTooLong, Request
-from worker.engines.spec import EngineSpec
+from docmill.worker.batcher import Batcher
+from docmill.worker.engines.base import ModelUnusable, PromptTooLong, Request
+from docmill.worker.engines.spec import EngineSpec
 
 pytestmark = pytest.mark.model
 MakeSpec = Callable[..., EngineSpec]

@@ -6,10 +6,10 @@ from typing import Any
 import psutil
 import pytest
 
-from catalogue.model import Model
+from docmill.catalogue.model import Model
 from tests.engines.conftest import WINDOW, Driven
-from worker.engines.kv_memory import kv_tokens, values_a_token
-from worker.engines.spec import EngineSpec
+from docmill.worker.engines.kv_memory import kv_tokens, values_a_token
+from docmill.worker.engines.spec import EngineSpec
 
 pytestmark = pytest.mark.model
 MakeSpec = Callable[..., EngineSpec]

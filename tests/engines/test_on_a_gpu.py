@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from catalogue.resolve import find_model
-from producer.model_text import ModelText, load_model_text
-from worker.batcher import Batcher
-from worker.engines.base import EngineFacts, FinishReason, Request
-from worker.engines.registry import choose_engine
-from worker.engines.spec import EngineSpec
-from worker.gpu_devices import NoGpu, read_gpus
+from docmill.catalogue.resolve import find_model
+from docmill.producer.model_text import ModelText, load_model_text
+from docmill.worker.batcher import Batcher
+from docmill.worker.engines.base import EngineFacts, FinishReason, Request
+from docmill.worker.engines.registry import choose_engine
+from docmill.worker.engines.spec import EngineSpec
+from docmill.worker.gpu_devices import NoGpu, read_gpus
 
 pytestmark = pytest.mark.gpu
 

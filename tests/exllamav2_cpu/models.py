@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from tokenizers import AddedToken
 
-from catalogue.fingerprint import quick_fingerprint
-from catalogue.gguf_file import GgufHeader, read_header
-from producer.gguf_tokenizer import build_tokenizer
+from docmill.catalogue.fingerprint import quick_fingerprint
+from docmill.catalogue.gguf_file import GgufHeader, read_header
+from docmill.producer.gguf_tokenizer import build_tokenizer
 from tests.exllamav2_cpu.architectures import ARCHITECTURES, Shape, config_of, weight_shapes
 
 __all__ = ["ARCHITECTURES", "Shape", "smollm2", "tiny_model"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from catalogue.model import Model
+from docmill.catalogue.model import Model
 from tests.exllamav2_cpu import scenarios
 from tests.exllamav2_cpu.child import SITE, Child
 from tests.exllamav2_cpu.generation import load
@@ -122,7 +122,7 @@ def test_pythonpath_alone_is_enough_in_processes_of_processes(llama: Path, tmp_p
 def test_docmill_reads_the_made_directory_as_it_reads_the_model_it_came_from(
     llama: Path, home: Path, demo_model: Model
 ) -> None:
-    from producer.model_text import load_model_text
+    from docmill.producer.model_text import load_model_text
 
     made, original = load_model_text(str(llama), home), load_model_text(demo_model.name, home)
     text = "Understanding <|im_end|> mills, 1234 naïve 水車.\n"

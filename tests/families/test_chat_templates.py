@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from tokenizers import AddedToken, Tokenizer
 
-from catalogue.chat_templates import TEMPLATES, without_thinking
-from catalogue.entries import ENTRIES
-from catalogue.gguf_file import read_header
-from catalogue.model import Model
-from producer.gguf_tokenizer import build_tokenizer
-from producer.model_text import load_model_text
-from producer.prompts import PromptRenderer
-from producer.tokens import ModelTokenizer, Vocabulary
+from docmill.catalogue.chat_templates import TEMPLATES, without_thinking
+from docmill.catalogue.entries import ENTRIES
+from docmill.catalogue.gguf_file import read_header
+from docmill.catalogue.model import Model
+from docmill.producer.gguf_tokenizer import build_tokenizer
+from docmill.producer.model_text import load_model_text
+from docmill.producer.prompts import PromptRenderer
+from docmill.producer.tokens import ModelTokenizer, Vocabulary
 from tests.families.tiny_gguf import write_tiny_gguf
 
 SYSTEM = "Be brief."

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from catalogue.entries import ENTRIES
-from catalogue.families import engines_for, family_of
-from catalogue.gguf_file import read_header
-from catalogue.model import Model
-from catalogue.resolve import find_model
-from producer.model_text import load_model_text
+from docmill.catalogue.entries import ENTRIES
+from docmill.catalogue.families import engines_for, family_of
+from docmill.catalogue.gguf_file import read_header
+from docmill.catalogue.model import Model
+from docmill.catalogue.resolve import find_model
+from docmill.producer.model_text import load_model_text
 from tests.families.tiny_gguf import ARCHITECTURES, write_tiny_gguf
-from worker.engines.base import Completion, Request
-from worker.engines.llamacpp import LlamaCppEngine
-from worker.engines.registry import choose_engine
-from worker.engines.spec import EngineSpec
+from docmill.worker.engines.base import Completion, Request
+from docmill.worker.engines.llamacpp import LlamaCppEngine
+from docmill.worker.engines.registry import choose_engine
+from docmill.worker.engines.spec import EngineSpec
 
 
 def answers(engine: LlamaCppEngine, *requests: Request) -> dict[str, Completion]:

@@ -18,13 +18,13 @@ import psutil
 import pytest
 import sqlalchemy as sa
 
-from broker.children import die_with_parent
-from broker.embedded import EmbeddedBroker
-from producer.client import Client, broker_directory, database_url
-from settings.load import load_settings
-from settings.model import Settings
-from storage.database import Database
-from storage.schema import upgrade
+from docmill.broker.children import die_with_parent
+from docmill.broker.embedded import EmbeddedBroker
+from docmill.producer.client import Client, broker_directory, database_url
+from docmill.settings.load import load_settings
+from docmill.settings.model import Settings
+from docmill.storage.database import Database
+from docmill.storage.schema import upgrade
 from tests.homes import link_home
 from tests.integration.audit import audit
 
@@ -133,7 +133,7 @@ class Cluster:
         log.parent.mkdir(exist_ok=True)
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "cli", *arguments],
+                [sys.executable, "-m", "docmill", *arguments],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=self.environment,
                 start_new_session=True, preexec_fn=die_with_parent, cwd=Path(__file__).parents[2],
             )  # fmt: skip

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import pytest
 import sqlalchemy as sa
 
-from producer import results, submit, wait
-from storage.tables import Job
-from storage.workers import pause_worker
+from docmill import results, submit, wait
+from docmill.storage.tables import Job
+from docmill.storage.workers import pause_worker
 from tests.integration.conftest import PATIENCE_S, SLOW, STEADY, Cluster, wait_until
 
 

@@ -11,15 +11,15 @@ import pytest
 from celery import Celery
 from redis import Redis
 
-from broker.app import make_app
-from broker.embedded import EmbeddedBroker
-from broker.errors import BrokerUnavailable
-from producer.advance import Advancer
-from producer.dispatch import Dispatcher, DispatchPolicy
-from storage.database import Database
-from storage.errors import DatabaseUnavailable
-from storage.levels import Levels
-from storage.outbox import Outbox, Publishable
+from docmill.broker.app import make_app
+from docmill.broker.embedded import EmbeddedBroker
+from docmill.broker.errors import BrokerUnavailable
+from docmill.producer.advance import Advancer
+from docmill.producer.dispatch import Dispatcher, DispatchPolicy
+from docmill.storage.database import Database
+from docmill.storage.errors import DatabaseUnavailable
+from docmill.storage.levels import Levels
+from docmill.storage.outbox import Outbox, Publishable
 from tests.integration.conftest import wait_until
 from tests.unit.broker.conftest import client_of
 from tests.unit.storage.conftest import Mill

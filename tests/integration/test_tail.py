@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.streaming import TailChannel
-from storage.followed import Followed
+from docmill.broker.streaming import TailChannel
+from docmill.storage.followed import Followed
 from tests.integration.conftest import Cluster, wait_until
 
 VERY_SLOW = {"decode_steps_per_s": 5.0}  # about ten seconds a job: a command has the time to start
@@ -23,7 +23,7 @@ def first_job(cluster: Cluster) -> int:
 
 def begin_tail(cluster: Cluster, what: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "cli", "tail", what],
+        [sys.executable, "-m", "docmill", "tail", what],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=cluster.environment, cwd=Path(__file__).parents[2],
         text=True, encoding="utf-8",
     )  # fmt: skip

@@ -16,7 +16,7 @@ import pytest
 
 from tests.integration.conftest import SLOW, Cluster, wait_until
 
-WATCH = ["-m", "cli", "status", "--watch"]
+WATCH = ["-m", "docmill", "status", "--watch"]
 ROOT = Path(__file__).parents[2]
 
 

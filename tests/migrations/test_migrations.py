@@ -6,10 +6,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import inspect
 
-from storage.database import Database
-from storage.errors import SchemaOutdated
-from storage.schema import _config, current, head, require_current, upgrade
-from storage.tables import Base
+from docmill.storage.database import Database
+from docmill.storage.errors import SchemaOutdated
+from docmill.storage.schema import _config, current, head, require_current, upgrade
+from docmill.storage.tables import Base
 
 
 def test_upgrade_makes_the_tables_of_the_models_and_nothing_else(database_url: str) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from producer.export import write_directory
-from producer.formats import Document, Skipped
-from producer.intake import IntakeOptions, read_documents
+from docmill.producer.export import write_directory
+from docmill.producer.formats import Document, Skipped
+from docmill.producer.intake import IntakeOptions, read_documents
 from tests.unit.producer.conftest import report
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from broker.embedded import EmbeddedBroker
-from cli.flower import _is_login, _is_loopback
+from docmill.broker.embedded import EmbeddedBroker
+from docmill.cli.flower import _is_login, _is_loopback
 from tests.integration.conftest import wait_until
 from tests.integration.test_flower import fetch, free_port
 from tests.unit.cli.conftest import Docmill, docmill, documents, environment, migrated, ready, with_model
@@ -40,7 +40,7 @@ def test_flower_beyond_loopback_asks_for_the_password_and_runs_nothing_that_lies
     (tmp_path / "flowerconfig.py").write_text(f"open({str(trap)!r}, 'w').close()\nbasic_auth = None\n")
     with EmbeddedBroker(tmp_path / "broker") as broker, (tmp_path / "log").open("wb") as log:
         flower = subprocess.Popen(
-            [sys.executable, "-m", "cli", "flower", "--address", "0.0.0.0", "--port", str(port)],  # noqa: S104
+            [sys.executable, "-m", "docmill", "flower", "--address", "0.0.0.0", "--port", str(port)],  # noqa: S104
             cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT,
             env={"PYTHONPATH": str(ROOT), "DOCMILL_HOME": str(tmp_path), "DOCMILL_BROKER__URL": broker.url,
                  "DOCMILL_FLOWER_BASIC_AUTH": "me:hunter2", "DOCMILL_LOG_LEVEL": "DEBUG"},
@@ -105,7 +105,7 @@ def test_sql_made_of_strings_fails_the_lint() -> None:
     snippet = "def f(session, name):\n    return session.execute(f\"SELECT * FROM jobs WHERE owner = '{name}'\")\n"
     for package in ("cli", "storage", "worker", "producer", "broker", "insight"):
         linted = subprocess.run(
-            [sys.executable, "-m", "ruff", "check", "--no-cache", "--stdin-filename", f"{package}/x.py", "-"],
+            [sys.executable, "-m", "ruff", "check", "--no-cache", "--stdin-filename", f"docmill/{package}/x.py", "-"],
             input=snippet, capture_output=True, text=True, cwd=ROOT, check=False,
         )  # fmt: skip
         assert "S608" in linted.stdout, package

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from broker.app import TASK_NAME, make_app, queue_of
+from docmill.broker.app import TASK_NAME, make_app, queue_of
 from tests.integration.conftest import Cluster, wait_until
-from worker.run_job import Outcome, Verdict
-from worker.tasks import register_task
+from docmill.worker.run_job import Outcome, Verdict
+from docmill.worker.tasks import register_task
 
 QUEUE = queue_of("simulated")
 

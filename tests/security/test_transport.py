@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 def docmill(cluster: Cluster, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """A command of docmill with the cluster's settings; some of them may be others."""
     return subprocess.run(
-        [sys.executable, "-m", "cli", *arguments],
+        [sys.executable, "-m", "docmill", *arguments],
         capture_output=True, text=True, cwd=ROOT, env={**cluster.environment, **environment}, timeout=120, check=False,
     )  # fmt: skip
 

@@ -1,1 +1,1 @@
-"""One file an engine, behind one Protocol (`worker.engines.base.Engine`)."""
+"""One file an engine, behind one Protocol (`docmill.worker.engines.base.Engine`)."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from broker.sampling import Sampling
+from docmill.broker.sampling import Sampling
 
 RequestId = str
 

@@ -27,12 +27,12 @@ from exllamav2 import (
 from exllamav2 import attn as exllamav2_attn
 from exllamav2.generator import ExLlamaV2DynamicGenerator, ExLlamaV2DynamicJob, ExLlamaV2Sampler
 
-from broker.sampling import Sampling
-from catalogue.errors import CatalogueError
-from catalogue.families import require_exllamav2
-from catalogue.fingerprint import directory_fingerprint
-from worker.engines.base import EngineFacts, ModelUnusable, Request
-from worker.engines.gpu_loading import (
+from docmill.broker.sampling import Sampling
+from docmill.catalogue.errors import CatalogueError
+from docmill.catalogue.families import require_exllamav2
+from docmill.catalogue.fingerprint import directory_fingerprint
+from docmill.worker.engines.base import EngineFacts, ModelUnusable, Request
+from docmill.worker.engines.gpu_loading import (
     CacheSize,
     eos_ids,
     load_stepping_down,
@@ -41,10 +41,10 @@ from worker.engines.gpu_loading import (
     read_shape,
     refuse_cpu_settings,
 )
-from worker.engines.paged import PAGE_TOKENS, PagedEngine
-from worker.engines.spec import EngineSpec
-from worker.gpu_memory import CacheType
-from worker.gpu_plan import GpuPlan
+from docmill.worker.engines.paged import PAGE_TOKENS, PagedEngine
+from docmill.worker.engines.spec import EngineSpec
+from docmill.worker.gpu_memory import CacheType
+from docmill.worker.gpu_plan import GpuPlan
 
 _CACHES = {
     CacheType.FP16: ExLlamaV2Cache,

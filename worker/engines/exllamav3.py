@@ -15,10 +15,10 @@ import torch
 from exllamav3 import Cache, CacheLayer_fp16, CacheLayer_quant, Config, Generator, Job, Model, Tokenizer
 from exllamav3.generator.sampler import ComboSampler
 
-from broker.sampling import Sampling
-from catalogue.fingerprint import directory_fingerprint
-from worker.engines.base import EngineFacts, ModelUnusable, Request
-from worker.engines.gpu_loading import (
+from docmill.broker.sampling import Sampling
+from docmill.catalogue.fingerprint import directory_fingerprint
+from docmill.worker.engines.base import EngineFacts, ModelUnusable, Request
+from docmill.worker.engines.gpu_loading import (
     CacheSize,
     eos_ids,
     load_stepping_down,
@@ -27,10 +27,10 @@ from worker.engines.gpu_loading import (
     read_shape,
     refuse_cpu_settings,
 )
-from worker.engines.paged import PagedEngine
-from worker.engines.spec import EngineSpec
-from worker.gpu_memory import CacheType
-from worker.gpu_plan import GpuPlan
+from docmill.worker.engines.paged import PagedEngine
+from docmill.worker.engines.spec import EngineSpec
+from docmill.worker.gpu_memory import CacheType
+from docmill.worker.gpu_plan import GpuPlan
 
 _BITS = {CacheType.Q8: 8, CacheType.Q6: 6, CacheType.Q4: 4}
 

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from catalogue.errors import CatalogueError
-from catalogue.model import ModelKind
-from catalogue.model_shape import ModelShape, read_model_shape
-from worker.engines.base import ModelUnusable
-from worker.engines.paged import PAGE_TOKENS
-from worker.engines.spec import EngineSpec
-from worker.gpu_memory import CacheType
-from worker.gpu_plan import GpuPlan, plan_gpu
+from docmill.catalogue.errors import CatalogueError
+from docmill.catalogue.model import ModelKind
+from docmill.catalogue.model_shape import ModelShape, read_model_shape
+from docmill.worker.engines.base import ModelUnusable
+from docmill.worker.engines.paged import PAGE_TOKENS
+from docmill.worker.engines.spec import EngineSpec
+from docmill.worker.gpu_memory import CacheType
+from docmill.worker.gpu_plan import GpuPlan, plan_gpu
 
 T = TypeVar("T")
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import psutil
 
-from catalogue.errors import ModelDamaged
-from catalogue.gguf_file import header_values
-from worker.engines.spec import EngineSpec
+from docmill.catalogue.errors import ModelDamaged
+from docmill.catalogue.gguf_file import header_values
+from docmill.worker.engines.spec import EngineSpec
 
 KV_SHARE = 0.5  # of the memory that the weights leave
 

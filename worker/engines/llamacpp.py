@@ -15,11 +15,11 @@ from typing import Any
 
 import xllamacpp
 
-from catalogue.errors import CatalogueError
-from catalogue.fingerprint import quick_fingerprint
-from catalogue.gguf_file import verify
-from catalogue.model import ModelKind
-from worker.engines.base import (
+from docmill.catalogue.errors import CatalogueError
+from docmill.catalogue.fingerprint import quick_fingerprint
+from docmill.catalogue.gguf_file import verify
+from docmill.catalogue.model import ModelKind
+from docmill.worker.engines.base import (
     Completion,
     EngineFacts,
     EngineFailed,
@@ -31,8 +31,8 @@ from worker.engines.base import (
     cut_at_stop,
     shown_text,
 )
-from worker.engines.kv_memory import kv_tokens, values_a_token
-from worker.engines.spec import EngineSpec
+from docmill.worker.engines.kv_memory import kv_tokens, values_a_token
+from docmill.worker.engines.spec import EngineSpec
 
 _KV_TOKENS = 32_768  # most that all slots share unless options["kv_tokens"] says otherwise: it is taken in full
 _STEP_S = 0.1

@@ -16,11 +16,11 @@ import numpy as np
 import openvino
 import openvino_genai as genai
 
-from broker.sampling import Sampling
-from catalogue.errors import CatalogueError
-from catalogue.f16 import ensure_f16
-from catalogue.model import ModelKind
-from worker.engines.base import (
+from docmill.broker.sampling import Sampling
+from docmill.catalogue.errors import CatalogueError
+from docmill.catalogue.f16 import ensure_f16
+from docmill.catalogue.model import ModelKind
+from docmill.worker.engines.base import (
     Completion,
     EngineFacts,
     EngineFailed,
@@ -32,8 +32,8 @@ from worker.engines.base import (
     cut_at_stop,
     shown_text,
 )
-from worker.engines.kv_memory import kv_tokens
-from worker.engines.spec import EngineSpec
+from docmill.worker.engines.kv_memory import kv_tokens
+from docmill.worker.engines.spec import EngineSpec
 
 _BATCHED_TOKENS = 512  # tokens a step; 2,048 was slower
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})

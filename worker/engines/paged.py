@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from worker.engines.base import (
+from docmill.worker.engines.base import (
     Completion,
     EngineFacts,
     EngineFailed,

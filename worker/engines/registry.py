@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 
-from catalogue.families import engines_for
-from catalogue.gguf_file import f16_bytes, read_header
-from catalogue.model import Model, ModelKind
-from catalogue.model_shape import read_model_shape
-from worker.engines.base import Engine, ModelUnusable
-from worker.engines.spec import EngineSpec
+from docmill.catalogue.families import engines_for
+from docmill.catalogue.gguf_file import f16_bytes, read_header
+from docmill.catalogue.model import Model, ModelKind
+from docmill.catalogue.model_shape import read_model_shape
+from docmill.worker.engines.base import Engine, ModelUnusable
+from docmill.worker.engines.spec import EngineSpec
 
 ENGINES = ("exllamav2", "exllamav3", "openvino", "llamacpp", "simulated")
 GPU_ENGINES = ("exllamav2", "exllamav3")
@@ -35,26 +35,26 @@ def load_engine(spec: EngineSpec) -> Engine:
     try:
         match spec.engine:
             case "exllamav2":
-                from worker.engines import exllamav2
+                from docmill.worker.engines import exllamav2
 
                 return exllamav2.load(spec)
             case "exllamav3":
-                from worker.engines import exllamav3
+                from docmill.worker.engines import exllamav3
 
                 return exllamav3.load(spec)
             case "openvino":
-                from worker.engines.openvino import OpenVinoEngine
+                from docmill.worker.engines.openvino import OpenVinoEngine
 
                 return OpenVinoEngine(spec)
             case "llamacpp":
                 # Read when its library loads: how long its threads spin before they sleep when they wait for each
                 # other. With the default, one busy neighbour on two cores makes it three times slower than with this.
                 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-                from worker.engines.llamacpp import LlamaCppEngine
+                from docmill.worker.engines.llamacpp import LlamaCppEngine
 
                 return LlamaCppEngine(spec)
             case "simulated":
-                from worker.engines.simulated import SimulatedEngine
+                from docmill.worker.engines.simulated import SimulatedEngine
 
                 return SimulatedEngine(spec)
     except ImportError as error:

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from worker.engines.base import (
+from docmill.worker.engines.base import (
     Completion,
     EngineFacts,
     EngineFailed,
@@ -25,7 +25,7 @@ from worker.engines.base import (
     cut_at_stop,
     shown_text,
 )
-from worker.engines.spec import EngineSpec
+from docmill.worker.engines.spec import EngineSpec
 
 _WORDS = (
     "paper", "river", "naïve", "stone", "letter", "winter", "東京", "harbour", "copper", "glass", "café", "engine",

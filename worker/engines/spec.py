@@ -10,8 +10,8 @@ from typing import Any, Literal, TypeVar
 
 import psutil
 
-from catalogue.model import Model
-from worker.engines.base import ModelUnusable
+from docmill.catalogue.model import Model
+from docmill.worker.engines.base import ModelUnusable
 
 T = TypeVar("T")
 

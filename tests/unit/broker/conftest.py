@@ -10,8 +10,8 @@ import pytest
 from celery import Celery
 from redis import Redis
 
-from broker.app import make_app
-from broker.embedded import EmbeddedBroker
+from docmill.broker.app import make_app
+from docmill.broker.embedded import EmbeddedBroker
 
 
 @dataclass(frozen=True)

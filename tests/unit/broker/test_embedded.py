@@ -12,18 +12,18 @@ import psutil
 import pytest
 from redis.exceptions import ResponseError
 
-from broker.app import make_app
-from broker.embedded import EmbeddedBroker, awaited_url, is_answering, running_url
-from broker.errors import BrokerFull, EmbeddedBrokerFailed
-from broker.health import read_broker
-from broker.publish import ping
+from docmill.broker.app import make_app
+from docmill.broker.embedded import EmbeddedBroker, awaited_url, is_answering, running_url
+from docmill.broker.errors import BrokerFull, EmbeddedBrokerFailed
+from docmill.broker.health import read_broker
+from docmill.broker.publish import ping
 from tests.small_disk import small_disk
 from tests.unit.broker.conftest import client_of, kill
 
 STARTS_ONE = """
 import sys, time
 from pathlib import Path
-from broker.embedded import EmbeddedBroker
+from docmill.broker.embedded import EmbeddedBroker
 broker = EmbeddedBroker(Path(sys.argv[1]))
 broker.start()
 print(broker._process.pid, flush=True)

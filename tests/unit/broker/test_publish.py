@@ -12,10 +12,10 @@ from kombu import Connection, Consumer, Message
 from kombu.exceptions import ContentDisallowed
 from redis import Redis
 
-from broker.app import TASK_NAME, make_app, queue_of, socket_url
-from broker.embedded import EmbeddedBroker
-from broker.errors import BrokerUnavailable
-from broker.publish import ping, publish, task_id_of
+from docmill.broker.app import TASK_NAME, make_app, queue_of, socket_url
+from docmill.broker.embedded import EmbeddedBroker
+from docmill.broker.errors import BrokerUnavailable
+from docmill.broker.publish import ping, publish, task_id_of
 from tests.unit.broker.conftest import AnnouncedJob
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from catalogue.dimensions import dimensions_of, shape_of
-from catalogue.entries import ENTRIES, Entry, find_entry
-from catalogue.model_shape import read_model_shape
+from docmill.catalogue.dimensions import dimensions_of, shape_of
+from docmill.catalogue.entries import ENTRIES, Entry, find_entry
+from docmill.catalogue.model_shape import read_model_shape
 from tests.model_directories import write_exl2
-from worker.gpu_plan import plan_gpu
+from docmill.worker.gpu_plan import plan_gpu
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from catalogue import resolve
-from catalogue.entries import ENTRIES, Entry, HubSource, find_entry, find_entry_of_file, nearest_names
-from catalogue.entry import QUANTIZATIONS, PyPISource, Tier
-from catalogue.errors import ModelDamaged, ModelNotFound
-from catalogue.families import (
+from docmill.catalogue import resolve
+from docmill.catalogue.entries import ENTRIES, Entry, HubSource, find_entry, find_entry_of_file, nearest_names
+from docmill.catalogue.entry import QUANTIZATIONS, PyPISource, Tier
+from docmill.catalogue.errors import ModelDamaged, ModelNotFound
+from docmill.catalogue.families import (
     FAMILIES,
     ArchitectureUnsupported,
     engines_for,
     family_of,
     require_exllamav2,
 )
-from catalogue.model import Model, ModelKind
-from catalogue.resolve import find_model
+from docmill.catalogue.model import Model, ModelKind
+from docmill.catalogue.resolve import find_model
 from tests.model_directories import write_exl2
 
 

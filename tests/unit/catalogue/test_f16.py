@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from gguf.quants import dequantize
 
-from catalogue.errors import ModelDamaged
-from catalogue.f16 import ensure_f16
-from catalogue.gguf_file import verify
+from docmill.catalogue.errors import ModelDamaged
+from docmill.catalogue.f16 import ensure_f16
+from docmill.catalogue.gguf_file import verify
 from tests.unit.catalogue.conftest import write_gguf
 
 Q = gguf.GGMLQuantizationType

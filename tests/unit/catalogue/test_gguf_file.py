@@ -6,10 +6,10 @@ from pathlib import Path
 import gguf
 import pytest
 
-from catalogue.errors import ModelDamaged
-from catalogue.fingerprint import quick_fingerprint
-from catalogue.gguf_file import _read, read_header, verify
-from catalogue.model import Model
+from docmill.catalogue.errors import ModelDamaged
+from docmill.catalogue.fingerprint import quick_fingerprint
+from docmill.catalogue.gguf_file import _read, read_header, verify
+from docmill.catalogue.model import Model
 from tests.unit.catalogue.conftest import write_gguf
 
 

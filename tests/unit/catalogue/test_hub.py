@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from catalogue.errors import ModelDamaged, PullFailed
-from catalogue.model import ModelKind
-from catalogue.pull import pull
-from catalogue.resolve import find_model, local_models, models_directory
+from docmill.catalogue.errors import ModelDamaged, PullFailed
+from docmill.catalogue.model import ModelKind
+from docmill.catalogue.pull import pull
+from docmill.catalogue.resolve import find_model, local_models, models_directory
 from tests.unit.catalogue.conftest import write_gguf
 from tests.unit.catalogue.file_server import FileServer, Reply
 

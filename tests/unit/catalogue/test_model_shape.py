@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from catalogue.errors import ModelDamaged
-from catalogue.model_shape import read_model_shape
+from docmill.catalogue.errors import ModelDamaged
+from docmill.catalogue.model_shape import read_model_shape
 from tests.model_directories import MISTRAL_7B, write_config, write_exl2, write_safetensors, write_small
 
 SMALL = {

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from catalogue import entries
-from catalogue.entries import ENTRIES, Entry, PyPISource
-from catalogue.errors import ModelNotFound, PullFailed
-from catalogue.pull import pull
-from catalogue.resolve import find_model
+from docmill.catalogue import entries
+from docmill.catalogue.entries import ENTRIES, Entry, PyPISource
+from docmill.catalogue.errors import ModelNotFound, PullFailed
+from docmill.catalogue.pull import pull
+from docmill.catalogue.resolve import find_model
 from tests.unit.catalogue.conftest import write_gguf
 from tests.unit.catalogue.file_server import FileServer, Reply
 

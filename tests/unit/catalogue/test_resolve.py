@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from catalogue.errors import ModelDamaged, ModelNotFound
-from catalogue.model import ModelKind
-from catalogue.resolve import find_model, local_models
+from docmill.catalogue.errors import ModelDamaged, ModelNotFound
+from docmill.catalogue.model import ModelKind
+from docmill.catalogue.resolve import find_model, local_models
 from tests.unit.catalogue.conftest import write_gguf
 
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from cli.main import main
-from producer.model_text import ModelText
-from storage.database import Database
-from storage.schema import upgrade
+from docmill.cli.main import main
+from docmill.producer.model_text import ModelText
+from docmill.storage.database import Database
+from docmill.storage.schema import upgrade
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import pyarrow.parquet
 import pytest
 from sqlalchemy import text
 
-from storage.document_reports import Wanted
-from storage.views import VIEWS
+from docmill.storage.document_reports import Wanted
+from docmill.storage.views import VIEWS
 from tests.unit.cli.conftest import Docmill
 from tests.unit.cli.test_batches import Cluster
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from producer.advance import Advancer
-from storage.attempts import Failure, Generated, WorkerIdentity
-from storage.database import Database
-from storage.jobs import Jobs
-from storage.levels import Levels
-from storage.states import JobState
-from storage.tables import Job
+from docmill.producer.advance import Advancer
+from docmill.storage.attempts import Failure, Generated, WorkerIdentity
+from docmill.storage.database import Database
+from docmill.storage.jobs import Jobs
+from docmill.storage.levels import Levels
+from docmill.storage.states import JobState
+from docmill.storage.tables import Job
 from tests.unit.cli.conftest import Docmill
 
 BATCH = re.compile(r"\d{6}-[0-9a-z]{6}")

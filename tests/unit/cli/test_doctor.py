@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from settings.load import load_settings
+from docmill.settings.load import load_settings
 from tests.unit.cli.conftest import Docmill
 
 

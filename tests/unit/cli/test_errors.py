@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from cli.restarts import UNEXPECTED
-from settings.model import Worker
-from storage.database import Database
+from docmill.cli.restarts import UNEXPECTED
+from docmill.settings.model import Worker
+from docmill.storage.database import Database
 from tests.unit.cli.conftest import Docmill, Outcome
-from worker.engines.registry import ENGINES
+from docmill.worker.engines.registry import ENGINES
 
 
 def said(outcome: Outcome) -> str:
@@ -90,7 +90,7 @@ def test_wrong_use_is_said_with_the_way_to_the_help(
 def test_debug_shows_the_traceback_and_changes_nothing_else(docmill: Docmill, ready: Path) -> None:
     plain, debugged = docmill("status", "nobody"), docmill("--debug", "status", "nobody")
     assert "Traceback" in debugged.err
-    assert "storage.errors.NoSuchBatch" in debugged.err
+    assert "docmill.storage.errors.NoSuchBatch" in debugged.err
     assert debugged.err.endswith(plain.err)
     assert (debugged.code, debugged.out) == (plain.code, "")
 
@@ -126,7 +126,7 @@ def test_a_password_is_in_no_error(docmill: Docmill, ready: Path, monkeypatch: p
 def test_an_error_that_docmill_does_not_know_has_an_exit_code_of_its_own(
     docmill: Docmill, ready: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("producer.client.Reports", None)
+    monkeypatch.setattr("docmill.producer.client.Reports", None)
     outcome = docmill("status")
     assert outcome.code == UNEXPECTED
     assert said(outcome).startswith("unexpected TypeError: 'NoneType' object is not callable (`docmill --debug ...`")
@@ -171,7 +171,7 @@ def test_the_program_itself_prints_no_traceback_and_ends_quietly_when_nobody_rea
     ready: Path, environment: Path
 ) -> None:
     (environment / "long.txt").write_text("One sentence after the other. " * 3000)
-    command = [sys.executable, "-m", "cli", "chunks", "long.txt", "--chunk-tokens", "8", "--json"]
+    command = [sys.executable, "-m", "docmill", "chunks", "long.txt", "--chunk-tokens", "8", "--json"]
     root = str(Path(__file__).parents[3])
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={"DOCMILL_HOME": str(ready), "PYTHONPATH": root}

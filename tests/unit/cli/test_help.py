@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import click
 import pytest
 
-from cli.main import cli
+from docmill.cli.main import cli
 from tests.unit.cli.conftest import Docmill
 
 

@@ -17,20 +17,20 @@ import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from broker.errors import MetricsPortTaken
-from broker.exporter import MetricsEndpoint, export
-from cli.logs import configure_logging
-from producer.dispatch import DispatchCounts
-from producer.metrics import DispatcherMetrics
-from settings.errors import SettingsError
-from storage.attempts import Failure, Generated, WorkerIdentity
-from storage.database import Database
-from storage.live_status import LiveStatus
+from docmill.broker.errors import MetricsPortTaken
+from docmill.broker.exporter import MetricsEndpoint, export
+from docmill.cli.logs import configure_logging
+from docmill.producer.dispatch import DispatchCounts
+from docmill.producer.metrics import DispatcherMetrics
+from docmill.settings.errors import SettingsError
+from docmill.storage.attempts import Failure, Generated, WorkerIdentity
+from docmill.storage.database import Database
+from docmill.storage.live_status import LiveStatus
 from tests.integration.test_flower import free_port
 from tests.unit.worker.conftest import LEASE_S, Stored, migrated, stored
-from worker.engines.base import EngineFacts
-from worker.job_events import JobLog, JobObserver, ObservedJobs
-from worker.metrics import WorkerMetrics
+from docmill.worker.engines.base import EngineFacts
+from docmill.worker.job_events import JobLog, JobObserver, ObservedJobs
+from docmill.worker.metrics import WorkerMetrics
 
 __all__ = ["migrated", "stored"]
 DEPLOY = Path(__file__).parents[3] / "deploy"

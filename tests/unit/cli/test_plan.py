@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from catalogue.errors import CatalogueError
-from cli.main import cli
+from docmill.catalogue.errors import CatalogueError
+from docmill.cli.main import cli
 from tests.model_directories import write_exl2, write_small
 
 SMALL = {

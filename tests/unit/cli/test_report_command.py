@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.database import Database
+from docmill.storage.database import Database
 from tests.unit.cli.conftest import Docmill
 from tests.unit.insight.report.batches import Try, add_workers, store
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from producer.model_text import ModelText
+from docmill.producer.model_text import ModelText
 from tests.unit.cli.conftest import Docmill
 
 LONG = "".join(f"Paragraph {n} tells of the whale, the sea, and 百 other things.\n\n" for n in range(300))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from settings.load import load_settings
+from docmill.settings.load import load_settings
 from tests.unit.cli.conftest import Docmill
 
 SIMULATED = ("--model", "simulated", "--engine", "simulated", "--quick")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from insight.machine import Cpu, Disk, Machine, Memory
-from worker.gpu_devices import Gpu
+from docmill.insight.machine import Cpu, Disk, Machine, Memory
+from docmill.worker.gpu_devices import Gpu
 
 GIB = 1 << 30
 GB = 10**9

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from insight.checkup.checks import (
+from docmill.insight.checkup.checks import (
     check_an_engine,
     check_cpu,
     check_disk,
@@ -17,9 +17,9 @@ from insight.checkup.checks import (
     check_open_files,
     check_software,
 )
-from insight.checkup.software import Import, Library, Software
-from insight.findings import Finding, Status, worst
-from insight.machine import Cpu, Disk, Memory
+from docmill.insight.checkup.software import Import, Library, Software
+from docmill.insight.findings import Finding, Status, worst
+from docmill.insight.machine import Cpu, Disk, Memory
 from tests.unit.insight.machines import GB, GIB, machine
 
 PASS, WARN, FAIL = Status.PASS, Status.WARN, Status.FAIL

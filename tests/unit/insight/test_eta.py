@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from insight.eta import Eta, Finish, estimate, windows_of
+from docmill.insight.eta import Eta, Finish, estimate, windows_of
 
 
 def test_an_even_pace_is_exact_and_has_no_spread() -> None:

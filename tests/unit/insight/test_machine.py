@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from insight.machine import cpu_quota, filesystem_of, memory_limit, memory_used, pretend, read_machine
+from docmill.insight.machine import cpu_quota, filesystem_of, memory_limit, memory_used, pretend, read_machine
 from tests.exllamav2_cpu.child import SITE
 from tests.unit.insight.machines import GIB, machine
 

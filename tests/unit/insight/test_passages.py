@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from insight.passages import Passages, sentences, words
+from docmill.insight.passages import Passages, sentences, words
 
 SOURCE = [
     "The harbour was quiet that winter, and no letters came.",

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from catalogue.entries import ENTRIES, find_entry
-from catalogue.entry import Tier
-from insight.advice.config_text import config_text
-from insight.advice.fitting import Place, fit
-from insight.advice.recommend import UseCase, published, recommend
-from insight.advice.tiers import standing_of
-from insight.machine import Machine
-from settings.load import load_settings
+from docmill.catalogue.entries import ENTRIES, find_entry
+from docmill.catalogue.entry import Tier
+from docmill.insight.advice.config_text import config_text
+from docmill.insight.advice.fitting import Place, fit
+from docmill.insight.advice.recommend import UseCase, published, recommend
+from docmill.insight.advice.tiers import standing_of
+from docmill.insight.machine import Machine
+from docmill.settings.load import load_settings
 from tests.unit.insight.machines import GIB, machine
-from worker.engines.registry import F16_BYTES_MAX
+from docmill.worker.engines.registry import F16_BYTES_MAX
 
 recommended = cache(recommend)
 TINY, BASIC = machine(2, 4), machine(4, 8)

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from broker.embedded import EmbeddedBroker
-from catalogue.model import Model
-from insight.checkup.service_checks import check_services
-from insight.checkup.services import read_broker_of, read_database, read_model, read_services
-from producer.client import broker_directory
-from settings.load import load_settings
-from settings.model import Settings
-from storage.database import Database
-from storage.schema import head
+from docmill.broker.embedded import EmbeddedBroker
+from docmill.catalogue.model import Model
+from docmill.insight.checkup.service_checks import check_services
+from docmill.insight.checkup.services import read_broker_of, read_database, read_model, read_services
+from docmill.producer.client import broker_directory
+from docmill.settings.load import load_settings
+from docmill.settings.model import Settings
+from docmill.storage.database import Database
+from docmill.storage.schema import head
 from tests.model_directories import write_exl2
 from tests.unit.insight.machines import machine
 

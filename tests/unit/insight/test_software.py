@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from insight.checkup.software import Import, read_libraries, unmet_requirements
+from docmill.insight.checkup.software import Import, read_libraries, unmet_requirements
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from insight.trace import Part, chunks_of, trace
-from storage.provenance import FinalText, StoredAnswer, StoredChunk, StoredDocument
-from storage.states import DocumentState
+from docmill.insight.trace import Part, chunks_of, trace
+from docmill.storage.provenance import FinalText, StoredAnswer, StoredChunk, StoredDocument
+from docmill.storage.states import DocumentState
 
 CHUNKS = [
     StoredChunk(0, 0, 40, "Ants carry leaves. They live in gardens."),

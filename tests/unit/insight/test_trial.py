@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from catalogue.model import Model, ModelKind
-from insight.trial import Bench, Question, Trial
-from producer.errors import ProducerError
-from producer.model_text import ModelText
-from worker.engines.base import PromptTooLong
-from worker.engines.spec import EngineSpec
+from docmill.catalogue.model import Model, ModelKind
+from docmill.insight.trial import Bench, Question, Trial
+from docmill.producer.errors import ProducerError
+from docmill.producer.model_text import ModelText
+from docmill.worker.engines.base import PromptTooLong
+from docmill.worker.engines.spec import EngineSpec
 
 ASKED = Question("Why is the sky blue?", None, (0.2, 1.0, 0.7), max_tokens=6)
 

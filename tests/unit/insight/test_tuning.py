@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from catalogue.resolve import find_model
-from insight.tuning import Grid, Measured, Settings, Workload, as_config, best_of, grid_for, tune
-from producer.formats import Document
-from producer.model_text import ModelText
-from producer.tasks import load_task
-from settings.load import load_settings
-from worker.engines.base import EngineError
-from worker.engines.spec import EngineSpec
+from docmill.catalogue.resolve import find_model
+from docmill.insight.tuning import Grid, Measured, Settings, Workload, as_config, best_of, grid_for, tune
+from docmill.producer.formats import Document
+from docmill.producer.model_text import ModelText
+from docmill.producer.tasks import load_task
+from docmill.settings.load import load_settings
+from docmill.worker.engines.base import EngineError
+from docmill.worker.engines.spec import EngineSpec
 
 START = Settings(threads=None, batch_size=2, quantization=None, chunk_tokens=100)
 

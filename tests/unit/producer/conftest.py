@@ -15,17 +15,17 @@ import pytest
 from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import ByteLevel
 
-from catalogue.model import Model
-from producer.model_text import ModelText
-from producer.plan import Plan
-from producer.planning import Wishes, make_plan
-from producer.prompts import PromptRenderer
-from producer.tasks import Task, load_task
-from producer.tokens import ModelTokenizer
-from storage.database import Database
-from storage.document_reports import DocumentReport
-from storage.schema import upgrade
-from storage.states import DocumentState
+from docmill.catalogue.model import Model
+from docmill.producer.model_text import ModelText
+from docmill.producer.plan import Plan
+from docmill.producer.planning import Wishes, make_plan
+from docmill.producer.prompts import PromptRenderer
+from docmill.producer.tasks import Task, load_task
+from docmill.producer.tokens import ModelTokenizer
+from docmill.storage.database import Database
+from docmill.storage.document_reports import DocumentReport
+from docmill.storage.schema import upgrade
+from docmill.storage.states import DocumentState
 from tests.unit.producer.store import Store
 
 # Text that has broken chunkers: no white space, control characters, graphemes of many code points, right to left.

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from producer.export import write_directory
-from producer.intake import IntakeOptions, read_documents
+from docmill.producer.export import write_directory
+from docmill.producer.intake import IntakeOptions, read_documents
 from tests.unit.producer.conftest import report
 from tests.unit.producer.test_intake import texts
 

@@ -9,12 +9,12 @@ import regex
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from producer import chunking
-from producer.chunking import Chunk, split
-from producer.encoded import Encoded
-from producer.errors import NoRoomForText
-from producer.model_text import ModelText
-from producer.prompts import RenderedPrompt
+from docmill.producer import chunking
+from docmill.producer.chunking import Chunk, split
+from docmill.producer.encoded import Encoded
+from docmill.producer.errors import NoRoomForText
+from docmill.producer.model_text import ModelText
+from docmill.producer.prompts import RenderedPrompt
 from tests.unit.producer.conftest import NASTY
 
 _PARTS = st.tuples(st.sampled_from(NASTY), st.integers(1, 12)).map(lambda part: part[0] * part[1])

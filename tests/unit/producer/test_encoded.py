@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 
-from catalogue.gguf_file import read_header
-from producer.encoded import Encoded, EncodedWindow, encode_around, parts_at_words
-from producer.gguf_tokenizer import build_tokenizer
-from producer.model_text import ModelText
-from producer.tokens import ModelTokenizer
+from docmill.catalogue.gguf_file import read_header
+from docmill.producer.encoded import Encoded, EncodedWindow, encode_around, parts_at_words
+from docmill.producer.gguf_tokenizer import build_tokenizer
+from docmill.producer.model_text import ModelText
+from docmill.producer.tokens import ModelTokenizer
 from tests.unit.producer.conftest import NASTY, write_tiny_gguf
 
 # Words on both sides of every border, and everything that could blur one.

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from producer.export import as_markdown, write_csv, write_directory, write_jsonl, write_markdown
-from storage.document_reports import DocumentReport, WindowResult
-from storage.states import DocumentState
+from docmill.producer.export import as_markdown, write_csv, write_directory, write_jsonl, write_markdown
+from docmill.storage.document_reports import DocumentReport, WindowResult
+from docmill.storage.states import DocumentState
 from tests.unit.producer.conftest import report
 
 WINDOWS = (WindowResult(0, 0, 60, "One, first."), WindowResult(1, 60, 100, "Two."))

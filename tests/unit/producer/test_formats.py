@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producer.formats import html_to_text
-from producer.intake import IntakeOptions, Skipped, read_documents
+from docmill.producer.formats import html_to_text
+from docmill.producer.intake import IntakeOptions, Skipped, read_documents
 from tests.unit.producer.test_intake import texts
 
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producer.merging import SEPARATOR, Decision, Done, GiveUp, NextChunk, NextLevel, decide, whole_sentences
-from producer.model_text import ModelText
-from producer.plan import Plan
-from producer.tasks import MergeStrategy, Task
-from storage.levels import LevelResult
+from docmill.producer.merging import SEPARATOR, Decision, Done, GiveUp, NextChunk, NextLevel, decide, whole_sentences
+from docmill.producer.model_text import ModelText
+from docmill.producer.plan import Plan
+from docmill.producer.tasks import MergeStrategy, Task
+from docmill.storage.levels import LevelResult
 from tests.unit.producer.conftest import NASTY
 
 PlanOf = Callable[..., tuple[Plan, Task]]

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producer.errors import NoRoomForOutput, NoRoomForText, ProducerError, WindowTooLarge
-from producer.model_text import ModelText
-from producer.plan import MIN_SUMMARY_TOKENS, Plan
-from producer.planning import room_for_text
-from producer.tasks import MergeStrategy, Task, TaskFile
+from docmill.producer.errors import NoRoomForOutput, NoRoomForText, ProducerError, WindowTooLarge
+from docmill.producer.model_text import ModelText
+from docmill.producer.plan import MIN_SUMMARY_TOKENS, Plan
+from docmill.producer.planning import room_for_text
+from docmill.producer.tasks import MergeStrategy, Task, TaskFile
 
 PlanOf = Callable[..., tuple[Plan, Task]]
 STRATEGIES = list(MergeStrategy)

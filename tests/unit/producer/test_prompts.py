@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producer.encoded import EncodedWindow
-from producer.errors import TemplateInvalid, UnknownTemplateVariable
-from producer.model_text import ModelText
-from producer.prompts import PromptRenderer, TaskTemplate, braces_to_jinja
+from docmill.producer.encoded import EncodedWindow
+from docmill.producer.errors import TemplateInvalid, UnknownTemplateVariable
+from docmill.producer.model_text import ModelText
+from docmill.producer.prompts import PromptRenderer, TaskTemplate, braces_to_jinja
 from tests.unit.producer.conftest import NASTY
 
 Make = Callable[..., PromptRenderer]

@@ -13,9 +13,9 @@ import duckdb
 import pyarrow.parquet
 import pytest
 
-import producer.row_export
-from producer.row_export import ParquetNotInstalled, write_csv, write_jsonl, write_parquet
-from storage.views import Kind, Rows
+import docmill.producer.row_export
+from docmill.producer.row_export import ParquetNotInstalled, write_csv, write_jsonl, write_parquet
+from docmill.storage.views import Kind, Rows
 
 COLUMNS: dict[str, Kind] = {"job": int, "seconds": float, "text": str}
 VALUES: list[tuple[object, ...]] = [
@@ -64,12 +64,12 @@ def test_parquet_without_rows_has_its_columns_all_the_same(tmp_path: Path) -> No
 
 def test_row_groups_are_bounded_by_rows_and_by_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x.parquet"
-    monkeypatch.setattr(producer.row_export, "_GROUP_ROWS", 100)
+    monkeypatch.setattr(docmill.producer.row_export, "_GROUP_ROWS", 100)
     with path.open("wb") as out:
         write_parquet(rows(endless(250)), out)
     metadata = pyarrow.parquet.ParquetFile(path).metadata
     assert [metadata.row_group(at).num_rows for at in range(metadata.num_row_groups)] == [100, 100, 50]
-    monkeypatch.setattr(producer.row_export, "_GROUP_CHARACTERS", 1000)
+    monkeypatch.setattr(docmill.producer.row_export, "_GROUP_CHARACTERS", 1000)
     with path.open("wb") as out:
         write_parquet(rows(endless(20)), out)
     metadata = pyarrow.parquet.ParquetFile(path).metadata
@@ -78,7 +78,7 @@ def test_row_groups_are_bounded_by_rows_and_by_text(tmp_path: Path, monkeypatch:
 
 
 def test_many_rows_take_no_more_memory_than_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(producer.row_export, "_GROUP_ROWS", 1000)
+    monkeypatch.setattr(docmill.producer.row_export, "_GROUP_ROWS", 1000)
     peaks: list[int] = []
     for count in (2_000, 20_000):
         tracemalloc.start()

@@ -13,14 +13,14 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from producer.errors import InputNotFound, ProducerError
-from producer.identity import content_hash_of
-from producer.intake import Document, Skipped
-from producer.plan import Plan
-from producer.submission import Resume, Submission
-from producer.tasks import MergeStrategy, Task
-from storage.database import Database
-from storage.states import BatchState
+from docmill.producer.errors import InputNotFound, ProducerError
+from docmill.producer.identity import content_hash_of
+from docmill.producer.intake import Document, Skipped
+from docmill.producer.plan import Plan
+from docmill.producer.submission import Resume, Submission
+from docmill.producer.tasks import MergeStrategy, Task
+from docmill.storage.database import Database
+from docmill.storage.states import BatchState
 from tests.unit.producer.store import Store
 
 Planned = tuple[Plan, Task]
@@ -182,12 +182,12 @@ def test_a_killed_submission_is_taken_up_by_the_same_command(store: Store, docs:
     script = """
 import os, signal, sys
 from pathlib import Path
-from producer.model_text import load_model_text
-from producer.planning import Wishes, make_plan
-from producer.submission import Submission
-from producer.submitter import Submitter
-from producer.tasks import load_task
-from storage.database import Database
+from docmill.producer.model_text import load_model_text
+from docmill.producer.planning import Wishes, make_plan
+from docmill.producer.submission import Submission
+from docmill.producer.submitter import Submitter
+from docmill.producer.tasks import load_task
+from docmill.storage.database import Database
 url, home, model, docs = sys.argv[1:]
 text, task = load_model_text(model, Path(home)), load_task("summarize")
 plan = make_plan(Wishes(model, max_tokens=100, chunk_tokens=60), task, text)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from settings.errors import SettingsError
-from settings.load import effective, load_settings
-from settings.masking import mask
+from docmill.settings.errors import SettingsError
+from docmill.settings.load import effective, load_settings
+from docmill.settings.masking import mask
 
 
 @pytest.mark.parametrize(

@@ -14,18 +14,18 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from storage.attempts import ClaimedJob, Generated, WorkerIdentity
-from storage.batches import Batches
-from storage.database import Database
-from storage.jobs import Jobs
-from storage.levels import Levels
-from storage.new_jobs import NewJob
-from storage.outbox import Outbox
-from storage.reports import Reports
-from storage.schema import upgrade
-from storage.submission import NewBatch, NewChunk, Submissions
-from storage.tables import Base
-from storage.workers import Workers
+from docmill.storage.attempts import ClaimedJob, Generated, WorkerIdentity
+from docmill.storage.batches import Batches
+from docmill.storage.database import Database
+from docmill.storage.jobs import Jobs
+from docmill.storage.levels import Levels
+from docmill.storage.new_jobs import NewJob
+from docmill.storage.outbox import Outbox
+from docmill.storage.reports import Reports
+from docmill.storage.schema import upgrade
+from docmill.storage.submission import NewBatch, NewChunk, Submissions
+from docmill.storage.tables import Base
+from docmill.storage.workers import Workers
 from tests.integration.audit import contradictions
 
 # Every column that is compared with the database's clock.

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from storage.columns import safe_text
-from storage.new_jobs import NewJob
-from storage.submission import NewBatch, NewChunk
+from docmill.storage.columns import safe_text
+from docmill.storage.new_jobs import NewJob
+from docmill.storage.submission import NewBatch, NewChunk
 from tests.unit.storage.conftest import Mill, generated
 
 NASTY = "a\x00b \ud83d half \udcff raw 👩‍🚀 naïve"

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from storage.attempts import ClaimedJob, Failure, WorkerIdentity
-from storage.batches import Batches
-from storage.database import Database
-from storage.jobs import Jobs
-from storage.levels import EndedLevel, Levels
-from storage.outbox import Outbox
+from docmill.storage.attempts import ClaimedJob, Failure, WorkerIdentity
+from docmill.storage.batches import Batches
+from docmill.storage.database import Database
+from docmill.storage.jobs import Jobs
+from docmill.storage.levels import EndedLevel, Levels
+from docmill.storage.outbox import Outbox
 from tests.unit.storage.conftest import Mill, generated, new_jobs
 
 THREADS = 4

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from storage.database import Database
-from storage.errors import DatabaseUnavailable, StorageError
-from storage.tables import Worker
+from docmill.storage.database import Database
+from docmill.storage.errors import DatabaseUnavailable, StorageError
+from docmill.storage.tables import Worker
 from tests.unit.storage.conftest import Mill
 
 
@@ -153,7 +153,7 @@ def test_a_worker_frozen_in_a_transaction_cannot_hold_its_rows_for_ever(postgres
 
 def test_the_databases_clock_is_seconds_since_1970(mill: Mill) -> None:
     with mill.database.read() as session:
-        from storage.columns import db_now
+        from docmill.storage.columns import db_now
 
         now = session.scalar(sa.select(db_now()))
         clock = "unixepoch()" if mill.database.is_sqlite else "extract(epoch from now())"

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 import pytest
 import sqlalchemy as sa
 
-from storage.attempts import Failure
-from storage.live_status import LiveStatus
-from storage.states import JobState
+from docmill.storage.attempts import Failure
+from docmill.storage.live_status import LiveStatus
+from docmill.storage.states import JobState
 from tests.unit.storage.conftest import Mill, generated
 
 

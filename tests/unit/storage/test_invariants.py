@@ -19,12 +19,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from storage.attempts import ClaimedJob, Failure
-from storage.database import Database
-from storage.errors import WrongState
-from storage.levels import EndedLevel
-from storage.outbox import Publishable
-from storage.states import BatchState, DocumentState, JobState
+from docmill.storage.attempts import ClaimedJob, Failure
+from docmill.storage.database import Database
+from docmill.storage.errors import WrongState
+from docmill.storage.levels import EndedLevel
+from docmill.storage.outbox import Publishable
+from docmill.storage.states import BatchState, DocumentState, JobState
 from tests.unit.storage.conftest import Mill, empty, generated, new_jobs
 
 any_of = st.integers(0, 10**6)  # which of those there are: taken modulo their number

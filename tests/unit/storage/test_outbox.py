@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from storage.outbox import Publishable
+from docmill.storage.outbox import Publishable
 from tests.unit.storage.conftest import Mill
 
 

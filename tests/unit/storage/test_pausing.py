@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from storage.errors import NoSuchWorker, WrongState
-from storage.workers import pause_worker, resume_worker
+from docmill.storage.errors import NoSuchWorker, WrongState
+from docmill.storage.workers import pause_worker, resume_worker
 from tests.unit.storage.conftest import Mill, generated
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from storage.database import Database
-from storage.errors import QueryRefused, StorageError
-from storage.read_only_sql import QueryTimeout, reading
+from docmill.storage.database import Database
+from docmill.storage.errors import QueryRefused, StorageError
+from docmill.storage.read_only_sql import QueryTimeout, reading
 from tests.unit.storage.conftest import Mill
 
 _ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"

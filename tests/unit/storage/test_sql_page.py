@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from storage.attempts import Failure, ReusedJob
-from storage.read_only_sql import reading
-from storage.views import VIEWS
+from docmill.storage.attempts import Failure, ReusedJob
+from docmill.storage.read_only_sql import reading
+from docmill.storage.views import VIEWS
 from tests.unit.storage.conftest import Mill, generated
 from tests.unit.storage.test_views import sample
 

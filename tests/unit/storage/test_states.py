@@ -4,7 +4,7 @@ from enum import StrEnum
 
 import pytest
 
-from storage.states import BatchState, DocumentState, JobState
+from docmill.storage.states import BatchState, DocumentState, JobState
 
 
 @pytest.mark.parametrize("states", [JobState, DocumentState, BatchState])

@@ -5,7 +5,7 @@ import re
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from storage.errors import WrongState
+from docmill.storage.errors import WrongState
 from tests.unit.storage.conftest import Mill, new_jobs
 
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 
-import storage.views
-from storage.attempts import ClaimedJob, Failure, ReusedJob
-from storage.views import VIEWS, Rows, attempts_of, documents_of, jobs_of
-from storage.worker_samples import Sample
+import docmill.storage.views
+from docmill.storage.attempts import ClaimedJob, Failure, ReusedJob
+from docmill.storage.views import VIEWS, Rows, attempts_of, documents_of, jobs_of
+from docmill.storage.worker_samples import Sample
 from tests.unit.storage.conftest import Mill, generated
 
 # Numbers that are wrong in the last digits of a double are right.
@@ -79,7 +79,7 @@ def test_a_document_has_its_summary_and_how_long_it_took(mill: Mill) -> None:
 def test_rows_of_a_batch_are_read_in_pages_and_no_other_batch_is_among_them(
     mill: Mill, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage.views, "_PAGE", 3)
+    monkeypatch.setattr(docmill.storage.views, "_PAGE", 3)
     mill.submit(1, key="before")
     batch_id = mill.submit(2, 1, 1, 4)
     mill.submit(1, key="after")

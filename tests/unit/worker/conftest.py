@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-import storage.database
-from catalogue.model import Model, ModelKind
-from storage.attempts import WorkerIdentity
-from storage.batches import Batches
-from storage.database import Database
-from storage.jobs import Jobs
-from storage.new_jobs import NewJob
-from storage.schema import upgrade
-from storage.submission import NewBatch, NewChunk, Submissions
-from storage.workers import Workers
-from worker.engines.spec import EngineSpec
+import docmill.storage.database
+from docmill.catalogue.model import Model, ModelKind
+from docmill.storage.attempts import WorkerIdentity
+from docmill.storage.batches import Batches
+from docmill.storage.database import Database
+from docmill.storage.jobs import Jobs
+from docmill.storage.new_jobs import NewJob
+from docmill.storage.schema import upgrade
+from docmill.storage.submission import NewBatch, NewChunk, Submissions
+from docmill.storage.workers import Workers
+from docmill.worker.engines.spec import EngineSpec
 
 MakeSpec = Callable[..., EngineSpec]
 LEASE_S = 60.0
@@ -91,7 +91,7 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def stored(migrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stored]:
     """Four jobs of one document, in a database that gives up quickly on a lock."""
-    monkeypatch.setattr(storage.database, "_SQLITE_BUSY_S", 0.01)
+    monkeypatch.setattr(docmill.storage.database, "_SQLITE_BUSY_S", 0.01)
     path = tmp_path / "docmill.db"
     shutil.copy(migrated, path)
     database = Database(f"sqlite:///{path}")

@@ -15,8 +15,8 @@ import pytest
 
 from tests.integration.conftest import wait_until
 from tests.unit.worker.conftest import MakeSpec
-from worker.batcher import Batcher
-from worker.engines.base import (
+from docmill.worker.batcher import Batcher
+from docmill.worker.engines.base import (
     Completion,
     EngineClosed,
     EngineDied,
@@ -26,8 +26,8 @@ from worker.engines.base import (
     Request,
     RequestCancelled,
 )
-from worker.engines.simulated import SimulatedEngine
-from worker.engines.spec import EngineSpec
+from docmill.worker.engines.simulated import SimulatedEngine
+from docmill.worker.engines.spec import EngineSpec
 
 POISON = (666, 667)
 MakeBatcher = Callable[..., Batcher]

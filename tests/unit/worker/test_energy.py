@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from worker.energy import EnergyShares
+from docmill.worker.energy import EnergyShares
 
 
 class Counter:

@@ -14,9 +14,9 @@ import psutil
 import pytest
 
 from tests.unit.worker.conftest import MakeSpec
-from worker.engine_process import Add, Beat, EngineProcess, Finished, FromEngine, Ready, Refused, Unusable
-from worker.engines.base import PromptTooLong, Request
-from worker.engines.spec import EngineSpec
+from docmill.worker.engine_process import Add, Beat, EngineProcess, Finished, FromEngine, Ready, Refused, Unusable
+from docmill.worker.engines.base import PromptTooLong, Request
+from docmill.worker.engines.spec import EngineSpec
 
 ROOT = Path(__file__).parents[3]
 
@@ -106,10 +106,10 @@ def test_an_unusable_model_is_said_in_words(closing: ExitStack, make_spec: MakeS
 _PARENT = """
 import sys
 from pathlib import Path
-from catalogue.model import Model, ModelKind
-from worker.batcher import Batcher
-from worker.engines.base import Request
-from worker.engines.spec import EngineSpec
+from docmill.catalogue.model import Model, ModelKind
+from docmill.worker.batcher import Batcher
+from docmill.worker.engines.base import Request
+from docmill.worker.engines.spec import EngineSpec
 
 if __name__ == "__main__":
     model = Model("simulated", Path("none"), ModelKind.SIMULATED, 10_000)

@@ -5,9 +5,9 @@ import threading
 
 import pytest
 
-from storage.attempts import ClaimedJob
+from docmill.storage.attempts import ClaimedJob
 from tests.unit.worker.conftest import LEASE_S, Stored
-from worker.leases import Leases, request_id_of
+from docmill.worker.leases import Leases, request_id_of
 
 
 def leases_of(stored: Stored, lost: list[str]) -> Leases:

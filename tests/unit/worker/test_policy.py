@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from worker.engines.base import EngineDied, EngineError, EngineFailed, PromptTooLong, RequestRefused
-from worker.policy import GiveUp, Retry, RetryPolicy
+from docmill.worker.engines.base import EngineDied, EngineError, EngineFailed, PromptTooLong, RequestRefused
+from docmill.worker.policy import GiveUp, Retry, RetryPolicy
 
 
 @pytest.mark.parametrize("error", [RequestRefused("no"), PromptTooLong(10, 5, 12)])

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
-from storage.attempts import ClaimedJob, Generated
+from docmill.storage.attempts import ClaimedJob, Generated
 from tests.unit.worker.conftest import LEASE_S, Stored
-from worker.leases import Leases
-from worker.sampler import Sampler
+from docmill.worker.leases import Leases
+from docmill.worker.sampler import Sampler
 
 EVERY_S = 10.0
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.worker.conftest import MakeSpec
-from worker.engines.base import ModelUnusable
+from docmill.worker.engines.base import ModelUnusable
 
 KNOWN = {None: "f16", "fp16": "f16", "int8": "u8"}
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tests.unit.worker.conftest import MakeSpec
-from worker.engines.base import Request, shown_text
-from worker.engines.simulated import SimulatedEngine
-from worker.watched import Watch, Watched, Written
+from docmill.worker.engines.base import Request, shown_text
+from docmill.worker.engines.simulated import SimulatedEngine
+from docmill.worker.watched import Watch, Watched, Written
 
 
 class CountingEngine(SimulatedEngine):

@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy import insert, text, update
 
-from storage.database import Database
-from storage.states import AttemptOutcome, BatchState, DocumentState, JobState
-from storage.tables import Attempt, Batch, Document, Job, Result, Worker, WorkerSample
+from docmill.storage.database import Database
+from docmill.storage.states import AttemptOutcome, BatchState, DocumentState, JobState
+from docmill.storage.tables import Attempt, Batch, Document, Job, Result, Worker, WorkerSample
 
 BEGAN = 1_790_000_000.0
 _ids = count(1)

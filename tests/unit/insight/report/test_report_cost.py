@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from insight.report.comparison import Verdict, compare
-from insight.report.cost import Cost, EnergyBasis, Prices, cost_of
-from insight.report.numbers import ReportNumbers, measure
-from insight.report.words import brief, compact, decimal, energy, money, percent, rate, seconds
-from storage.database import Database
+from docmill.insight.report.comparison import Verdict, compare
+from docmill.insight.report.cost import Cost, EnergyBasis, Prices, cost_of
+from docmill.insight.report.numbers import ReportNumbers, measure
+from docmill.insight.report.words import brief, compact, decimal, energy, money, percent, rate, seconds
+from docmill.storage.database import Database
 from tests.unit.insight.report.batches import Try, store
 
 KWH = 3.6e6

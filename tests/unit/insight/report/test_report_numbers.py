@@ -6,12 +6,12 @@ from statistics import fmean, quantiles
 import pytest
 from sqlalchemy import insert
 
-from insight.report.numbers import SHARES, measure
-from storage.batch_timeline import BatchTimeline, Duration
-from storage.database import Database
-from storage.errors import NoSuchBatch
-from storage.states import AttemptOutcome, BatchState
-from storage.tables import Attempt
+from docmill.insight.report.numbers import SHARES, measure
+from docmill.storage.batch_timeline import BatchTimeline, Duration
+from docmill.storage.database import Database
+from docmill.storage.errors import NoSuchBatch
+from docmill.storage.states import AttemptOutcome, BatchState
+from docmill.storage.tables import Attempt
 from tests.unit.insight.report.batches import BEGAN, Try, add_samples, failed, store
 
 

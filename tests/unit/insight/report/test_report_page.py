@@ -7,14 +7,14 @@ from html.parser import HTMLParser
 
 import pytest
 
-from insight.report.comparison import compare
-from insight.report.cost import Prices, cost_of
-from insight.report.numbers import measure
-from insight.report.page import render
-from insight.report.record import as_record
-from storage.batch_timeline import Duration
-from storage.database import Database
-from storage.states import AttemptOutcome, BatchState
+from docmill.insight.report.comparison import compare
+from docmill.insight.report.cost import Prices, cost_of
+from docmill.insight.report.numbers import measure
+from docmill.insight.report.page import render
+from docmill.insight.report.record import as_record
+from docmill.storage.batch_timeline import Duration
+from docmill.storage.database import Database
+from docmill.storage.states import AttemptOutcome, BatchState
 from tests.unit.insight.report.batches import Try, add_samples, failed, store, store_many
 
 PRICES = Prices(per_hour=0.5, per_kwh=0.3, watts=200, currency="EUR")

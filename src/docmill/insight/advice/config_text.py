@@ -1,0 +1,83 @@
+"""A recommendation as a config.yaml: commented, and valid as it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from docmill.insight.advice.fitting import Fit, Place
+from docmill.insight.advice.recommend import Choice, Recommendation, UseCase
+from docmill.insight.amounts import gb, gib
+from docmill.settings.presets import PRESETS
+from docmill.worker.engines.registry import F16_BYTES_MAX
+from docmill.worker.gpu_memory import CacheType
+
+_PRESET = {
+    UseCase.EDUCATION: "balanced",
+    UseCase.GENERAL: "balanced",
+    UseCase.MATH: "focused",
+    UseCase.RESEARCH: "focused",
+}
+_SHARE_OF_OUTPUT = 4  # max_tokens at most this part of the window
+_MAX_TOKENS = 512
+_QUANTIZATION = {CacheType.FP16: "fp16", CacheType.Q8: "int8", CacheType.Q6: "int6", CacheType.Q4: "int4"}
+
+
+def config_text(recommendation: Recommendation, machine: str) -> str:
+    """The file; `machine` is one line that says what for. The first model beside it is the profile `other_llm`."""
+    return "\n".join(_lines(recommendation, machine)) + "\n"
+
+
+def quantization_of(cache_type: CacheType) -> str:
+    """`optimization.quantization` of a cache type."""
+    return _QUANTIZATION[cache_type]
+
+
+def _lines(recommendation: Recommendation, machine: str) -> Iterator[str]:
+    use_case = recommendation.use_case
+    yield f"# config.yaml by `docmill doctor --recommend --use-case {use_case}`"
+    yield f"# for {machine}"
+    yield f"# tier: {recommendation.standing.tier or 'below Basic'}"
+    yield "llm:"
+    yield from _profile(recommendation.first, use_case)
+    if not _is_auto(recommendation.first):
+        yield "worker:"
+        yield f"  engine: {recommendation.first.fit.engine}  # docmill itself would choose openvino, on the processor"
+    for choice in recommendation.beside[:1]:
+        yield ""
+        yield "# docmill --profile other_llm run ..."
+        yield "other_llm:"
+        yield from _profile(choice, use_case)
+
+
+def _profile(choice: Choice, use_case: UseCase) -> Iterator[str]:
+    fitted, entry = choice.fit, choice.entry
+    yield from (f"  # {reason}" for reason in choice.why.split("; "))
+    yield f"  # {entry.parameters} parameters, licence {entry.license}: {entry.card}"
+    preset = _PRESET[use_case]
+    max_tokens = min(_MAX_TOKENS, fitted.window // _SHARE_OF_OUTPUT)
+    yield f"  model: {fitted.model}  # {fitted.pull} ({gb(fitted.download_bytes)})"
+    yield f"  context_window: {fitted.window}  # tokens of prompt and output, of the model's {entry.context_window}"
+    yield f"  max_tokens: {max_tokens}  # the longest output of a job"
+    yield f"  # temperature: {preset}  # {PRESETS[preset]}; left to the task where it is not set (summarize: 0)"
+    yield "  optimization:"
+    quantization = quantization_of(fitted.cache_type)
+    yield f"    quantization: {quantization}  # keys and values; {_sizes(fitted)}"
+    yield f"    batch_size: {fitted.slots or 1}  # jobs in the engine at once, each of a whole window"
+    yield f"    threads: {fitted.threads}  # physical cores"
+    if fitted.place is Place.GPU:
+        yield "    cuda_enabled: true"
+        yield "    cuda_layers: all"
+
+
+def _sizes(fitted: Fit) -> str:
+    where = "the GPU's" if fitted.place is Place.GPU else "memory's"
+    return (
+        f"weights {gib(fitted.weights_bytes)}, all together {gib(fitted.needed_bytes)} of {where} "
+        f"{gib(fitted.available_bytes)}"
+    )
+
+
+def _is_auto(choice: Choice) -> bool:
+    """Whether docmill would choose the same engine by itself (docmill.worker.engines.registry.choose_engine)."""
+    takes_openvino = "openvino" in choice.entry.engines and 2 * choice.entry.parameter_count <= F16_BYTES_MAX
+    return choice.fit.engine != "llamacpp" or choice.fit.cache_type is CacheType.Q4 or not takes_openvino

