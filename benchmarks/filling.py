@@ -16,12 +16,12 @@ from typing import Any, cast
 from sqlalchemy import Engine, Table, insert, literal, literal_column, select, update
 from sqlalchemy.orm import Session
 
-from docmill.producer.plan import Plan
+from docmill.producer.batch_plan import Plan
 from docmill.storage.columns import db_now
 from docmill.storage.database import Database
-from docmill.storage.reuse import reuse_key_of
+from docmill.storage.moves.new_batches import NewBatch, Submissions
+from docmill.storage.moves.reuse import reuse_key_of
 from docmill.storage.states import AttemptOutcome, BatchState, DocumentState, JobState
-from docmill.storage.submission import NewBatch, Submissions
 from docmill.storage.tables import Attempt, Batch, Document, Job, Result
 from tests.integration.audit import contradictions, unsettled
 

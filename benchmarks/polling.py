@@ -28,7 +28,7 @@ import sqlalchemy as sa
 from benchmarks.filling import Shape, fill
 from benchmarks.machine import describe_machine
 from benchmarks.services import DATABASES, Services, cpu_s, database_for, scratch_home, wait_until
-from docmill.producer.plan import Plan
+from docmill.producer.batch_plan import Plan
 
 _THREADS = 8
 _COMMITS = 400  # a thread

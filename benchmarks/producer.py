@@ -128,8 +128,8 @@ def _prepared(options: argparse.Namespace) -> tuple[Any, Any, Any]:
 
 def chunk_file(options: argparse.Namespace) -> dict[str, Any]:
     """Child: what `docmill chunks` does with the file."""
-    from docmill.producer.document_chunks import split_document
-    from docmill.producer.intake import Document, read_documents
+    from docmill.producer.chunking.document_chunks import split_document
+    from docmill.producer.intake.sources import Document, read_documents
 
     _, submission, text = _prepared(options)
     clock = _Clock()
@@ -148,9 +148,9 @@ def chunk_file(options: argparse.Namespace) -> dict[str, Any]:
 
 def submit_file(options: argparse.Namespace) -> dict[str, Any]:
     """Child: submit the file and publish all of its jobs."""
-    from docmill.broker.embedded import EmbeddedBroker
+    from docmill.broker.embedded_broker import EmbeddedBroker
+    from docmill.producer.batch_writer import Submitter
     from docmill.producer.client import broker_directory, database_url
-    from docmill.producer.submitter import Submitter
     from docmill.storage.database import Database
     from docmill.storage.schema import upgrade
 
@@ -174,11 +174,11 @@ def submit_file(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _publish_all(client: Any, database: Any, batch_id: str, model: str) -> tuple[int, float]:
-    from docmill.producer.advance import Advancer
-    from docmill.producer.dispatch import Dispatcher, DispatchPolicy
-    from docmill.storage.levels import Levels
-    from docmill.storage.outbox import Outbox
-    from docmill.storage.reports import Reports
+    from docmill.producer.dispatcher import Dispatcher, DispatchPolicy
+    from docmill.producer.merge_step import Advancer
+    from docmill.storage.moves.announce import Outbox
+    from docmill.storage.moves.documents import Levels
+    from docmill.storage.reads.reports import Reports
 
     jobs = Reports(database).batch(batch_id).jobs_total
     levels = Levels(database)

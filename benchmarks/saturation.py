@@ -35,11 +35,11 @@ from benchmarks.machine import describe_machine
 from benchmarks.text import prose
 from docmill.broker.sampling import Sampling
 from docmill.catalogue.pull import pull
-from docmill.cli.stack import Stack
-from docmill.cli.worker import WorkerFlags, worker_options
+from docmill.cli.commands.worker import WorkerFlags, worker_options
+from docmill.cli.services.stack import Stack
 from docmill.producer.client import Client
+from docmill.settings.defaults import Settings
 from docmill.settings.load import load_settings
-from docmill.settings.model import Settings
 from docmill.storage.states import BatchState
 from docmill.storage.tables import Job
 from docmill.worker.engines.base import Request

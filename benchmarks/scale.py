@@ -27,15 +27,15 @@ from benchmarks.filling import Shape, check, fill
 from benchmarks.machine import describe_machine
 from benchmarks.occupancy import measure_occupancy
 from benchmarks.services import DATABASES, Services, client_of, database_for, scratch_home
-from docmill.storage.attempts import ClaimedJob, Generated, WorkerIdentity
 from docmill.storage.columns import db_now
 from docmill.storage.database import Database
-from docmill.storage.jobs import Jobs
-from docmill.storage.levels import Levels
-from docmill.storage.outbox import Outbox
-from docmill.storage.reports import Reports
+from docmill.storage.moves.announce import Outbox
+from docmill.storage.moves.attempts import ClaimedJob, Generated, WorkerIdentity
+from docmill.storage.moves.documents import Levels
+from docmill.storage.moves.jobs import Jobs
+from docmill.storage.moves.workers import Workers
+from docmill.storage.reads.reports import Reports
 from docmill.storage.tables import Job
-from docmill.storage.workers import Workers
 
 _SMALL = 10_000
 _JOBS_A_DOCUMENT = 20

@@ -16,12 +16,12 @@ import psutil
 import sqlalchemy as sa
 from redis import Redis
 
-from docmill.broker.children import die_with_parent
-from docmill.broker.embedded import EmbeddedBroker
+from docmill.broker.child_processes import die_with_parent
+from docmill.broker.embedded_broker import EmbeddedBroker
+from docmill.catalogue.find_model import SIMULATED, SIMULATED_VOCABULARY
 from docmill.catalogue.pull import pull
-from docmill.catalogue.resolve import SIMULATED, SIMULATED_VOCABULARY
+from docmill.producer.batch_plan import Plan
 from docmill.producer.client import Client, broker_directory, database_url
-from docmill.producer.plan import Plan
 from docmill.settings.load import load_settings
 from docmill.storage.columns import db_now
 from docmill.storage.database import Database

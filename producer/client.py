@@ -22,29 +22,29 @@ from typing import Any
 from celery import Celery
 from filelock import FileLock
 
-from docmill.broker.app import make_app
-from docmill.broker.embedded import running_url
+from docmill.broker.celery_app import make_app
+from docmill.broker.embedded_broker import running_url
 from docmill.broker.errors import BrokerError, BrokerFull
 from docmill.broker.publish import ping
-from docmill.producer.advance import Advancer
-from docmill.producer.dispatch import Dispatcher, DispatchPolicy
+from docmill.producer.batch_planning import Wishes, make_plan
+from docmill.producer.batch_writer import Submitter
+from docmill.producer.dispatcher import Dispatcher, DispatchPolicy
 from docmill.producer.errors import ProducerError
-from docmill.producer.following import follow
-from docmill.producer.intake import IntakeOptions
+from docmill.producer.intake.sources import IntakeOptions
+from docmill.producer.merge_step import Advancer
 from docmill.producer.model_text import ModelText, load_model_text
-from docmill.producer.planning import Wishes, make_plan
 from docmill.producer.submission import OnDocument, Resume, Submission, Submitted
-from docmill.producer.submitter import Submitter
 from docmill.producer.tasks import MergeStrategy, load_task, task_from_prompt
+from docmill.producer.wait_for_batch import follow
+from docmill.settings.defaults import Profile, Settings
 from docmill.settings.load import load_settings
-from docmill.settings.model import Profile, Settings
-from docmill.storage.batch_status import BatchStatus
-from docmill.storage.batches import Batches
 from docmill.storage.database import Database
-from docmill.storage.document_reports import DocumentReport
-from docmill.storage.levels import Levels
-from docmill.storage.outbox import Outbox
-from docmill.storage.reports import Reports
+from docmill.storage.moves.announce import Outbox
+from docmill.storage.moves.batches import Batches
+from docmill.storage.moves.documents import Levels
+from docmill.storage.reads.batch_status import BatchStatus
+from docmill.storage.reads.documents import DocumentReport
+from docmill.storage.reads.reports import Reports
 from docmill.storage.schema import require_current
 
 
@@ -212,7 +212,7 @@ class Client:
         return status
 
     def follow(self, batch_id: str, *, interval_s: float = 0.5) -> Iterator[BatchStatus]:
-        """The batch's status every `interval_s` seconds until it has ended; see `docmill.producer.following`."""
+        """The batch's status every `interval_s` seconds until it has ended; see `docmill.producer.wait_for_batch`."""
         return follow(self.reports, batch_id, interval_s=interval_s)
 
 

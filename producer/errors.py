@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from docmill.errors import WrongUse
 
-class ProducerError(Exception):
+
+class ProducerError(WrongUse):
     """Base of the producer package's errors."""
 
 
@@ -61,6 +63,8 @@ class NoRoomForText(ProducerError):
 
 class NothingToDo(ProducerError):
     """Not one document of the inputs could be read."""
+
+    exit_code = 1
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"nothing to do: no document could be read ({reason})")

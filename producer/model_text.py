@@ -7,11 +7,11 @@ from pathlib import Path
 
 from docmill.catalogue.architecture import architecture_of
 from docmill.catalogue.chat_templates import template_for, without_thinking
+from docmill.catalogue.find_model import find_model
 from docmill.catalogue.fingerprint import model_fingerprint
-from docmill.catalogue.model import Model
-from docmill.catalogue.resolve import find_model
+from docmill.catalogue.local_model import Model
 from docmill.producer.prompts import PromptRenderer
-from docmill.producer.tokens import ModelTokenizer, load_tokenizer
+from docmill.producer.tokenizer import ModelTokenizer, load_tokenizer
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,9 @@ from typing import Any, NoReturn
 from jinja2 import Environment, StrictUndefined, TemplateError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from docmill.producer.encoded import Encoded, encode_around
+from docmill.producer.chunking.token_window import Encoded, encode_around
 from docmill.producer.errors import TemplateInvalid, UnknownTemplateVariable
-from docmill.producer.tokens import ModelTokenizer
+from docmill.producer.tokenizer import ModelTokenizer
 
 Message = dict[str, str]
 _CHAT_TEMPLATE = "the model's chat template"

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from docmill.producer.intake import Document, IntakeOptions, Skipped
-from docmill.producer.plan import Plan
+from docmill.producer.batch_plan import Plan
+from docmill.producer.intake.sources import Document, IntakeOptions, Skipped
 from docmill.producer.tasks import Task
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What to submit: inputs as `docmill.producer.intake` takes them, and how."""
+    """What to submit: inputs as `docmill.producer.intake.sources` takes them, and how."""
 
     inputs: Sequence[str]
     plan: Plan

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from docmill.errors import DocmillError, WrongUse
 
-class StorageError(Exception):
+
+class StorageError(DocmillError):
     """Base of the storage package's errors."""
 
 
@@ -33,7 +35,7 @@ class OtherHost(StorageError):
         )
 
 
-class NoSuchBatch(StorageError):
+class NoSuchBatch(StorageError, WrongUse):
     """No batch has this id."""
 
     def __init__(self, batch_id: str) -> None:
@@ -41,7 +43,7 @@ class NoSuchBatch(StorageError):
         super().__init__(f"there is no batch {batch_id!r}; `docmill status` lists them")
 
 
-class NoSuchJob(StorageError):
+class NoSuchJob(StorageError, WrongUse):
     """No job has this id."""
 
     def __init__(self, job_id: int) -> None:
@@ -49,7 +51,7 @@ class NoSuchJob(StorageError):
         super().__init__(f"there is no job {job_id}")
 
 
-class NoSuchDocument(StorageError):
+class NoSuchDocument(StorageError, WrongUse):
     """The batch has no document of this name."""
 
     def __init__(self, batch_id: str, name: str) -> None:
@@ -57,11 +59,11 @@ class NoSuchDocument(StorageError):
         super().__init__(f"batch {batch_id} has no document {name!r}; `docmill results {batch_id}` lists them")
 
 
-class QueryRefused(StorageError):
+class QueryRefused(StorageError, WrongUse):
     """A user's SQL is not one statement that reads, or the database does not understand it."""
 
 
-class NoSuchWorker(StorageError):
+class NoSuchWorker(StorageError, WrongUse):
     """No worker at work has this name."""
 
     def __init__(self, name: str, known: Sequence[str]) -> None:
@@ -70,7 +72,7 @@ class NoSuchWorker(StorageError):
         super().__init__(f"there is no worker {name!r}; {there}")
 
 
-class AmbiguousBatch(StorageError):
+class AmbiguousBatch(StorageError, WrongUse):
     """More than one batch id begins like this."""
 
     def __init__(self, prefix: str, matches: list[str]) -> None:

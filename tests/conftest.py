@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from docmill.catalogue.model import Model
+from docmill.catalogue.local_model import Model
 from docmill.catalogue.pull import pull
 from docmill.producer.model_text import ModelText, load_model_text
 from tests.homes import DEMO_MODEL, link_home, shared_home

@@ -15,7 +15,17 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from docmill.worker.engine_process import Add, Cancel, EngineProcess, Failed, Finished, FromEngine, Ready, Refused, Unusable
+from docmill.worker.engine_process import (
+    Add,
+    Cancel,
+    EngineProcess,
+    Failed,
+    Finished,
+    FromEngine,
+    Ready,
+    Refused,
+    Unusable,
+)
 from docmill.worker.engines.base import (
     Completion,
     EngineClosed,
@@ -29,7 +39,7 @@ from docmill.worker.engines.base import (
     RequestId,
 )
 from docmill.worker.engines.spec import EngineSpec
-from docmill.worker.watched import Watch, Written
+from docmill.worker.tailed_requests import Watch, Written
 
 log = logging.getLogger(__name__)
 _LOADS = 3  # deaths in a row while loading before the engine is given up

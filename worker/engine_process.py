@@ -18,8 +18,7 @@ import traceback
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 
-from docmill.broker.children import die_with_parent
-from docmill.worker.energy import EnergyShares
+from docmill.broker.child_processes import die_with_parent
 from docmill.worker.engines.base import (
     Completion,
     Engine,
@@ -31,8 +30,9 @@ from docmill.worker.engines.base import (
 )
 from docmill.worker.engines.registry import GPU_ENGINES, load_engine
 from docmill.worker.engines.spec import EngineSpec
-from docmill.worker.gpu_meter import open_gpu_meter
-from docmill.worker.watched import Watch, Watched, Written
+from docmill.worker.tailed_requests import Watch, Watched, Written
+from docmill.worker.telemetry.energy import EnergyShares
+from docmill.worker.telemetry.gpu_meter import open_gpu_meter
 
 _BEAT_S = 1.0
 _STOP_S = 5.0

@@ -1,6 +1,6 @@
 """What happens to a worker's jobs, told to whoever wants to know: the log, the metrics.
 
-`ObservedJobs` stands where `docmill.storage.jobs.Jobs` does; what it tells has been committed by then.
+`ObservedJobs` stands where `docmill.storage.moves.jobs.Jobs` does; what it tells has been committed by then.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, Protocol
 
-from docmill.storage.attempts import ClaimedJob, Failure, Generated, ReusedJob, WorkerIdentity
 from docmill.storage.database import Database
-from docmill.storage.jobs import Jobs
+from docmill.storage.moves.attempts import ClaimedJob, Failure, Generated, ReusedJob, WorkerIdentity
+from docmill.storage.moves.jobs import Jobs
 
 log = logging.getLogger("docmill.worker.jobs")
 

@@ -8,13 +8,13 @@ from enum import StrEnum
 from typing import Protocol
 
 from docmill.broker.sampling import Sampling
-from docmill.storage.attempts import ClaimedJob, Failure, Generated, ReusedJob
 from docmill.storage.errors import DatabaseUnavailable, StorageError
-from docmill.storage.jobs import Jobs
+from docmill.storage.moves.attempts import ClaimedJob, Failure, Generated, ReusedJob
+from docmill.storage.moves.jobs import Jobs
+from docmill.worker.database_retry import Patience
 from docmill.worker.engines.base import Completion, EngineClosed, EngineDied, EngineError, Request, RequestCancelled
-from docmill.worker.leases import Leases, request_id_of
-from docmill.worker.patience import Patience
-from docmill.worker.policy import GiveUp, Retry, RetryPolicy
+from docmill.worker.heartbeat import Leases, request_id_of
+from docmill.worker.retry_policy import GiveUp, Retry, RetryPolicy
 
 log = logging.getLogger(__name__)
 

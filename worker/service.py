@@ -21,28 +21,28 @@ from celery import Celery, signals
 from celery.platforms import EX_FAILURE
 from kombu.asynchronous import set_event_loop
 
-from docmill.broker.app import queue_of
-from docmill.broker.exporter import MetricsEndpoint, export
-from docmill.storage.attempts import WorkerIdentity
+from docmill.broker.celery_app import queue_of
+from docmill.broker.prometheus_endpoint import MetricsEndpoint, export
 from docmill.storage.database import Database
 from docmill.storage.errors import StorageError
-from docmill.storage.workers import Workers
+from docmill.storage.moves.attempts import WorkerIdentity
+from docmill.storage.moves.workers import Workers
 from docmill.worker.batcher import Batcher
-from docmill.worker.consuming import Consuming
+from docmill.worker.celery.log_filters import quiet_celery
+from docmill.worker.celery.pausing import Consuming
+from docmill.worker.celery.task import register_task
+from docmill.worker.celery.waiting_consumer import WaitingConsumer
+from docmill.worker.database_retry import Patience
 from docmill.worker.engines.base import EngineFacts, RequestId
 from docmill.worker.engines.registry import GPU_ENGINES
 from docmill.worker.engines.spec import EngineSpec
-from docmill.worker.gpu_meter import open_gpu_meter
+from docmill.worker.heartbeat import Leases
 from docmill.worker.job_events import JobLog, JobObserver, ObservedJobs
-from docmill.worker.leases import Leases
-from docmill.worker.log_filters import quiet_celery
-from docmill.worker.patience import Patience
-from docmill.worker.policy import RetryPolicy
+from docmill.worker.retry_policy import RetryPolicy
 from docmill.worker.run_job import run_job
-from docmill.worker.sampler import Sampler
-from docmill.worker.streaming import Tails
-from docmill.worker.tasks import register_task
-from docmill.worker.waiting_consumer import WaitingConsumer
+from docmill.worker.tail_relay import Tails
+from docmill.worker.telemetry.gpu_meter import open_gpu_meter
+from docmill.worker.telemetry.resources import Sampler
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -155,7 +155,7 @@ def _with_metrics(
     """What to do with a request that is no longer ours; with a registry, metrics join the observers."""
     if registry is None:
         return batcher.cancel
-    from docmill.worker.metrics import WorkerMetrics
+    from docmill.worker.telemetry.prometheus import WorkerMetrics
 
     metrics = WorkerMetrics(registry, identity, facts, batcher)
     observers.append(metrics)

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import sqlalchemy as sa
 
-from docmill.broker.children import die_with_parent
+from docmill.broker.child_processes import die_with_parent
 from tests.chaos import command
 from tests.chaos.far_host import FarHost
 from tests.chaos.schedule import LEASE_S, Campaign, WorkerPlan

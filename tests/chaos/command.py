@@ -10,7 +10,15 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["docmill.cli.main", "docmill.cli.submit", "docmill.cli.cancel", "docmill.cli.pause", "psycopg"])
+_FORKS.set_forkserver_preload(
+    [
+        "docmill.cli.main",
+        "docmill.cli.commands.submit",
+        "docmill.cli.commands.cancel",
+        "docmill.cli.commands.pause",
+        "psycopg",
+    ]
+)
 
 
 def start(arguments: Sequence[str], environment: Mapping[str, str], out: Path, errors: Path) -> BaseProcess:

@@ -11,13 +11,13 @@ from typing import Any
 import sqlalchemy as sa
 
 import docmill.producer.client
-from docmill.broker.app import make_app
-from docmill.broker.embedded import running_url
+from docmill.broker.celery_app import make_app
+from docmill.broker.embedded_broker import running_url
 from docmill.producer.client import Client, broker_directory
 from docmill.settings.load import load_settings
-from docmill.storage.attempts import WorkerIdentity
 from docmill.storage.database import Database
-from docmill.storage.jobs import Jobs
+from docmill.storage.moves.attempts import WorkerIdentity
+from docmill.storage.moves.jobs import Jobs
 from tests.unit.storage.conftest import generated
 
 KILLED = -signal.SIGKILL

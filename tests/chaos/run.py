@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from docmill.broker.children import die_with_parent
+from docmill.broker.child_processes import die_with_parent
 from docmill.storage.database import Database
 from docmill.storage.schema import upgrade
 from tests.chaos.clients import ENDED, Client

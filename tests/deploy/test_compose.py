@@ -19,7 +19,7 @@ import yaml
 from redis import Redis
 from redis.exceptions import AuthenticationError
 
-from docmill.broker.embedded import _server_binary
+from docmill.broker.embedded_broker import _server_binary
 from docmill.cli.main import cli
 from docmill.settings.load import load_settings
 
@@ -266,7 +266,7 @@ def test_docmill_can_be_built_from_what_the_images_are_given(tmp_path: Path) -> 
     (wheel,) = tmp_path.glob("docmill-*.whl")
     installed = tmp_path / "installed"
     shutil.unpack_archive(wheel, installed, "zip")
-    look = "import docmill.cli.worker, docmill.storage.schema as schema; print(schema.head(), schema.__file__)"
+    look = "import docmill.cli.commands.worker, docmill.storage.schema as schema; print(schema.head(), schema.__file__)"
     shown = subprocess.run(
         [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(installed)!r}); {look}"],
         capture_output=True, text=True, check=False, cwd=tmp_path,

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from docmill.cli.main import cli
+from docmill.settings.defaults import Worker
 from docmill.settings.load import load_settings
-from docmill.settings.model import Worker
 from tests.deploy.test_compose import parse
 
 UNITS = Path(__file__).parents[2] / "deploy" / "systemd"

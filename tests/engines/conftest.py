@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from docmill.catalogue.model import Model, ModelKind
-from docmill.catalogue.resolve import find_model
+from docmill.catalogue.find_model import find_model
+from docmill.catalogue.local_model import Model, ModelKind
 from docmill.producer.model_text import ModelText
-from tests.engines.in_child import EngineInChild
-from tests.exllamav2_cpu.installed import require_exllamav2
-from tests.exllamav2_cpu.models import tiny_model
 from docmill.worker.engines.base import Completion, Engine, Request
 from docmill.worker.engines.registry import load_engine
 from docmill.worker.engines.spec import EngineSpec
+from tests.engines.in_child import EngineInChild
+from tests.exllamav2_cpu.installed import require_exllamav2
+from tests.exllamav2_cpu.models import tiny_model
 
 CPU_ENGINES = ("openvino", "llamacpp", "simulated")
 TESTED_ENGINES = ("exllamav2", *CPU_ENGINES)

@@ -11,10 +11,10 @@ import sys
 from multiprocessing.connection import Connection
 from typing import Any
 
-from tests.exllamav2_cpu.child import SITE
 from docmill.worker.engines.base import Completion, EngineFacts, Request, RequestId
 from docmill.worker.engines.registry import load_engine
 from docmill.worker.engines.spec import EngineSpec
+from tests.exllamav2_cpu.child import SITE
 
 
 class EngineInChild:

@@ -13,13 +13,13 @@ from statistics import mean
 
 import pytest
 
-from docmill.catalogue.model import Model
+from docmill.catalogue.local_model import Model
 from docmill.producer.model_text import ModelText
-from tests.engines.conftest import CPU_ENGINES, Driven
-from tests.engines.reference import ReferenceLlama
 from docmill.worker.engines.base import Request
 from docmill.worker.engines.registry import load_engine
 from docmill.worker.engines.spec import EngineSpec
+from tests.engines.conftest import CPU_ENGINES, Driven
+from tests.engines.reference import ReferenceLlama
 
 pytestmark = pytest.mark.model
 MakeSpec = Callable[..., EngineSpec]

@@ -14,17 +14,17 @@ from typing import Any
 import pytest
 
 from docmill.broker.sampling import Sampling
-from docmill.catalogue.f16 import ensure_f16
-from docmill.catalogue.model import Model, ModelKind
-from docmill.catalogue.resolve import find_model
+from docmill.catalogue.f16_conversion import ensure_f16
+from docmill.catalogue.find_model import find_model
+from docmill.catalogue.local_model import Model, ModelKind
 from docmill.producer.model_text import ModelText
+from docmill.worker.engines.base import Completion, EngineFailed, FinishReason, ModelUnusable, PromptTooLong, Request
+from docmill.worker.engines.registry import load_engine
+from docmill.worker.engines.spec import EngineSpec
 from tests.engines.conftest import Driven
 from tests.engines.in_child import EngineInChild
 from tests.exllamav2_cpu.installed import require_exllamav2
 from tests.exllamav2_cpu.models import smollm2, tiny_model
-from docmill.worker.engines.base import Completion, EngineFailed, FinishReason, ModelUnusable, PromptTooLong, Request
-from docmill.worker.engines.registry import load_engine
-from docmill.worker.engines.spec import EngineSpec
 
 pytestmark = pytest.mark.model
 MakeSpec = Callable[..., EngineSpec]
@@ -156,7 +156,9 @@ def test_text_held_back_for_a_stop_string_is_not_lost_at_a_stop_token(engine: En
 
 
 def test_nothing_of_the_packages_own_sampling_is_left(engine: EngineInChild) -> None:
-    made = "engine._make_job(__import__('docmill.worker.engines.base', fromlist=['Request']).Request('x', (5, 6), 4, {}))"
+    made = (
+        "engine._make_job(__import__('docmill.worker.engines.base', fromlist=['Request']).Request('x', (5, 6), 4, {}))"
+    )
     sampling = "__import__('docmill.broker.sampling', fromlist=['Sampling']).Sampling({})"
 
     def setting(name: str, arguments: str) -> Any:

@@ -13,11 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from docmill.catalogue.model import Model
-from tests.engines.conftest import CPU_ENGINES
+from docmill.catalogue.local_model import Model
 from docmill.worker.batcher import Batcher
 from docmill.worker.engines.base import ModelUnusable, PromptTooLong, Request
 from docmill.worker.engines.spec import EngineSpec
+from tests.engines.conftest import CPU_ENGINES
 
 pytestmark = pytest.mark.model
 MakeSpec = Callable[..., EngineSpec]

@@ -6,10 +6,10 @@ from typing import Any
 import psutil
 import pytest
 
-from docmill.catalogue.model import Model
-from tests.engines.conftest import WINDOW, Driven
-from docmill.worker.engines.kv_memory import kv_tokens, values_a_token
+from docmill.catalogue.local_model import Model
+from docmill.sizing.cpu_kv_cache import kv_tokens, values_a_token
 from docmill.worker.engines.spec import EngineSpec
+from tests.engines.conftest import WINDOW, Driven
 
 pytestmark = pytest.mark.model
 MakeSpec = Callable[..., EngineSpec]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from docmill.catalogue.resolve import find_model
+from docmill.catalogue.find_model import find_model
 from docmill.producer.model_text import ModelText, load_model_text
 from docmill.worker.batcher import Batcher
 from docmill.worker.engines.base import EngineFacts, FinishReason, Request

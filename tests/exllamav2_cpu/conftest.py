@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from docmill.catalogue.model import Model
+from docmill.catalogue.local_model import Model
 from tests.exllamav2_cpu.child import Child
 from tests.exllamav2_cpu.installed import require_exllamav2
 from tests.exllamav2_cpu.models import tiny_model

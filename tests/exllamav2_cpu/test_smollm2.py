@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from docmill.catalogue.model import Model
+from docmill.catalogue.local_model import Model
 from tests.exllamav2_cpu import scenarios
 from tests.exllamav2_cpu.child import Child
 from tests.exllamav2_cpu.models import smollm2

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from docmill.catalogue.model import Model
+from docmill.catalogue.local_model import Model
 from tests.exllamav2_cpu import scenarios
 from tests.exllamav2_cpu.child import SITE, Child
 from tests.exllamav2_cpu.generation import load

@@ -13,13 +13,13 @@ import pytest
 from tokenizers import AddedToken, Tokenizer
 
 from docmill.catalogue.chat_templates import TEMPLATES, without_thinking
-from docmill.catalogue.entries import ENTRIES
 from docmill.catalogue.gguf_file import read_header
-from docmill.catalogue.model import Model
+from docmill.catalogue.local_model import Model
+from docmill.catalogue.lookup import ENTRIES
 from docmill.producer.gguf_tokenizer import build_tokenizer
 from docmill.producer.model_text import load_model_text
 from docmill.producer.prompts import PromptRenderer
-from docmill.producer.tokens import ModelTokenizer, Vocabulary
+from docmill.producer.tokenizer import ModelTokenizer, Vocabulary
 from tests.families.tiny_gguf import write_tiny_gguf
 
 SYSTEM = "Be brief."

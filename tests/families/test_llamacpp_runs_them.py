@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from docmill.catalogue.entries import ENTRIES
 from docmill.catalogue.families import engines_for, family_of
+from docmill.catalogue.find_model import find_model
 from docmill.catalogue.gguf_file import read_header
-from docmill.catalogue.model import Model
-from docmill.catalogue.resolve import find_model
+from docmill.catalogue.local_model import Model
+from docmill.catalogue.lookup import ENTRIES
 from docmill.producer.model_text import load_model_text
-from tests.families.tiny_gguf import ARCHITECTURES, write_tiny_gguf
 from docmill.worker.engines.base import Completion, Request
 from docmill.worker.engines.llamacpp import LlamaCppEngine
 from docmill.worker.engines.registry import choose_engine
 from docmill.worker.engines.spec import EngineSpec
+from tests.families.tiny_gguf import ARCHITECTURES, write_tiny_gguf
 
 
 def answers(engine: LlamaCppEngine, *requests: Request) -> dict[str, Completion]:

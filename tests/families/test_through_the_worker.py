@@ -9,28 +9,28 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from docmill.catalogue.entries import ENTRIES
 from docmill.catalogue.families import family_of
-from docmill.catalogue.model import Model
-from docmill.cli.worker import WorkerFlags, worker_options
+from docmill.catalogue.local_model import Model
+from docmill.catalogue.lookup import ENTRIES
+from docmill.cli.commands.worker import WorkerFlags, worker_options
 from docmill.producer.client import Client
 from docmill.settings.load import load_settings
-from docmill.storage.attempts import WorkerIdentity
 from docmill.storage.database import Database
-from docmill.storage.jobs import Jobs
+from docmill.storage.moves.attempts import WorkerIdentity
+from docmill.storage.moves.jobs import Jobs
+from docmill.storage.moves.workers import Workers
 from docmill.storage.schema import upgrade
 from docmill.storage.states import JobState
 from docmill.storage.tables import Attempt, Job, Result
-from docmill.storage.workers import Workers
+from docmill.worker.batcher import Batcher
+from docmill.worker.database_retry import Patience
+from docmill.worker.heartbeat import Leases
+from docmill.worker.retry_policy import RetryPolicy
+from docmill.worker.run_job import Outcome, run_job
 from tests.exllamav2_cpu.child import SITE
 from tests.exllamav2_cpu.installed import require_exllamav2
 from tests.exllamav2_cpu.models import ARCHITECTURES, tiny_model
 from tests.families.tiny_gguf import write_tiny_gguf
-from docmill.worker.batcher import Batcher
-from docmill.worker.leases import Leases
-from docmill.worker.patience import Patience
-from docmill.worker.policy import RetryPolicy
-from docmill.worker.run_job import Outcome, run_job
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 LLAMACPP_ONLY = {"PhiForCausalLM": "phi2", "PhimoeForCausalLM": "phimoe"}

@@ -18,11 +18,11 @@ import psutil
 import pytest
 import sqlalchemy as sa
 
-from docmill.broker.children import die_with_parent
-from docmill.broker.embedded import EmbeddedBroker
+from docmill.broker.child_processes import die_with_parent
+from docmill.broker.embedded_broker import EmbeddedBroker
 from docmill.producer.client import Client, broker_directory, database_url
+from docmill.settings.defaults import Settings
 from docmill.settings.load import load_settings
-from docmill.settings.model import Settings
 from docmill.storage.database import Database
 from docmill.storage.schema import upgrade
 from tests.homes import link_home

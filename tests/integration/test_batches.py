@@ -11,8 +11,8 @@ import pytest
 import sqlalchemy as sa
 
 from docmill import results, submit, wait
+from docmill.storage.moves.workers import pause_worker
 from docmill.storage.tables import Job
-from docmill.storage.workers import pause_worker
 from tests.integration.conftest import PATIENCE_S, SLOW, STEADY, Cluster, wait_until
 
 

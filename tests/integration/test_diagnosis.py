@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from docmill.insight.diagnosis import diagnose
-from docmill.insight.diagnosis.look import look_at_batch
-from docmill.insight.diagnosis.rule import Surroundings
+from docmill.insight.diagnosis.rule_input import Surroundings
+from docmill.insight.diagnosis.run_diagnosis import look_at_batch
 from docmill.insight.findings import Status
 from docmill.producer.model_text import ModelText
-from docmill.storage.evidence import evidence_of
+from docmill.storage.reads.batch_evidence import evidence_of
 from tests.families.tiny_gguf import write_tiny_gguf
 from tests.integration.conftest import STEADY, Cluster
 

@@ -11,15 +11,15 @@ import pytest
 from celery import Celery
 from redis import Redis
 
-from docmill.broker.app import make_app
-from docmill.broker.embedded import EmbeddedBroker
+from docmill.broker.celery_app import make_app
+from docmill.broker.embedded_broker import EmbeddedBroker
 from docmill.broker.errors import BrokerUnavailable
-from docmill.producer.advance import Advancer
-from docmill.producer.dispatch import Dispatcher, DispatchPolicy
+from docmill.producer.dispatcher import Dispatcher, DispatchPolicy
+from docmill.producer.merge_step import Advancer
 from docmill.storage.database import Database
 from docmill.storage.errors import DatabaseUnavailable
-from docmill.storage.levels import Levels
-from docmill.storage.outbox import Outbox, Publishable
+from docmill.storage.moves.announce import Outbox, Publishable
+from docmill.storage.moves.documents import Levels
 from tests.integration.conftest import wait_until
 from tests.unit.broker.conftest import client_of
 from tests.unit.storage.conftest import Mill

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from docmill.catalogue.model import Model
+from docmill.catalogue.local_model import Model
 from tests.exllamav2_cpu.child import SITE
 from tests.exllamav2_cpu.installed import require_exllamav2
 from tests.exllamav2_cpu.models import tiny_model

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from docmill.broker.embedded import is_answering
+from docmill.broker.embedded_broker import is_answering
 from tests.integration.conftest import SLOW, Cluster, wait_until
 from tests.unit.broker.conftest import client_of, kill
 

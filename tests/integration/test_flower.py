@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from docmill.broker.app import TASK_NAME, make_app
+from docmill.broker.celery_app import TASK_NAME, make_app
 from tests.integration.conftest import Cluster, wait_until
 
 

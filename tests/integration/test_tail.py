@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from docmill.broker.streaming import TailChannel
-from docmill.storage.followed import Followed
+from docmill.broker.tail_channel import TailChannel
+from docmill.storage.reads.tailed_jobs import Followed
 from tests.integration.conftest import Cluster, wait_until
 
 VERY_SLOW = {"decode_steps_per_s": 5.0}  # about ten seconds a job: a command has the time to start

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from docmill.producer.export import write_directory
-from docmill.producer.formats import Document, Skipped
-from docmill.producer.intake import IntakeOptions, read_documents
+from docmill.producer.intake.formats import Document, Skipped
+from docmill.producer.intake.sources import IntakeOptions, read_documents
+from docmill.producer.result_export import write_directory
 from tests.unit.producer.conftest import report
 
 

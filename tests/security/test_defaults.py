@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from docmill.broker.embedded import EmbeddedBroker
-from docmill.cli.flower import _is_login, _is_loopback
+from docmill.broker.embedded_broker import EmbeddedBroker
+from docmill.cli.commands.flower import _is_login, _is_loopback
 from tests.integration.conftest import wait_until
 from tests.integration.test_flower import fetch, free_port
 from tests.unit.cli.conftest import Docmill, docmill, documents, environment, migrated, ready, with_model

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from docmill.broker.app import TASK_NAME, make_app, queue_of
-from tests.integration.conftest import Cluster, wait_until
+from docmill.broker.celery_app import TASK_NAME, make_app, queue_of
+from docmill.worker.celery.task import register_task
 from docmill.worker.run_job import Outcome, Verdict
-from docmill.worker.tasks import register_task
+from tests.integration.conftest import Cluster, wait_until
 
 QUEUE = queue_of("simulated")
 

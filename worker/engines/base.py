@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from docmill.broker.sampling import Sampling
+from docmill.errors import DocmillError
 
 RequestId = str
 
@@ -110,7 +111,7 @@ class Engine(Protocol):
         ...
 
 
-class EngineError(Exception):
+class EngineError(DocmillError):
     """Base of everything that goes wrong in or around an engine."""
 
 

@@ -31,6 +31,8 @@ from docmill.broker.sampling import Sampling
 from docmill.catalogue.errors import CatalogueError
 from docmill.catalogue.families import require_exllamav2
 from docmill.catalogue.fingerprint import directory_fingerprint
+from docmill.sizing.gpu_memory import CacheType
+from docmill.sizing.gpu_plan import GpuPlan
 from docmill.worker.engines.base import EngineFacts, ModelUnusable, Request
 from docmill.worker.engines.gpu_loading import (
     CacheSize,
@@ -43,8 +45,6 @@ from docmill.worker.engines.gpu_loading import (
 )
 from docmill.worker.engines.paged import PAGE_TOKENS, PagedEngine
 from docmill.worker.engines.spec import EngineSpec
-from docmill.worker.gpu_memory import CacheType
-from docmill.worker.gpu_plan import GpuPlan
 
 _CACHES = {
     CacheType.FP16: ExLlamaV2Cache,

@@ -17,6 +17,8 @@ from exllamav3.generator.sampler import ComboSampler
 
 from docmill.broker.sampling import Sampling
 from docmill.catalogue.fingerprint import directory_fingerprint
+from docmill.sizing.gpu_memory import CacheType
+from docmill.sizing.gpu_plan import GpuPlan
 from docmill.worker.engines.base import EngineFacts, ModelUnusable, Request
 from docmill.worker.engines.gpu_loading import (
     CacheSize,
@@ -29,8 +31,6 @@ from docmill.worker.engines.gpu_loading import (
 )
 from docmill.worker.engines.paged import PagedEngine
 from docmill.worker.engines.spec import EngineSpec
-from docmill.worker.gpu_memory import CacheType
-from docmill.worker.gpu_plan import GpuPlan
 
 _BITS = {CacheType.Q8: 8, CacheType.Q6: 6, CacheType.Q4: 4}
 

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from docmill.catalogue.errors import CatalogueError
-from docmill.catalogue.model import ModelKind
-from docmill.catalogue.model_shape import ModelShape, read_model_shape
+from docmill.catalogue.local_model import ModelKind
+from docmill.sizing.gpu_memory import CacheType
+from docmill.sizing.gpu_plan import GpuPlan, plan_gpu
+from docmill.sizing.model_shape import ModelShape, read_model_shape
 from docmill.worker.engines.base import ModelUnusable
 from docmill.worker.engines.paged import PAGE_TOKENS
 from docmill.worker.engines.spec import EngineSpec
-from docmill.worker.gpu_memory import CacheType
-from docmill.worker.gpu_plan import GpuPlan, plan_gpu
 
 T = TypeVar("T")
 

@@ -18,7 +18,8 @@ import xllamacpp
 from docmill.catalogue.errors import CatalogueError
 from docmill.catalogue.fingerprint import quick_fingerprint
 from docmill.catalogue.gguf_file import verify
-from docmill.catalogue.model import ModelKind
+from docmill.catalogue.local_model import ModelKind
+from docmill.sizing.cpu_kv_cache import kv_tokens, values_a_token
 from docmill.worker.engines.base import (
     Completion,
     EngineFacts,
@@ -31,7 +32,6 @@ from docmill.worker.engines.base import (
     cut_at_stop,
     shown_text,
 )
-from docmill.worker.engines.kv_memory import kv_tokens, values_a_token
 from docmill.worker.engines.spec import EngineSpec
 
 _KV_TOKENS = 32_768  # most that all slots share unless options["kv_tokens"] says otherwise: it is taken in full

@@ -18,8 +18,9 @@ import openvino_genai as genai
 
 from docmill.broker.sampling import Sampling
 from docmill.catalogue.errors import CatalogueError
-from docmill.catalogue.f16 import ensure_f16
-from docmill.catalogue.model import ModelKind
+from docmill.catalogue.f16_conversion import ensure_f16
+from docmill.catalogue.local_model import ModelKind
+from docmill.sizing.cpu_kv_cache import kv_tokens
 from docmill.worker.engines.base import (
     Completion,
     EngineFacts,
@@ -32,7 +33,6 @@ from docmill.worker.engines.base import (
     cut_at_stop,
     shown_text,
 )
-from docmill.worker.engines.kv_memory import kv_tokens
 from docmill.worker.engines.spec import EngineSpec
 
 _BATCHED_TOKENS = 512  # tokens a step; 2,048 was slower

@@ -6,8 +6,8 @@ import os
 
 from docmill.catalogue.families import engines_for
 from docmill.catalogue.gguf_file import f16_bytes, read_header
-from docmill.catalogue.model import Model, ModelKind
-from docmill.catalogue.model_shape import read_model_shape
+from docmill.catalogue.local_model import Model, ModelKind
+from docmill.sizing.model_shape import read_model_shape
 from docmill.worker.engines.base import Engine, ModelUnusable
 from docmill.worker.engines.spec import EngineSpec
 

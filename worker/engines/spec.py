@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 import psutil
 
-from docmill.catalogue.model import Model
+from docmill.catalogue.local_model import Model
 from docmill.worker.engines.base import ModelUnusable
 
 T = TypeVar("T")

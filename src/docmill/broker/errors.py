@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from docmill.errors import DocmillError
 
-class BrokerError(Exception):
+
+class BrokerError(DocmillError):
     """Base of the broker package's errors."""
 
 

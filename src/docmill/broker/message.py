@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from docmill.broker.app import TASK_NAME
+from docmill.broker.celery_app import TASK_NAME
 from docmill.broker.errors import MessageRefused
 
 _LAST_ID = 2**63 - 1

@@ -9,7 +9,7 @@ from celery import Celery
 from kombu.exceptions import BatchPublishError, KombuError
 from redis.exceptions import RedisError
 
-from docmill.broker.app import TASK_NAME, queue_of
+from docmill.broker.celery_app import TASK_NAME, queue_of
 from docmill.broker.errors import BrokerFull, BrokerUnavailable
 from docmill.settings.masking import mask
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from docmill.catalogue.gguf_file import read_header
-from docmill.catalogue.model import Model, ModelKind
+from docmill.catalogue.local_model import Model, ModelKind
 
 
 def architecture_of(model: Model) -> str:

@@ -5,8 +5,8 @@ Each as its model's card describes the prompt. A model's own template always com
 
 from __future__ import annotations
 
-from docmill.catalogue.entries import find_entry_of_file
 from docmill.catalogue.families import family_of
+from docmill.catalogue.lookup import find_entry_of_file
 
 # https://github.com/openai/openai-python/blob/release-v0.28.1/chatml.md; Orca 2 uses it.
 _CHATML = (

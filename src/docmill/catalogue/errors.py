@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from docmill.errors import DocmillError, WrongUse
 
-class CatalogueError(Exception):
+
+class CatalogueError(DocmillError):
     """Base of the catalogue package's errors."""
 
 
-class ModelNotFound(CatalogueError):
+class ModelNotFound(CatalogueError, WrongUse):
     """No model of this name or path is here."""
 
     def __init__(self, name: str, hint: str) -> None:

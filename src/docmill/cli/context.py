@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 import click
 from rich.console import Console
 
+from docmill.settings.defaults import Settings
 from docmill.settings.load import load_settings
-from docmill.settings.model import Settings
 
 
 class CliContext:

@@ -13,7 +13,8 @@ from typing import NoReturn
 
 import click
 
-from docmill.cli.restarts import UNEXPECTED
+from docmill.cli.services.restarts import UNEXPECTED
+from docmill.errors import DocmillError
 
 _COMMANDS = {
     "run": "Summarize documents on this machine, everything included.",
@@ -45,7 +46,7 @@ _COMMANDS = {
     "flower": "Watch jobs in the browser.",
     "demo": "Summarize Python's own reference, and show what came of it.",
 }
-_MODULES = {"dispatcher": "docmill.cli.services", "resume": "docmill.cli.pause", "try": "docmill.cli.try_"}
+_MODULES = {"resume": "docmill.cli.commands.pause", "try": "docmill.cli.commands.try_"}
 
 
 class _Commands(click.Group):
@@ -60,7 +61,7 @@ class _Commands(click.Group):
             if near and not ctx.resilient_parsing:
                 ctx.fail(f"No such command {cmd_name!r}; did you mean {near[0]}?")
             return None
-        module = importlib.import_module(_MODULES.get(cmd_name, f"docmill.cli.{cmd_name}"))
+        module = importlib.import_module(_MODULES.get(cmd_name, f"docmill.cli.commands.{cmd_name}"))
         command: click.Command = getattr(module, f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name)
         return command
 
@@ -144,33 +145,14 @@ def main() -> NoReturn:
 
 def _explain(error: Exception) -> int:
     """Say what is wrong in one sentence; the exit code."""
-    from docmill.broker.errors import BrokerError
-    from docmill.catalogue.errors import CatalogueError, ModelNotFound
-    from docmill.producer.errors import NothingToDo, ProducerError
-    from docmill.settings.errors import SettingsError
-    from docmill.storage.errors import (
-        AmbiguousBatch,
-        NoSuchBatch,
-        NoSuchDocument,
-        NoSuchJob,
-        NoSuchWorker,
-        QueryRefused,
-        StorageError,
-    )
-    from docmill.worker.engines.base import EngineError
-
-    domain = (BrokerError, CatalogueError, ProducerError, SettingsError, StorageError, EngineError)
-    unknown = (NoSuchBatch, NoSuchDocument, NoSuchJob, NoSuchWorker, AmbiguousBatch, ModelNotFound)
-    wrong_use = (SettingsError, ProducerError, QueryRefused, *unknown)
     if isinstance(error, click.ClickException):
         click.echo(f"docmill: {error.format_message()}", err=True)
         return error.exit_code
-    if isinstance(error, OSError) and error.strerror and not isinstance(error, domain):
+    if isinstance(error, DocmillError):
+        click.echo(f"docmill: {error}", err=True)
+        return error.exit_code
+    if isinstance(error, OSError) and error.strerror:
         click.echo(f"docmill: {f'{error.filename}: ' if error.filename else ''}{error.strerror}", err=True)
         return 1
-    if not isinstance(error, domain):
-        sentence = f"docmill: unexpected {type(error).__name__}: {error} (`docmill --debug ...` shows where)"
-        click.echo(sentence, err=True)
-        return UNEXPECTED
-    click.echo(f"docmill: {error}", err=True)
-    return 2 if isinstance(error, wrong_use) and not isinstance(error, NothingToDo) else 1
+    click.echo(f"docmill: unexpected {type(error).__name__}: {error} (`docmill --debug ...` shows where)", err=True)
+    return UNEXPECTED

@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 import click
 
 from docmill.cli.context import CliContext
-from docmill.cli.fetch import ensure_model
+from docmill.cli.model_download import ensure_model
 from docmill.cli.options import EncodingName
 from docmill.producer.client import Client
-from docmill.producer.intake import Document, Skipped
+from docmill.producer.intake.sources import Document, Skipped
 from docmill.producer.model_text import ModelText
 from docmill.producer.submission import Submission, Submitted
 from docmill.producer.tasks import MergeStrategy, builtin_names
-from docmill.settings.presets import PRESETS
+from docmill.settings.sampling_presets import PRESETS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from docmill.insight.passages import Passages, Sentence, sentences
 from docmill.producer.tasks import MergeStrategy
-from docmill.storage.provenance import StoredAnswer, StoredChunk, StoredDocument
+from docmill.storage.reads.provenance import StoredAnswer, StoredChunk, StoredDocument
 
 _SHOWN = 3  # passages for a sentence
 _LEAST = 0.1  # a score below is chance: two common words

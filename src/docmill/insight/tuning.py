@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from docmill.producer.document_chunks import split_document
-from docmill.producer.intake import Document
+from docmill.producer.batch_planning import Wishes, make_plan
+from docmill.producer.chunking.document_chunks import split_document
+from docmill.producer.intake.sources import Document
 from docmill.producer.model_text import ModelText
-from docmill.producer.planning import Wishes, make_plan
 from docmill.producer.tasks import Task
 from docmill.worker.batcher import Batcher
 from docmill.worker.engines.base import EngineError, Request

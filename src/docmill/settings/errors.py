@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from docmill.errors import WrongUse
 
-class SettingsError(Exception):
+
+class SettingsError(WrongUse):
     """A setting is wrong; the message names where it was set, its value and what would be right."""

@@ -13,10 +13,10 @@ from platformdirs import user_data_path
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from docmill.settings.defaults import Optimization, Profile, Settings
 from docmill.settings.errors import SettingsError
 from docmill.settings.layers import SECTIONS, Key, Layer, environment_layer, file_layer, merge, override_layer
 from docmill.settings.masking import mask
-from docmill.settings.model import Optimization, Profile, Settings
 
 _TOP = (*SECTIONS, "home")
 _PREFIXES = re.compile(r"^(Value error, |Input should be )")

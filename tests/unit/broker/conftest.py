@@ -10,8 +10,8 @@ import pytest
 from celery import Celery
 from redis import Redis
 
-from docmill.broker.app import make_app
-from docmill.broker.embedded import EmbeddedBroker
+from docmill.broker.celery_app import make_app
+from docmill.broker.embedded_broker import EmbeddedBroker
 
 
 @dataclass(frozen=True)

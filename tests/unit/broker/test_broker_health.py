@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from docmill.broker.embedded import EmbeddedBroker
+from docmill.broker.broker_health import client_of, read_broker
+from docmill.broker.embedded_broker import EmbeddedBroker
 from docmill.broker.errors import BrokerUnavailable
-from docmill.broker.health import client_of, read_broker
 
 
 def test_the_embedded_broker_keeps_what_it_is_given(valkey: EmbeddedBroker) -> None:

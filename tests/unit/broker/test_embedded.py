@@ -12,10 +12,10 @@ import psutil
 import pytest
 from redis.exceptions import ResponseError
 
-from docmill.broker.app import make_app
-from docmill.broker.embedded import EmbeddedBroker, awaited_url, is_answering, running_url
+from docmill.broker.broker_health import read_broker
+from docmill.broker.celery_app import make_app
+from docmill.broker.embedded_broker import EmbeddedBroker, awaited_url, is_answering, running_url
 from docmill.broker.errors import BrokerFull, EmbeddedBrokerFailed
-from docmill.broker.health import read_broker
 from docmill.broker.publish import ping
 from tests.small_disk import small_disk
 from tests.unit.broker.conftest import client_of, kill
@@ -23,7 +23,7 @@ from tests.unit.broker.conftest import client_of, kill
 STARTS_ONE = """
 import sys, time
 from pathlib import Path
-from docmill.broker.embedded import EmbeddedBroker
+from docmill.broker.embedded_broker import EmbeddedBroker
 broker = EmbeddedBroker(Path(sys.argv[1]))
 broker.start()
 print(broker._process.pid, flush=True)

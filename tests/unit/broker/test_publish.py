@@ -12,8 +12,8 @@ from kombu import Connection, Consumer, Message
 from kombu.exceptions import ContentDisallowed
 from redis import Redis
 
-from docmill.broker.app import TASK_NAME, make_app, queue_of, socket_url
-from docmill.broker.embedded import EmbeddedBroker
+from docmill.broker.celery_app import TASK_NAME, make_app, queue_of, socket_url
+from docmill.broker.embedded_broker import EmbeddedBroker
 from docmill.broker.errors import BrokerUnavailable
 from docmill.broker.publish import ping, publish, task_id_of
 from tests.unit.broker.conftest import AnnouncedJob

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from docmill.catalogue.dimensions import dimensions_of, shape_of
-from docmill.catalogue.entries import ENTRIES, Entry, find_entry
-from docmill.catalogue.model_shape import read_model_shape
+from docmill.catalogue.lookup import ENTRIES, Entry, find_entry
+from docmill.sizing.catalogue_dimensions import dimensions_of, shape_of
+from docmill.sizing.gpu_plan import plan_gpu
+from docmill.sizing.model_shape import read_model_shape
 from tests.model_directories import write_exl2
-from docmill.worker.gpu_plan import plan_gpu
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)

@@ -8,9 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from docmill.catalogue import resolve
-from docmill.catalogue.entries import ENTRIES, Entry, HubSource, find_entry, find_entry_of_file, nearest_names
-from docmill.catalogue.entry import QUANTIZATIONS, PyPISource, Tier
 from docmill.catalogue.errors import ModelDamaged, ModelNotFound
 from docmill.catalogue.families import (
     FAMILIES,
@@ -19,8 +16,10 @@ from docmill.catalogue.families import (
     family_of,
     require_exllamav2,
 )
-from docmill.catalogue.model import Model, ModelKind
-from docmill.catalogue.resolve import find_model
+from docmill.catalogue.find_model import find_model, packaged_path
+from docmill.catalogue.local_model import Model, ModelKind
+from docmill.catalogue.lookup import ENTRIES, Entry, HubSource, find_entry, find_entry_of_file, nearest_names
+from docmill.catalogue.model_entry import QUANTIZATIONS, PyPISource, Tier
 from tests.model_directories import write_exl2
 
 
@@ -212,7 +211,7 @@ def test_a_pulled_exl2_directory_comes_before_the_gguf_and_a_torn_one_is_damaged
 def test_a_packaged_file_of_the_wrong_size_is_damaged(tmp_path: Path) -> None:
     demo = entry("smollm2")
     assert isinstance(demo.source, PyPISource)
-    path = resolve.packaged_path(demo, replace(demo.source, size_bytes=7), tmp_path)
+    path = packaged_path(demo, replace(demo.source, size_bytes=7), tmp_path)
     path.parent.mkdir(parents=True)
     path.write_bytes(b"GGUF")
     with pytest.raises(ModelDamaged, match="wrong size"):

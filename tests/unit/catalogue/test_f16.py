@@ -12,7 +12,7 @@ import pytest
 from gguf.quants import dequantize
 
 from docmill.catalogue.errors import ModelDamaged
-from docmill.catalogue.f16 import ensure_f16
+from docmill.catalogue.f16_conversion import ensure_f16
 from docmill.catalogue.gguf_file import verify
 from tests.unit.catalogue.conftest import write_gguf
 

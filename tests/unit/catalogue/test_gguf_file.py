@@ -9,7 +9,7 @@ import pytest
 from docmill.catalogue.errors import ModelDamaged
 from docmill.catalogue.fingerprint import quick_fingerprint
 from docmill.catalogue.gguf_file import _read, read_header, verify
-from docmill.catalogue.model import Model
+from docmill.catalogue.local_model import Model
 from tests.unit.catalogue.conftest import write_gguf
 
 

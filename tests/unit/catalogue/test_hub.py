@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from docmill.catalogue.errors import ModelDamaged, PullFailed
-from docmill.catalogue.model import ModelKind
+from docmill.catalogue.find_model import find_model, local_models, models_directory
+from docmill.catalogue.local_model import ModelKind
 from docmill.catalogue.pull import pull
-from docmill.catalogue.resolve import find_model, local_models, models_directory
 from tests.unit.catalogue.conftest import write_gguf
 from tests.unit.catalogue.file_server import FileServer, Reply
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from docmill.catalogue.errors import ModelDamaged
-from docmill.catalogue.model_shape import read_model_shape
+from docmill.sizing.model_shape import read_model_shape
 from tests.model_directories import MISTRAL_7B, write_config, write_exl2, write_safetensors, write_small
 
 SMALL = {

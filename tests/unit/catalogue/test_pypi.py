@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from docmill.catalogue import entries
-from docmill.catalogue.entries import ENTRIES, Entry, PyPISource
+from docmill.catalogue import lookup
 from docmill.catalogue.errors import ModelNotFound, PullFailed
+from docmill.catalogue.find_model import find_model
+from docmill.catalogue.lookup import ENTRIES, Entry, PyPISource
 from docmill.catalogue.pull import pull
-from docmill.catalogue.resolve import find_model
 from tests.unit.catalogue.conftest import write_gguf
 from tests.unit.catalogue.file_server import FileServer, Reply
 
@@ -66,7 +66,7 @@ def entry(model_bytes: bytes, monkeypatch: pytest.MonkeyPatch) -> Entry:
         aliases=("tiny",),
         source=PyPISource("tiny-model==1.0", MEMBER, hashlib.sha256(model_bytes).hexdigest(), len(model_bytes)),
     )
-    monkeypatch.setattr(entries, "ENTRIES", (made,))
+    monkeypatch.setattr(lookup, "ENTRIES", (made,))
     return made
 
 

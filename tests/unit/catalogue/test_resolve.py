@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from docmill.catalogue.errors import ModelDamaged, ModelNotFound
-from docmill.catalogue.model import ModelKind
-from docmill.catalogue.resolve import find_model, local_models
+from docmill.catalogue.find_model import find_model, local_models
+from docmill.catalogue.local_model import ModelKind
 from tests.unit.catalogue.conftest import write_gguf
 
 

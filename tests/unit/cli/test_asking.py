@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 from sqlalchemy import text
 
-from docmill.storage.document_reports import Wanted
+from docmill.storage.reads.documents import Wanted
 from docmill.storage.views import VIEWS
 from tests.unit.cli.conftest import Docmill
 from tests.unit.cli.test_batches import Cluster

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from docmill.producer.advance import Advancer
-from docmill.storage.attempts import Failure, Generated, WorkerIdentity
+from docmill.producer.merge_step import Advancer
 from docmill.storage.database import Database
-from docmill.storage.jobs import Jobs
-from docmill.storage.levels import Levels
+from docmill.storage.moves.attempts import Failure, Generated, WorkerIdentity
+from docmill.storage.moves.documents import Levels
+from docmill.storage.moves.jobs import Jobs
 from docmill.storage.states import JobState
 from docmill.storage.tables import Job
 from tests.unit.cli.conftest import Docmill

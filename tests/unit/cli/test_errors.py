@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from docmill.cli.restarts import UNEXPECTED
-from docmill.settings.model import Worker
+from docmill.cli.services.restarts import UNEXPECTED
+from docmill.settings.defaults import Worker
 from docmill.storage.database import Database
-from tests.unit.cli.conftest import Docmill, Outcome
 from docmill.worker.engines.registry import ENGINES
+from tests.unit.cli.conftest import Docmill, Outcome
 
 
 def said(outcome: Outcome) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from docmill.cli.gpu_workers import place
+from docmill.cli.services.gpu_workers import place
 from tests.exllamav2_cpu.child import SITE
 
 
@@ -65,7 +65,7 @@ def test_without_a_gpu_asking_for_one_is_an_error_and_not_asking_is_none(
 
 
 def test_flags_reach_the_workers_own_process_whole(tmp_path: Path) -> None:
-    from docmill.cli.worker import WorkerFlags, _key_value
+    from docmill.cli.commands.worker import WorkerFlags, _key_value
 
     flags = WorkerFlags("m", "exllamav2", 4, engine_options={"gpu_split": [1.5, 2.0], "tensor_parallel": True})
     arguments = flags.as_arguments()

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from docmill.broker.embedded import EmbeddedBroker
-from docmill.storage.attempts import WorkerIdentity
+from docmill.broker.embedded_broker import EmbeddedBroker
 from docmill.storage.database import Database
-from docmill.storage.workers import Workers
+from docmill.storage.moves.attempts import WorkerIdentity
+from docmill.storage.moves.workers import Workers
 from tests.unit.broker.conftest import kill
 from tests.unit.cli.conftest import Docmill
 

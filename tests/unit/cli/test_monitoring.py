@@ -18,19 +18,19 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from docmill.broker.errors import MetricsPortTaken
-from docmill.broker.exporter import MetricsEndpoint, export
-from docmill.cli.logs import configure_logging
-from docmill.producer.dispatch import DispatchCounts
-from docmill.producer.metrics import DispatcherMetrics
+from docmill.broker.prometheus_endpoint import MetricsEndpoint, export
+from docmill.cli.services.logs import configure_logging
+from docmill.producer.dispatcher import DispatchCounts
+from docmill.producer.dispatcher_metrics import DispatcherMetrics
 from docmill.settings.errors import SettingsError
-from docmill.storage.attempts import Failure, Generated, WorkerIdentity
 from docmill.storage.database import Database
-from docmill.storage.live_status import LiveStatus
-from tests.integration.test_flower import free_port
-from tests.unit.worker.conftest import LEASE_S, Stored, migrated, stored
+from docmill.storage.moves.attempts import Failure, Generated, WorkerIdentity
+from docmill.storage.reads.live_status import LiveStatus
 from docmill.worker.engines.base import EngineFacts
 from docmill.worker.job_events import JobLog, JobObserver, ObservedJobs
-from docmill.worker.metrics import WorkerMetrics
+from docmill.worker.telemetry.prometheus import WorkerMetrics
+from tests.integration.test_flower import free_port
+from tests.unit.worker.conftest import LEASE_S, Stored, migrated, stored
 
 __all__ = ["migrated", "stored"]
 DEPLOY = Path(__file__).parents[3] / "deploy"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from docmill.cli.restarts import UNEXPECTED, Restarts
+from docmill.cli.services.restarts import UNEXPECTED, Restarts
 
 
 @pytest.mark.parametrize("status", [1, 2])
@@ -20,7 +20,7 @@ def test_a_service_that_lasted_may_die_as_often_as_it_likes(monkeypatch: pytest.
     restarts = Restarts()
     for _ in range(4):
         restarts.may_follow(-9)
-    monkeypatch.setattr("docmill.cli.restarts._LASTING_S", 0.0)
+    monkeypatch.setattr("docmill.cli.services.restarts._LASTING_S", 0.0)
     restarts.started()
     assert restarts.may_follow(-9)
     monkeypatch.undo()

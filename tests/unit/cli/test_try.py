@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from docmill.cli.try_ import repeated
-from docmill.cli.waiting import waiting
+from docmill.cli.commands.try_ import repeated
+from docmill.cli.display.spinner import waiting
 from docmill.producer.client import Client
 from docmill.settings.errors import SettingsError
 from docmill.settings.load import load_settings
@@ -72,7 +72,7 @@ def test_answers_stand_side_by_side_with_tokens_and_time(docmill: Docmill, with_
 def test_on_a_narrow_terminal_answers_stand_below_each_other(
     docmill: Docmill, with_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("docmill.cli.try_.stdout_console", lambda: Console(width=60))
+    monkeypatch.setattr("docmill.cli.commands.try_.stdout_console", lambda: Console(width=60))
     shown = docmill("try", "p", "--temperature", "0", "0.7", "1", *SIMULATED)
     headings = [line for line in shown.out.splitlines() if "temperature" in line]
     assert len(headings) == 3

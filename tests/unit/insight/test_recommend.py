@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from docmill.catalogue.entries import ENTRIES, find_entry
-from docmill.catalogue.entry import Tier
+from docmill.catalogue.lookup import ENTRIES, find_entry
+from docmill.catalogue.model_entry import Tier
 from docmill.insight.advice.config_text import config_text
-from docmill.insight.advice.fitting import Place, fit
 from docmill.insight.advice.recommend import UseCase, published, recommend
 from docmill.insight.advice.tiers import standing_of
 from docmill.insight.machine import Machine
 from docmill.settings.load import load_settings
-from tests.unit.insight.machines import GIB, machine
+from docmill.sizing.catalogue_fit import Place, fit
 from docmill.worker.engines.registry import F16_BYTES_MAX
+from tests.unit.insight.machines import GIB, machine
 
 recommended = cache(recommend)
 TINY, BASIC = machine(2, 4), machine(4, 8)

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from docmill.broker.health import BrokerHealth
+from docmill.broker.broker_health import BrokerHealth
 from docmill.insight.checkup.service_checks import check_broker, check_database, check_model, check_work
 from docmill.insight.checkup.services import BrokerFacts, DatabaseFacts, ModelFacts
 from docmill.insight.findings import Finding, Status
-from docmill.storage.health import Answer, Work, WorkerSeen
+from docmill.storage.reads.health import Answer, Work, WorkerSeen
 from tests.unit.insight.machines import GIB, machine
 
 PASS, WARN, FAIL = Status.PASS, Status.WARN, Status.FAIL

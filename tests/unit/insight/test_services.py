@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from docmill.broker.embedded import EmbeddedBroker
-from docmill.catalogue.model import Model
+from docmill.broker.embedded_broker import EmbeddedBroker
+from docmill.catalogue.local_model import Model
 from docmill.insight.checkup.service_checks import check_services
 from docmill.insight.checkup.services import read_broker_of, read_database, read_model, read_services
 from docmill.producer.client import broker_directory
+from docmill.settings.defaults import Settings
 from docmill.settings.load import load_settings
-from docmill.settings.model import Settings
 from docmill.storage.database import Database
 from docmill.storage.schema import head
 from tests.model_directories import write_exl2

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from docmill.insight.trace import Part, chunks_of, trace
-from docmill.storage.provenance import FinalText, StoredAnswer, StoredChunk, StoredDocument
+from docmill.storage.reads.provenance import FinalText, StoredAnswer, StoredChunk, StoredDocument
 from docmill.storage.states import DocumentState
 
 CHUNKS = [

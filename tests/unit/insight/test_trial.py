@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from docmill.catalogue.model import Model, ModelKind
-from docmill.insight.trial import Bench, Question, Trial
+from docmill.catalogue.local_model import Model, ModelKind
+from docmill.insight.temperature_trial import Bench, Question, Trial
 from docmill.producer.errors import ProducerError
 from docmill.producer.model_text import ModelText
 from docmill.worker.engines.base import PromptTooLong

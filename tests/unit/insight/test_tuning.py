@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from docmill.catalogue.resolve import find_model
+from docmill.catalogue.find_model import find_model
 from docmill.insight.tuning import Grid, Measured, Settings, Workload, as_config, best_of, grid_for, tune
-from docmill.producer.formats import Document
+from docmill.producer.intake.formats import Document
 from docmill.producer.model_text import ModelText
 from docmill.producer.tasks import load_task
 from docmill.settings.load import load_settings

@@ -15,15 +15,15 @@ import pytest
 from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import ByteLevel
 
-from docmill.catalogue.model import Model
+from docmill.catalogue.local_model import Model
+from docmill.producer.batch_plan import Plan
+from docmill.producer.batch_planning import Wishes, make_plan
 from docmill.producer.model_text import ModelText
-from docmill.producer.plan import Plan
-from docmill.producer.planning import Wishes, make_plan
 from docmill.producer.prompts import PromptRenderer
 from docmill.producer.tasks import Task, load_task
-from docmill.producer.tokens import ModelTokenizer
+from docmill.producer.tokenizer import ModelTokenizer
 from docmill.storage.database import Database
-from docmill.storage.document_reports import DocumentReport
+from docmill.storage.reads.documents import DocumentReport
 from docmill.storage.schema import upgrade
 from docmill.storage.states import DocumentState
 from tests.unit.producer.store import Store

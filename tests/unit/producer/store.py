@@ -9,19 +9,19 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from docmill.producer.advance import Advancer
-from docmill.producer.intake import IntakeOptions
+from docmill.producer.batch_plan import Plan
+from docmill.producer.batch_writer import Submitter
+from docmill.producer.intake.sources import IntakeOptions
+from docmill.producer.merge_step import Advancer
 from docmill.producer.model_text import ModelText
-from docmill.producer.plan import Plan
 from docmill.producer.submission import OnDocument, Resume, Submission, Submitted
-from docmill.producer.submitter import Submitter
 from docmill.producer.tasks import Task
-from docmill.storage.attempts import ClaimedJob, Failure, Generated, ReusedJob, WorkerIdentity
 from docmill.storage.database import Database
-from docmill.storage.document_reports import DocumentReport
-from docmill.storage.jobs import Jobs
-from docmill.storage.levels import Levels
-from docmill.storage.reports import Reports
+from docmill.storage.moves.attempts import ClaimedJob, Failure, Generated, ReusedJob, WorkerIdentity
+from docmill.storage.moves.documents import Levels
+from docmill.storage.moves.jobs import Jobs
+from docmill.storage.reads.documents import DocumentReport
+from docmill.storage.reads.reports import Reports
 from tests.integration.audit import contradictions
 
 Answer = Callable[[ClaimedJob], str | None]  # None: the job fails

@@ -10,17 +10,17 @@ import pytest
 import sqlalchemy as sa
 from celery import Celery
 
-from docmill.broker.app import make_app
-from docmill.broker.embedded import EmbeddedBroker
-from docmill.producer.advance import Advancer
-from docmill.producer.dispatch import Dispatcher, DispatchPolicy
-from docmill.producer.merging import SEPARATOR, Decision, decide
-from docmill.producer.plan import Plan
+from docmill.broker.celery_app import make_app
+from docmill.broker.embedded_broker import EmbeddedBroker
+from docmill.producer.batch_plan import Plan
+from docmill.producer.dispatcher import Dispatcher, DispatchPolicy
+from docmill.producer.merge_levels import SEPARATOR, Decision, decide
+from docmill.producer.merge_step import Advancer
 from docmill.producer.tasks import MergeStrategy, Task, TaskFile
-from docmill.storage.attempts import ClaimedJob
-from docmill.storage.batches import Batches
-from docmill.storage.levels import LevelResult, Levels
-from docmill.storage.outbox import Outbox
+from docmill.storage.moves.announce import Outbox
+from docmill.storage.moves.attempts import ClaimedJob
+from docmill.storage.moves.batches import Batches
+from docmill.storage.moves.documents import LevelResult, Levels
 from docmill.storage.states import DocumentState
 from tests.unit.producer.store import Store
 
@@ -236,7 +236,7 @@ def test_an_error_that_nobody_expected_fails_its_document_and_no_other(
             raise KeyError("a fault of ours")
         return decide(level, chunk_count, results, plan, **room)
 
-    monkeypatch.setattr("docmill.producer.advance.decide", decide_unless_it_is_the_second)
+    monkeypatch.setattr("docmill.producer.merge_step.decide", decide_unless_it_is_the_second)
     batch = store.submit([docs], plan_of(chunk_tokens=60, summary_tokens=60)).batch_id
     store.run(says)
     failed = [report.error for report in store.reports(batch) if report.state is DocumentState.FAILED]

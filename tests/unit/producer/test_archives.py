@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from docmill.producer.export import write_directory
-from docmill.producer.intake import IntakeOptions, read_documents
+from docmill.producer.intake.sources import IntakeOptions, read_documents
+from docmill.producer.result_export import write_directory
 from tests.unit.producer.conftest import report
 from tests.unit.producer.test_intake import texts
 

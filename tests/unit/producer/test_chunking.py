@@ -9,9 +9,9 @@ import regex
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from docmill.producer import chunking
-from docmill.producer.chunking import Chunk, split
-from docmill.producer.encoded import Encoded
+from docmill.producer.chunking import chunker
+from docmill.producer.chunking.chunker import Chunk, split
+from docmill.producer.chunking.token_window import Encoded
 from docmill.producer.errors import NoRoomForText
 from docmill.producer.model_text import ModelText
 from docmill.producer.prompts import RenderedPrompt
@@ -79,8 +79,8 @@ def cutter(model_text: ModelText) -> Cutter:
 def window(request: pytest.FixtureRequest) -> Iterator[int]:
     """So that short texts need many windows, too."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunking, "_WINDOW", request.param)
-        patch.setattr(chunking, "_CHARACTERS_A_TOKEN", 1 if request.param == 64 else 8)
+        patch.setattr(chunker, "_WINDOW", request.param)
+        patch.setattr(chunker, "_CHARACTERS_A_TOKEN", 1 if request.param == 64 else 8)
         yield request.param
 
 

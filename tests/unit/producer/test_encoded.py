@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 
 from docmill.catalogue.gguf_file import read_header
-from docmill.producer.encoded import Encoded, EncodedWindow, encode_around, parts_at_words
+from docmill.producer.chunking.token_window import Encoded, EncodedWindow, encode_around, parts_at_words
 from docmill.producer.gguf_tokenizer import build_tokenizer
 from docmill.producer.model_text import ModelText
-from docmill.producer.tokens import ModelTokenizer
+from docmill.producer.tokenizer import ModelTokenizer
 from tests.unit.producer.conftest import NASTY, write_tiny_gguf
 
 # Words on both sides of every border, and everything that could blur one.

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from docmill.producer.export import as_markdown, write_csv, write_directory, write_jsonl, write_markdown
-from docmill.storage.document_reports import DocumentReport, WindowResult
+from docmill.producer.result_export import as_markdown, write_csv, write_directory, write_jsonl, write_markdown
+from docmill.storage.reads.documents import DocumentReport, WindowResult
 from docmill.storage.states import DocumentState
 from tests.unit.producer.conftest import report
 

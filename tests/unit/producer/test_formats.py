@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from docmill.producer.formats import html_to_text
-from docmill.producer.intake import IntakeOptions, Skipped, read_documents
+from docmill.producer.intake.formats import html_to_text
+from docmill.producer.intake.sources import IntakeOptions, Skipped, read_documents
 from tests.unit.producer.test_intake import texts
 
 

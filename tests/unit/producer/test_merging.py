@@ -8,11 +8,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from docmill.producer.merging import SEPARATOR, Decision, Done, GiveUp, NextChunk, NextLevel, decide, whole_sentences
+from docmill.producer.batch_plan import Plan
+from docmill.producer.merge_levels import (
+    SEPARATOR,
+    Decision,
+    Done,
+    GiveUp,
+    NextChunk,
+    NextLevel,
+    decide,
+    whole_sentences,
+)
 from docmill.producer.model_text import ModelText
-from docmill.producer.plan import Plan
 from docmill.producer.tasks import MergeStrategy, Task
-from docmill.storage.levels import LevelResult
+from docmill.storage.moves.documents import LevelResult
 from tests.unit.producer.conftest import NASTY
 
 PlanOf = Callable[..., tuple[Plan, Task]]

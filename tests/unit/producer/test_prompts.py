@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from docmill.producer.encoded import EncodedWindow
+from docmill.producer.chunking.token_window import EncodedWindow
 from docmill.producer.errors import TemplateInvalid, UnknownTemplateVariable
 from docmill.producer.model_text import ModelText
 from docmill.producer.prompts import PromptRenderer, TaskTemplate, braces_to_jinja

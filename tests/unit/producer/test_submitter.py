@@ -13,10 +13,10 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from docmill.producer.batch_plan import Plan
+from docmill.producer.document_hash import content_hash_of
 from docmill.producer.errors import InputNotFound, ProducerError
-from docmill.producer.identity import content_hash_of
-from docmill.producer.intake import Document, Skipped
-from docmill.producer.plan import Plan
+from docmill.producer.intake.sources import Document, Skipped
 from docmill.producer.submission import Resume, Submission
 from docmill.producer.tasks import MergeStrategy, Task
 from docmill.storage.database import Database
@@ -183,9 +183,9 @@ def test_a_killed_submission_is_taken_up_by_the_same_command(store: Store, docs:
 import os, signal, sys
 from pathlib import Path
 from docmill.producer.model_text import load_model_text
-from docmill.producer.planning import Wishes, make_plan
+from docmill.producer.batch_planning import Wishes, make_plan
 from docmill.producer.submission import Submission
-from docmill.producer.submitter import Submitter
+from docmill.producer.batch_writer import Submitter
 from docmill.producer.tasks import load_task
 from docmill.storage.database import Database
 url, home, model, docs = sys.argv[1:]

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from docmill.catalogue.model import ModelKind
-from docmill.catalogue.resolve import find_model
+from docmill.catalogue.find_model import find_model
+from docmill.catalogue.local_model import ModelKind
 from docmill.producer.errors import TokenizerUnsupported
 from docmill.producer.model_text import ModelText
 from docmill.producer.prompts import PromptRenderer
-from docmill.producer.tokens import load_tokenizer
+from docmill.producer.tokenizer import load_tokenizer
 from tests.unit.producer.conftest import NASTY, write_tiny_gguf
 
 

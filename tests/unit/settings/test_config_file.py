@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from docmill.settings.defaults import Optimization, Profile
 from docmill.settings.errors import SettingsError
 from docmill.settings.load import load_settings
-from docmill.settings.model import Optimization, Profile
 
 AS_THE_USER_WROTE_IT = """\
 llm: {model: mistral-7b, temperature: 0.7, max_tokens: 2048, context_window: 8192}

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from docmill.settings.defaults import Profile
 from docmill.settings.errors import SettingsError
 from docmill.settings.load import effective, load_settings
-from docmill.settings.model import Profile
 
 
 @pytest.fixture

@@ -14,18 +14,18 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from docmill.storage.attempts import ClaimedJob, Generated, WorkerIdentity
-from docmill.storage.batches import Batches
 from docmill.storage.database import Database
-from docmill.storage.jobs import Jobs
-from docmill.storage.levels import Levels
-from docmill.storage.new_jobs import NewJob
-from docmill.storage.outbox import Outbox
-from docmill.storage.reports import Reports
+from docmill.storage.moves.announce import Outbox
+from docmill.storage.moves.attempts import ClaimedJob, Generated, WorkerIdentity
+from docmill.storage.moves.batches import Batches
+from docmill.storage.moves.documents import Levels
+from docmill.storage.moves.jobs import Jobs
+from docmill.storage.moves.new_batches import NewBatch, NewChunk, Submissions
+from docmill.storage.moves.new_jobs import NewJob
+from docmill.storage.moves.workers import Workers
+from docmill.storage.reads.reports import Reports
 from docmill.storage.schema import upgrade
-from docmill.storage.submission import NewBatch, NewChunk, Submissions
 from docmill.storage.tables import Base
-from docmill.storage.workers import Workers
 from tests.integration.audit import contradictions
 
 # Every column that is compared with the database's clock.

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from docmill.storage.attempts import Failure
 from docmill.storage.errors import AmbiguousBatch, NoSuchBatch, WrongState
-from docmill.storage.submission import NewChunk
+from docmill.storage.moves.attempts import Failure
+from docmill.storage.moves.new_batches import NewChunk
 from tests.unit.storage.conftest import Mill, generated, new_jobs
 
 FAILURE = Failure("EngineFailed", "it raised")
@@ -85,7 +85,7 @@ def test_a_job_that_finishes_while_its_batch_is_cancelled_is_counted_right(mill:
 
 
 def test_a_batch_of_many_slices_is_cancelled_whole(mill: Mill, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("docmill.storage.batches._SLICE", 3)
+    monkeypatch.setattr("docmill.storage.moves.batches._SLICE", 3)
     batch_id = mill.submit(*[1] * 5, 7)
     for job_id in mill.job_ids(batch_id)[:4]:
         mill.claim(job_id)
@@ -206,7 +206,7 @@ def test_retry_of_a_failed_merge_goes_on_at_its_level(mill: Mill) -> None:
 
 
 def test_retry_in_slices_reopens_each_document_once(mill: Mill, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("docmill.storage.batches._SLICE", 2)
+    monkeypatch.setattr("docmill.storage.moves.batches._SLICE", 2)
     batch_id = mill.submit(3, 2)
     for job_id in mill.job_ids(batch_id):
         fail(mill, job_id)

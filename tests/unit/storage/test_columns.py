@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from docmill.storage.columns import safe_text
-from docmill.storage.new_jobs import NewJob
-from docmill.storage.submission import NewBatch, NewChunk
+from docmill.storage.moves.new_batches import NewBatch, NewChunk
+from docmill.storage.moves.new_jobs import NewJob
 from tests.unit.storage.conftest import Mill, generated
 
 NASTY = "a\x00b \ud83d half \udcff raw 👩‍🚀 naïve"

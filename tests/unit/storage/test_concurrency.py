@@ -7,12 +7,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from docmill.storage.attempts import ClaimedJob, Failure, WorkerIdentity
-from docmill.storage.batches import Batches
 from docmill.storage.database import Database
-from docmill.storage.jobs import Jobs
-from docmill.storage.levels import EndedLevel, Levels
-from docmill.storage.outbox import Outbox
+from docmill.storage.moves.announce import Outbox
+from docmill.storage.moves.attempts import ClaimedJob, Failure, WorkerIdentity
+from docmill.storage.moves.batches import Batches
+from docmill.storage.moves.documents import EndedLevel, Levels
+from docmill.storage.moves.jobs import Jobs
 from tests.unit.storage.conftest import Mill, generated, new_jobs
 
 THREADS = 4

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from docmill.storage.attempts import ClaimedJob
 from docmill.storage.database import Database
 from docmill.storage.errors import DatabaseUnavailable
-from docmill.storage.health import LATE_S, SEEN_S, read_work, time_answers
-from docmill.storage.outbox import Outbox
+from docmill.storage.moves.announce import Outbox
+from docmill.storage.moves.attempts import ClaimedJob
+from docmill.storage.reads.health import LATE_S, SEEN_S, read_work, time_answers
 from tests.unit.storage.conftest import Mill, generated
 
 

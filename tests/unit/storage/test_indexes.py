@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import pytest
 import sqlalchemy as sa
 
-from docmill.storage.attempts import Failure
-from docmill.storage.live_status import LiveStatus
+from docmill.storage.moves.attempts import Failure
+from docmill.storage.reads.live_status import LiveStatus
 from docmill.storage.states import JobState
 from tests.unit.storage.conftest import Mill, generated
 

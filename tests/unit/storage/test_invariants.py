@@ -19,11 +19,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from docmill.storage.attempts import ClaimedJob, Failure
 from docmill.storage.database import Database
 from docmill.storage.errors import WrongState
-from docmill.storage.levels import EndedLevel
-from docmill.storage.outbox import Publishable
+from docmill.storage.moves.announce import Publishable
+from docmill.storage.moves.attempts import ClaimedJob, Failure
+from docmill.storage.moves.documents import EndedLevel
 from docmill.storage.states import BatchState, DocumentState, JobState
 from tests.unit.storage.conftest import Mill, empty, generated, new_jobs
 

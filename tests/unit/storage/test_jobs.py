@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from docmill.storage.attempts import Failure
+from docmill.storage.moves.attempts import Failure
 from tests.unit.storage.conftest import Mill, generated
 
 FAILURE = Failure("EngineFailed", "it raised")

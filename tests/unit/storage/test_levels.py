@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from docmill.storage.attempts import Failure
-from docmill.storage.levels import EndedLevel, Levels
+from docmill.storage.moves.attempts import Failure
+from docmill.storage.moves.documents import EndedLevel, Levels
 from tests.unit.storage.conftest import Mill, generated, new_jobs
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from docmill.storage.outbox import Publishable
+from docmill.storage.moves.announce import Publishable
 from tests.unit.storage.conftest import Mill
 
 

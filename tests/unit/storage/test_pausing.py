@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from docmill.storage.errors import NoSuchWorker, WrongState
-from docmill.storage.workers import pause_worker, resume_worker
+from docmill.storage.moves.workers import pause_worker, resume_worker
 from tests.unit.storage.conftest import Mill, generated
 
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from docmill.storage.database import Database
 from docmill.storage.errors import QueryRefused, StorageError
-from docmill.storage.read_only_sql import QueryTimeout, reading
+from docmill.storage.reads.read_only_sql import QueryTimeout, reading
 from tests.unit.storage.conftest import Mill
 
 _ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from docmill.storage.attempts import Failure
 from docmill.storage.errors import NoSuchBatch
+from docmill.storage.moves.attempts import Failure
 from docmill.storage.states import BatchState, DocumentState, JobState
 from tests.unit.storage.conftest import Mill, generated
 
@@ -110,7 +110,7 @@ def test_workers_are_those_seen_lately_that_have_not_stopped(mill: Mill) -> None
 
 
 def test_documents_come_in_input_order_across_pages(mill: Mill, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("docmill.storage.document_reports.PAGE", 7)
+    monkeypatch.setattr("docmill.storage.reads.documents.PAGE", 7)
     batch_id = mill.create()
     for number in range(23):
         mill.document(batch_id, 1, name=f"d{number}")

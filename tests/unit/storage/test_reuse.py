@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from docmill.storage.attempts import Failure, ReusedJob
-from docmill.storage.reuse import reuse_key_of
+from docmill.storage.moves.attempts import Failure, ReusedJob
+from docmill.storage.moves.reuse import reuse_key_of
 from tests.unit.storage.conftest import Mill, generated
 
 KEY = "k" * 32

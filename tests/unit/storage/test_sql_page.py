@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from docmill.storage.attempts import Failure, ReusedJob
-from docmill.storage.read_only_sql import reading
+from docmill.storage.moves.attempts import Failure, ReusedJob
+from docmill.storage.reads.read_only_sql import reading
 from docmill.storage.views import VIEWS
 from tests.unit.storage.conftest import Mill, generated
 from tests.unit.storage.test_views import sample

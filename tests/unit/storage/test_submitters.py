@@ -8,7 +8,7 @@ import pytest
 
 from docmill.storage.errors import IdempotencyKeyTaken, OtherHost, WrongState
 from docmill.storage.hosts import adopt, require_this_host
-from docmill.storage.submitters import take_up
+from docmill.storage.moves.submitter_lock import take_up
 from tests.unit.storage.conftest import Mill
 
 
@@ -18,7 +18,7 @@ def become(mill: Mill, batch_id: str, submitter: str) -> None:
 
 def ended_process() -> str:
     """The name, as `this_process` gives it, of a process of this host that is no more."""
-    program = "from docmill.storage.submitters import this_process; print(this_process())"
+    program = "from docmill.storage.moves.submitter_lock import this_process; print(this_process())"
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
 
 

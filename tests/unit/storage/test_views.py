@@ -4,9 +4,9 @@ import pytest
 import sqlalchemy as sa
 
 import docmill.storage.views
-from docmill.storage.attempts import ClaimedJob, Failure, ReusedJob
+from docmill.storage.moves.attempts import ClaimedJob, Failure, ReusedJob
+from docmill.storage.moves.worker_samples import Sample
 from docmill.storage.views import VIEWS, Rows, attempts_of, documents_of, jobs_of
-from docmill.storage.worker_samples import Sample
 from tests.unit.storage.conftest import Mill, generated
 
 # Numbers that are wrong in the last digits of a double are right.

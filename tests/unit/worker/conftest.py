@@ -13,15 +13,15 @@ import pytest
 import sqlalchemy as sa
 
 import docmill.storage.database
-from docmill.catalogue.model import Model, ModelKind
-from docmill.storage.attempts import WorkerIdentity
-from docmill.storage.batches import Batches
+from docmill.catalogue.local_model import Model, ModelKind
 from docmill.storage.database import Database
-from docmill.storage.jobs import Jobs
-from docmill.storage.new_jobs import NewJob
+from docmill.storage.moves.attempts import WorkerIdentity
+from docmill.storage.moves.batches import Batches
+from docmill.storage.moves.jobs import Jobs
+from docmill.storage.moves.new_batches import NewBatch, NewChunk, Submissions
+from docmill.storage.moves.new_jobs import NewJob
+from docmill.storage.moves.workers import Workers
 from docmill.storage.schema import upgrade
-from docmill.storage.submission import NewBatch, NewChunk, Submissions
-from docmill.storage.workers import Workers
 from docmill.worker.engines.spec import EngineSpec
 
 MakeSpec = Callable[..., EngineSpec]

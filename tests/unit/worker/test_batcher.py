@@ -13,8 +13,6 @@ from dataclasses import replace
 
 import pytest
 
-from tests.integration.conftest import wait_until
-from tests.unit.worker.conftest import MakeSpec
 from docmill.worker.batcher import Batcher
 from docmill.worker.engines.base import (
     Completion,
@@ -28,6 +26,8 @@ from docmill.worker.engines.base import (
 )
 from docmill.worker.engines.simulated import SimulatedEngine
 from docmill.worker.engines.spec import EngineSpec
+from tests.integration.conftest import wait_until
+from tests.unit.worker.conftest import MakeSpec
 
 POISON = (666, 667)
 MakeBatcher = Callable[..., Batcher]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from docmill.worker.energy import EnergyShares
+from docmill.worker.telemetry.energy import EnergyShares
 
 
 class Counter:

@@ -13,10 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.unit.worker.conftest import MakeSpec
 from docmill.worker.engine_process import Add, Beat, EngineProcess, Finished, FromEngine, Ready, Refused, Unusable
 from docmill.worker.engines.base import PromptTooLong, Request
 from docmill.worker.engines.spec import EngineSpec
+from tests.unit.worker.conftest import MakeSpec
 
 ROOT = Path(__file__).parents[3]
 
@@ -106,7 +106,7 @@ def test_an_unusable_model_is_said_in_words(closing: ExitStack, make_spec: MakeS
 _PARENT = """
 import sys
 from pathlib import Path
-from docmill.catalogue.model import Model, ModelKind
+from docmill.catalogue.local_model import Model, ModelKind
 from docmill.worker.batcher import Batcher
 from docmill.worker.engines.base import Request
 from docmill.worker.engines.spec import EngineSpec

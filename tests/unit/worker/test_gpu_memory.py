@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from docmill.catalogue.model import Model
-from docmill.catalogue.model_shape import read_model_shape
+from docmill.catalogue.local_model import Model
+from docmill.sizing.gpu_memory import CacheType, scratch_bytes
+from docmill.sizing.gpu_plan import plan_gpu
+from docmill.sizing.model_shape import read_model_shape
 from tests.exllamav2_cpu.child import Child
 from tests.exllamav2_cpu.installed import require_exllamav2
 from tests.exllamav2_cpu.models import ARCHITECTURES, tiny_model
 from tests.unit.worker.real_memory import measure
-from docmill.worker.gpu_memory import CacheType, scratch_bytes
-from docmill.worker.gpu_plan import plan_gpu
 
 CHUNKS = (512, 16_384)  # the head needs the most scratch, the feed forward
 WINDOW, TOKENS = 1024, 256

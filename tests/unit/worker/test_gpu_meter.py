@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from docmill.worker.gpu_meter import open_gpu_meter
+from docmill.worker.telemetry.gpu_meter import open_gpu_meter
 
 SITE = Path(__file__).parent.parent.parent / "exllamav2_cpu" / "site"
 GIB = 1 << 30

@@ -7,11 +7,11 @@ from itertools import pairwise
 
 import pytest
 
-from docmill.catalogue.model_shape import ModelShape, read_model_shape
-from tests.model_directories import write_exl2
+from docmill.sizing.gpu_memory import PAGE_TOKENS, CacheType, scratch_bytes
+from docmill.sizing.gpu_plan import Change, plan_gpu
+from docmill.sizing.model_shape import ModelShape, read_model_shape
 from docmill.worker.gpu_devices import Gpu, NoGpu, read_gpus, visible
-from docmill.worker.gpu_memory import PAGE_TOKENS, CacheType, scratch_bytes
-from docmill.worker.gpu_plan import Change, plan_gpu
+from tests.model_directories import write_exl2
 
 GIB = 1 << 30
 MIB = 1 << 20

@@ -5,9 +5,9 @@ import threading
 
 import pytest
 
-from docmill.storage.attempts import ClaimedJob
+from docmill.storage.moves.attempts import ClaimedJob
+from docmill.worker.heartbeat import Leases, request_id_of
 from tests.unit.worker.conftest import LEASE_S, Stored
-from docmill.worker.leases import Leases, request_id_of
 
 
 def leases_of(stored: Stored, lost: list[str]) -> Leases:

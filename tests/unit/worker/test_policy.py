@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from docmill.worker.engines.base import EngineDied, EngineError, EngineFailed, PromptTooLong, RequestRefused
-from docmill.worker.policy import GiveUp, Retry, RetryPolicy
+from docmill.worker.retry_policy import GiveUp, Retry, RetryPolicy
 
 
 @pytest.mark.parametrize("error", [RequestRefused("no"), PromptTooLong(10, 5, 12)])

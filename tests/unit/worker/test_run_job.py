@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from docmill.broker.sampling import Sampling
-from tests.unit.worker.conftest import Stored
+from docmill.worker.database_retry import Patience
 from docmill.worker.engines.base import (
     Completion,
     EngineClosed,
@@ -21,10 +21,10 @@ from docmill.worker.engines.base import (
     Request,
     RequestCancelled,
 )
-from docmill.worker.leases import Leases
-from docmill.worker.patience import Patience
-from docmill.worker.policy import RetryPolicy
+from docmill.worker.heartbeat import Leases
+from docmill.worker.retry_policy import RetryPolicy
 from docmill.worker.run_job import Outcome, Verdict, run_job
+from tests.unit.worker.conftest import Stored
 
 
 class Scripted:
@@ -245,7 +245,7 @@ class _ReleaseOnWarning(logging.Handler):
 def test_the_outcome_of_a_job_waits_for_a_database_that_is_away(
     stored: Stored, ending: Callable[[Request], Completion], outcome: Outcome, state: str
 ) -> None:
-    log = logging.getLogger("docmill.worker.patience")
+    log = logging.getLogger("docmill.worker.database_retry")
     handlers: list[_ReleaseOnWarning] = []
 
     def answer(request: Request) -> Completion:
@@ -262,7 +262,7 @@ def test_the_outcome_of_a_job_waits_for_a_database_that_is_away(
 
 
 def test_a_worker_waits_with_its_claim_for_a_database_that_is_away(stored: Stored) -> None:
-    log, handler = logging.getLogger("docmill.worker.patience"), _ReleaseOnWarning(stored.lock())
+    log, handler = logging.getLogger("docmill.worker.database_retry"), _ReleaseOnWarning(stored.lock())
     log.addHandler(handler)
     try:
         assert run(stored, completed).outcome is Outcome.DONE

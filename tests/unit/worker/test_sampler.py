@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
-from docmill.storage.attempts import ClaimedJob, Generated
+from docmill.storage.moves.attempts import ClaimedJob, Generated
+from docmill.worker.heartbeat import Leases
+from docmill.worker.telemetry.resources import Sampler
 from tests.unit.worker.conftest import LEASE_S, Stored
-from docmill.worker.leases import Leases
-from docmill.worker.sampler import Sampler
 
 EVERY_S = 10.0
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.unit.worker.conftest import MakeSpec
 from docmill.worker.engines.base import ModelUnusable
+from tests.unit.worker.conftest import MakeSpec
 
 KNOWN = {None: "f16", "fp16": "f16", "int8": "u8"}
 

@@ -8,9 +8,9 @@ import pytest
 from celery import Celery, Task
 from celery.exceptions import Reject
 
-from docmill.broker.app import TASK_NAME, make_app
+from docmill.broker.celery_app import TASK_NAME, make_app
+from docmill.worker.celery.task import JobFailed, register_task
 from docmill.worker.run_job import Outcome, Verdict
-from docmill.worker.tasks import JobFailed, register_task
 
 
 def task_for(run: Callable[[int], Verdict]) -> Task:

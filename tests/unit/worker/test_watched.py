@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tests.unit.worker.conftest import MakeSpec
 from docmill.worker.engines.base import Request, shown_text
 from docmill.worker.engines.simulated import SimulatedEngine
-from docmill.worker.watched import Watch, Watched, Written
+from docmill.worker.tailed_requests import Watch, Watched, Written
+from tests.unit.worker.conftest import MakeSpec
 
 
 class CountingEngine(SimulatedEngine):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from docmill.insight.advice.fitting import Fit, Place
 from docmill.insight.advice.recommend import Choice, Recommendation, UseCase
 from docmill.insight.amounts import gb, gib
-from docmill.settings.presets import PRESETS
+from docmill.settings.sampling_presets import PRESETS
+from docmill.sizing.catalogue_fit import Fit, Place
+from docmill.sizing.gpu_memory import CacheType
 from docmill.worker.engines.registry import F16_BYTES_MAX
-from docmill.worker.gpu_memory import CacheType
 
 _PRESET = {
     UseCase.EDUCATION: "balanced",

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import islice
 
-from docmill.catalogue.entries import ENTRIES, find_entry
-from docmill.catalogue.entry import Entry, Tier
-from docmill.insight.advice.fitting import Fit, Place, fit
+from docmill.catalogue.lookup import ENTRIES, find_entry
+from docmill.catalogue.model_entry import Entry, Tier
 from docmill.insight.advice.tiers import Standing, standing_of
 from docmill.insight.amounts import gib, gib_of
 from docmill.insight.machine import Machine
+from docmill.sizing.catalogue_fit import Fit, Place, fit
 
 _DEMO = "smollm2-135m-instruct"
 _WINDOW = {None: 4096, Tier.BASIC: 8192, Tier.STANDARD: 8192, Tier.ADVANCED: 16_384}  # longest, in tokens

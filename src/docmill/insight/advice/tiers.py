@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from docmill.catalogue.entry import Tier
+from docmill.catalogue.model_entry import Tier
 from docmill.insight.amounts import gb, gib
 from docmill.insight.machine import Machine
 

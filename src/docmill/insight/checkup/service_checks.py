@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from docmill.broker.health import BrokerHealth
+from docmill.broker.broker_health import BrokerHealth
 from docmill.insight.amounts import gib
 from docmill.insight.checkup.services import BrokerFacts, DatabaseFacts, ModelFacts, Services
 from docmill.insight.findings import Finding, Status
 from docmill.insight.machine import Machine
-from docmill.storage.health import SEEN_S, Answer, Work
+from docmill.storage.reads.health import SEEN_S, Answer, Work
 
 # What the same bytes are called by different systems: all of them go over a network, where SQLite's locks do not hold.
 NETWORK_FILESYSTEMS = frozenset(

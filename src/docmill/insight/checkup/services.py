@@ -6,25 +6,25 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from docmill.broker.embedded import running_url
+from docmill.broker.broker_health import BrokerHealth, read_broker
+from docmill.broker.embedded_broker import running_url
 from docmill.broker.errors import BrokerUnavailable
-from docmill.broker.health import BrokerHealth, read_broker
 from docmill.catalogue.errors import CatalogueError
+from docmill.catalogue.find_model import find_model
 from docmill.catalogue.gguf_file import f16_bytes
-from docmill.catalogue.model import Model, ModelKind
-from docmill.catalogue.model_shape import read_model_shape
-from docmill.catalogue.resolve import find_model
+from docmill.catalogue.local_model import Model, ModelKind
 from docmill.insight.machine import filesystem_of
 from docmill.producer.client import broker_directory, database_url
+from docmill.settings.defaults import Profile, Settings
 from docmill.settings.masking import mask
-from docmill.settings.model import Profile, Settings
+from docmill.sizing.cpu_kv_cache import values_a_token
+from docmill.sizing.gpu_memory import CacheType
+from docmill.sizing.model_shape import read_model_shape
 from docmill.storage import schema
 from docmill.storage.database import Database, parse_url
 from docmill.storage.errors import StorageError
-from docmill.storage.health import Answer, Work, read_work, time_answers
-from docmill.worker.engines.kv_memory import values_a_token
+from docmill.storage.reads.health import Answer, Work, read_work, time_answers
 from docmill.worker.engines.registry import choose_engine
-from docmill.worker.gpu_memory import CacheType
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,13 @@ findings: the numbers that show it, and the setting to change. It passes with it
 
 from __future__ import annotations
 
-from docmill.insight.diagnosis.latency import occupancy, queue_wait, unused_window
-from docmill.insight.diagnosis.memory import ended_for_memory, near_its_limit
-from docmill.insight.diagnosis.processor import busy_worker, one_thread, slow_database, slow_intake
-from docmill.insight.diagnosis.quality import chat_template, cut_answers, empty_answers, loops, temperature
-from docmill.insight.diagnosis.rule import Rule, Surroundings
+from docmill.insight.diagnosis.rule_input import Rule, Surroundings
+from docmill.insight.diagnosis.rules.latency import occupancy, queue_wait, unused_window
+from docmill.insight.diagnosis.rules.memory import ended_for_memory, near_its_limit
+from docmill.insight.diagnosis.rules.processor import busy_worker, one_thread, slow_database, slow_intake
+from docmill.insight.diagnosis.rules.quality import chat_template, cut_answers, empty_answers, loops, temperature
 from docmill.insight.findings import Finding
-from docmill.storage.evidence import Evidence
+from docmill.storage.reads.batch_evidence import Evidence
 
 RULES: tuple[Rule, ...] = (
     queue_wait,

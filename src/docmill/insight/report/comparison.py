@@ -8,9 +8,9 @@ from enum import StrEnum
 
 from docmill.insight.amounts import gib
 from docmill.insight.report.cost import Cost
-from docmill.insight.report.numbers import ReportNumbers
+from docmill.insight.report.report_data import ReportNumbers
 from docmill.insight.report.words import brief, money, number, percent, rate
-from docmill.storage.batch_timeline import Duration
+from docmill.storage.reads.batch_timeline import Duration
 
 _EQUAL = 0.03  # a difference that two runs of the same have anyway
 _ALIKE = 0.1  # so much more or less work, in tokens, still takes a comparable time

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from docmill.insight.report.numbers import ReportNumbers
+from docmill.insight.report.report_data import ReportNumbers
 
 _J_A_KWH = 3.6e6
 

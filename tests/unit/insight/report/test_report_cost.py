@@ -6,7 +6,7 @@ import pytest
 
 from docmill.insight.report.comparison import Verdict, compare
 from docmill.insight.report.cost import Cost, EnergyBasis, Prices, cost_of
-from docmill.insight.report.numbers import ReportNumbers, measure
+from docmill.insight.report.report_data import ReportNumbers, measure
 from docmill.insight.report.words import brief, compact, decimal, energy, money, percent, rate, seconds
 from docmill.storage.database import Database
 from tests.unit.insight.report.batches import Try, store

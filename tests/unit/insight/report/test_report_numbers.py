@@ -6,10 +6,10 @@ from statistics import fmean, quantiles
 import pytest
 from sqlalchemy import insert
 
-from docmill.insight.report.numbers import SHARES, measure
-from docmill.storage.batch_timeline import BatchTimeline, Duration
+from docmill.insight.report.report_data import SHARES, measure
 from docmill.storage.database import Database
 from docmill.storage.errors import NoSuchBatch
+from docmill.storage.reads.batch_timeline import BatchTimeline, Duration
 from docmill.storage.states import AttemptOutcome, BatchState
 from docmill.storage.tables import Attempt
 from tests.unit.insight.report.batches import BEGAN, Try, add_samples, failed, store

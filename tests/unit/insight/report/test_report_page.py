@@ -9,11 +9,11 @@ import pytest
 
 from docmill.insight.report.comparison import compare
 from docmill.insight.report.cost import Prices, cost_of
-from docmill.insight.report.numbers import measure
-from docmill.insight.report.page import render
-from docmill.insight.report.record import as_record
-from docmill.storage.batch_timeline import Duration
+from docmill.insight.report.html_page import render
+from docmill.insight.report.report_data import measure
+from docmill.insight.report.to_json import as_record
 from docmill.storage.database import Database
+from docmill.storage.reads.batch_timeline import Duration
 from docmill.storage.states import AttemptOutcome, BatchState
 from tests.unit.insight.report.batches import Try, add_samples, failed, store, store_many
 

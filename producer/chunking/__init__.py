@@ -1,0 +1,1 @@
+"""Cuts text into chunks that fit the context window exactly."""

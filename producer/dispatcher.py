@@ -1,0 +1,119 @@
+"""The dispatcher: keeps queues filled from the database, rescues what was lost, takes documents on, ends batches.
+
+All its acts are compare-and-set, so any number of dispatchers may run, and any of them may die at any point.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+
+from celery import Celery
+
+from docmill.broker.errors import BrokerError
+from docmill.broker.publish import publish
+from docmill.producer.merge_step import Advancer
+from docmill.storage.errors import StorageError
+from docmill.storage.moves.announce import Outbox
+from docmill.storage.moves.documents import Levels
+
+log = logging.getLogger(__name__)
+_IDLE_TIMES = 4  # intervals between two rounds while no batch is at work: who submits announces the first jobs
+_PUBLISH = 500  # jobs published and marked at a time: as many are doubled at worst
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchPolicy:
+    """`watermark` bounds the messages of a model's queue; None: four times the slots that listen, at least 1,000.
+
+    A message that was not picked up `republish_s` seconds after its announcement is sent again, then after
+    four, nine, ... times as long. A job lost `max_losses` times with its worker is failed.
+    """
+
+    interval_s: float = 0.25
+    watermark: int | None = None
+    republish_s: float = 60.0
+    max_losses: int = 10
+
+
+@dataclass(slots=True)
+class DispatchCounts:
+    """What a dispatcher has done since it began; `last_round_at` in seconds since 1970."""
+
+    published: int = 0
+    rescued: int = 0
+    documents_advanced: int = 0
+    failed_rounds: int = 0
+    last_round_at: float = 0.0
+
+
+class Dispatcher:
+    """One dispatcher; `run` it in a thread or a process of its own."""
+
+    def __init__(self, outbox: Outbox, levels: Levels, advancer: Advancer, app: Celery, policy: DispatchPolicy) -> None:
+        self._outbox = outbox
+        self._levels = levels
+        self._advancer = advancer
+        self._app = app
+        self._policy = policy
+        self.counts = DispatchCounts()
+        self._is_at_work = True
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop` is set. A database or broker that does not answer is waited for.
+
+        An error that nobody expected ends its round, which leaves nothing half done, and not the dispatcher.
+        """
+        failing_since: str | None = None
+        while not stop.is_set():
+            try:
+                busy = self.tick()
+            except Exception as error:
+                self.counts.failed_rounds += 1
+                is_new, failing_since = failing_since != str(error), str(error)
+                if is_new and isinstance(error, StorageError | BrokerError):
+                    log.warning("%s; trying again until it answers", error)
+                elif is_new:
+                    log.exception("a round failed, and should not; trying again")
+                stop.wait(min(5.0, self._policy.interval_s * 8))
+                continue
+            if failing_since is not None:
+                log.warning("it answers again")
+                failing_since = None
+            if not busy:
+                stop.wait(self._policy.interval_s * (1 if self._is_at_work else _IDLE_TIMES))
+
+    def tick(self) -> bool:
+        """One round of everything; True when there was so much to do that the next should follow at once."""
+        if rescued := self._outbox.rescue(max_losses=self._policy.max_losses):
+            self.counts.rescued += rescued
+            log.warning("%d jobs were taken back from workers that stopped answering", rescued)
+        ended = self._levels.ended()
+        for document in ended:
+            self._advancer.advance(document)
+            self.counts.documents_advanced += 1
+        self._levels.settle_batches()
+        models = self._outbox.models_at_work()
+        for model in models:
+            self.fill_queue(model)
+        self._is_at_work = bool(models)
+        self.counts.last_round_at = time.time()
+        return len(ended) > 0
+
+    def fill_queue(self, model: str) -> int:
+        """Publish due jobs up to the watermark, and those whose message seems lost. Returns how many."""
+        room = self._watermark(model) - self._outbox.published(model)
+        jobs = self._outbox.unpublished(model, room) if room > 0 else []
+        jobs += self._outbox.overdue(model, age_s=self._policy.republish_s, limit=500)
+        for at in range(0, len(jobs), _PUBLISH):
+            publish(self._app, jobs[at : at + _PUBLISH])
+            self._outbox.mark_published(jobs[at : at + _PUBLISH])
+        self.counts.published += len(jobs)
+        return len(jobs)
+
+    def _watermark(self, model: str) -> int:
+        if self._policy.watermark is not None:
+            return self._policy.watermark
+        return max(1_000, 4 * self._outbox.slots(model))

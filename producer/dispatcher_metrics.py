@@ -1,0 +1,65 @@
+"""The dispatcher's Prometheus metrics: its own counts, and the queues as the database has them when it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from docmill.producer.dispatcher import DispatchCounts
+from docmill.storage.errors import StorageError
+from docmill.storage.reads.live_status import LiveStatus
+
+_BY_MODEL = (
+    ("docmill_queue_depth", "Jobs announced in the broker and not yet claimed.", "announced"),
+    ("docmill_jobs_waiting", "Queued jobs that are not in the broker yet.", "waiting"),
+    ("docmill_jobs_running", "Jobs that workers hold.", "running"),
+    ("docmill_workers", "Workers seen within the last minute.", "workers"),
+    ("docmill_workers_slots", "Jobs that these workers can run at once.", "slots"),
+    ("docmill_batches_in_progress", "Batches in progress.", "batches"),
+    ("docmill_documents_open", "Documents of these batches that are not done.", "documents_open"),
+)
+
+
+class DispatcherMetrics(Collector):
+    """Costs a few queries each time that it is asked, whatever the number of jobs, and nothing otherwise."""
+
+    def __init__(self, counts: DispatchCounts, live: LiveStatus) -> None:
+        self._counts = counts
+        self._live = live
+
+    def describe(self) -> list[Metric]:
+        """Nothing: it must be possible to begin while the database is away."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._own()
+        try:
+            queues = self._live.queues()
+        except StorageError:
+            yield GaugeMetricFamily("docmill_database_up", "1 when the database answered.", 0)
+            return
+        yield GaugeMetricFamily("docmill_database_up", "1 when the database answered.", 1)
+        for name, text, attribute in _BY_MODEL:
+            family = GaugeMetricFamily(name, text, labels=["model"])
+            for queue in queues:
+                family.add_metric([queue.model], getattr(queue, attribute))
+            yield family
+
+    def _own(self) -> Iterator[Metric]:
+        counts = self._counts
+        yield CounterMetricFamily("docmill_dispatcher_published", "Messages sent to the broker.", counts.published)
+        yield CounterMetricFamily(
+            "docmill_dispatcher_rescued", "Jobs taken back from workers that stopped answering.", counts.rescued
+        )
+        yield CounterMetricFamily(
+            "docmill_dispatcher_documents_advanced", "Levels of documents that were ended.", counts.documents_advanced
+        )
+        yield CounterMetricFamily(
+            "docmill_dispatcher_failed_rounds", "Rounds that database or broker did not let happen.",
+            counts.failed_rounds,
+        )  # fmt: skip
+        yield GaugeMetricFamily(
+            "docmill_dispatcher_last_round_timestamp_seconds", "When a round was last finished.", counts.last_round_at
+        )

@@ -1,0 +1,1 @@
+"""Documents in: sources (files, archives, globs) and formats."""

@@ -1,0 +1,148 @@
+"""From what the user names (files, directories, globs, archives, `-`) to documents.
+
+A document that cannot be read is reported by name and skipped; the rest goes on.
+"""
+
+from __future__ import annotations
+
+import atexit
+import glob
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import IO
+
+from docmill.producer.errors import DocumentUnreadable, InputNotFound
+from docmill.producer.intake.blobs import Blob, file_blobs
+from docmill.producer.intake.formats import SUFFIXES, Document, Skipped, documents_of
+from docmill.producer.intake.text_encoding import without_surrogates
+from docmill.producer.printable_names import shown_name
+
+__all__ = ["Document", "IntakeOptions", "Skipped", "read_documents"]
+
+_PACKED = (".gz", ".zip")
+_BLOCK = 1 << 20  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class IntakeOptions:
+    """`encoding` of what is not UTF-8; `text_field` of JSONL and CSV.
+
+    Unpacked sizes: `max_document_bytes` of one text, `max_archive_bytes` of all texts of a zip.
+    """
+
+    encoding: str | None = None
+    text_field: str = "text"
+    max_document_bytes: int = 1 << 30
+    max_archive_bytes: int = 64 << 30
+
+
+def read_documents(inputs: Sequence[str], options: IntakeOptions | None = None) -> Iterator[Document | Skipped]:
+    """The documents of all inputs, in order; directories and globs sorted. Reads one at a time.
+
+    Raises InputNotFound, before the first document, when an input matches nothing.
+    """
+    chosen = options or IntakeOptions()
+    files = [(path, name) for item in inputs for path, name in _matches(item)]
+    return _read(files, chosen)
+
+
+def _read(files: Sequence[tuple[Path | None, str]], options: IntakeOptions) -> Iterator[Document | Skipped]:
+    seen: set[Path] = set()
+    for path, name in files:
+        place = path or _spooled(sys.stdin.buffer, options.max_document_bytes)
+        resolved = place.resolve()
+        if resolved in seen:
+            continue
+        seen.add(resolved)
+        try:
+            for blob in file_blobs(place, name, options.max_document_bytes, options.max_archive_bytes):
+                if path is None:
+                    blob = replace(blob, source="-", suffix=".txt")
+                elif path.suffix.lower() == ".zip" and blob.suffix not in SUFFIXES:
+                    yield Skipped(blob.name, f"{blob.suffix or 'a file without suffix'} is not a known text format")
+                    continue
+                yield from _documents(blob, options)
+        except DocumentUnreadable as error:
+            yield Skipped(error.name, error.reason)
+        except OSError as error:
+            yield Skipped(name, error.strerror or str(error))
+
+
+def _documents(blob: Blob, options: IntakeOptions) -> Iterator[Document | Skipped]:
+    return documents_of(
+        replace(blob, source=without_surrogates(blob.source)),
+        encoding=options.encoding,
+        text_field=options.text_field,
+        max_bytes=options.max_document_bytes,
+    )
+
+
+def _matches(item: str) -> Iterator[tuple[Path | None, str]]:
+    if item == "-":
+        yield None, "stdin"
+        return
+    path = Path(item).expanduser()
+    try:
+        found = _files_in(path) if path.is_dir() else _named(path)
+    except OSError as error:  # a name too long for the system, a directory that may not be read
+        raise InputNotFound(f"{item[:80]} ({error.strerror})") from error
+    if not found:
+        raise InputNotFound(f"{item} (a directory without text files)" if path.is_dir() else item)
+    yield from ((p, shown_name(name)) for p, name in found)
+
+
+def _files_in(directory: Path) -> list[tuple[Path, str]]:
+    found = [path for path in _walk(directory, set()) if _is_known(path)]
+    if directory.is_absolute():
+        return [(path, f"{directory.name}/{path.relative_to(directory)}") for path in found]
+    return [(path, str(path)) for path in found]
+
+
+def _named(path: Path) -> list[tuple[Path, str]]:
+    if path.exists():
+        return [(path, _file_name(path))]
+    matches = [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207 - takes absolute patterns
+    return [(p, _file_name(p)) for p in matches if p.is_file()]
+
+
+def _file_name(path: Path) -> str:
+    """A document is called as its user called it, without the directories of an absolute path."""
+    return path.name if path.is_absolute() else str(path)
+
+
+def _walk(directory: Path, passed: set[Path]) -> Iterator[Path]:
+    """The files below, sorted, hidden ones left out; a directory that links lead to again is read once."""
+    resolved = directory.resolve()
+    if resolved in passed:
+        return
+    passed.add(resolved)
+    for child in sorted(directory.iterdir()):
+        if child.name.startswith("."):
+            continue
+        if child.is_dir():
+            yield from _walk(child, passed)
+        elif child.is_file():
+            yield child
+
+
+def _is_known(path: Path) -> bool:
+    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
+    if suffixes[-1:] == [".gz"]:
+        return suffixes[:1] != [".gz"] and suffixes[0] in SUFFIXES
+    return bool(suffixes) and (suffixes[-1] in SUFFIXES or suffixes[-1] in _PACKED)
+
+
+@cache
+def _spooled(stream: IO[bytes], max_bytes: int) -> Path:
+    """A pipe's bytes in a file, to be read more than once; one byte over the limit shows that there were more."""
+    with tempfile.NamedTemporaryFile(prefix="docmill-stdin-", delete=False) as spool:
+        atexit.register(Path(spool.name).unlink, missing_ok=True)
+        left = max_bytes + 1
+        while left > 0 and (block := stream.read(min(left, _BLOCK))):
+            spool.write(block)
+            left -= len(block)
+    return Path(spool.name)

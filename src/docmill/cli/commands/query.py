@@ -1,0 +1,121 @@
+"""`docmill query`."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from datetime import date, datetime, time
+from decimal import Decimal
+from itertools import islice
+from typing import Any, TextIO
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from docmill.cli.context import CliContext, pass_context
+from docmill.cli.display.output import print_table
+from docmill.cli.options import json_option
+from docmill.producer.client import Client
+from docmill.storage.reads.read_only_sql import Answer, reading
+
+_WIDEST = 80  # characters of a cell of a table that a person reads
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  docmill query "SELECT document, seconds FROM v_documents ORDER BY seconds DESC LIMIT 10"
+  docmill query --csv --file slowest.sql > slowest.csv
+  echo "SELECT * FROM v_workers" | docmill query - --json
+"""
+)
+@click.argument("sql", required=False)
+@click.option("--file", type=click.File(encoding="utf-8"), help="Read the statement from a file.")
+@json_option
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV, with a header.")
+@click.option(
+    "--limit", type=click.IntRange(min=0), default=1000, show_default=True,
+    help="Rows of a table; 0 for all. CSV and JSON have all.",
+)  # fmt: skip
+@click.option(
+    "--timeout", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True), help="Stop the query after so long."
+)
+@pass_context
+def query(
+    context: CliContext,
+    sql: str | None,
+    file: TextIO | None,
+    as_json: bool,  # noqa: FBT001
+    as_csv: bool,  # noqa: FBT001
+    limit: int,
+    timeout: float | None,
+) -> None:
+    """Ask the database: one SQL statement that reads, from the argument, a file, or standard input (-).
+
+    The views v_jobs, v_attempts, v_documents, v_workers, v_samples and v_throughput are made for this; docs/sql.md
+    describes them, and useful queries. Whatever would write is refused.
+    """
+    if (sql is None) == (file is None):
+        raise click.UsageError("give one statement: as an argument, as - (standard input), or with --file")
+    statement = file.read() if file is not None else sys.stdin.read() if sql == "-" else str(sql)
+    with reading(Client(context.settings).database, statement, timeout_s=timeout) as answer:
+        if as_json:
+            _print_json(answer)
+        elif as_csv:
+            writer = csv.writer(sys.stdout, lineterminator="\n")
+            writer.writerow(answer.columns)
+            writer.writerows([_plain(value) for value in row] for row in answer.rows)
+        else:
+            _print_table(answer, limit)
+
+
+def _print_json(answer: Answer) -> None:
+    """One array of objects, a row a line."""
+    separator = "["
+    for row in answer.rows:
+        record = dict(zip(answer.columns, map(_plain, row), strict=True))
+        click.echo(f"{separator}{json.dumps(record, ensure_ascii=False)}", nl=False)
+        separator = ",\n "
+    click.echo("]" if separator != "[" else "[]")
+
+
+def _print_table(answer: Answer, limit: int) -> None:
+    rows = list(islice(answer.rows, limit or None))
+    numeric = [
+        any(isinstance(row[at], (int, float, Decimal)) for row in rows) for at in range(len(answer.columns))
+    ]  # fmt: skip
+    table = Table(box=None, pad_edge=False)
+    for name, is_number in zip(answer.columns, numeric, strict=True):
+        table.add_column(name, justify="right" if is_number else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(_cell(value)) for value in row))
+    print_table(table)
+    if limit and next(answer.rows, None) is not None:
+        click.echo(f"the first {limit:,} rows; --limit 0, --csv or --json for all", err=True)
+
+
+def _cell(value: Any) -> str:
+    value = _plain(value)
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.3f}".rstrip("0").rstrip(".")
+    text = " ".join(str(value).split())
+    return text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…"
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON and CSV can have it: bytes as hexadecimal, times as ISO 8601."""
+    match value:
+        case Decimal():
+            return int(value) if value == value.to_integral_value() else float(value)
+        case bytes() | memoryview():
+            return bytes(value).hex()
+        case datetime() | date() | time():
+            return value.isoformat()
+        case None | bool() | int() | float() | str() | dict() | list():
+            return value
+        case _:
+            return str(value)

@@ -1,0 +1,82 @@
+"""`docmill report`: what a batch did and cost, as one HTML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from docmill.cli.context import CliContext, pass_context
+from docmill.cli.display.output import print_json
+from docmill.cli.options import json_option
+from docmill.insight.report.chart_style import PlotsUnavailable
+from docmill.insight.report.comparison import compare
+from docmill.insight.report.cost import Prices, cost_of
+from docmill.insight.report.html_page import render
+from docmill.insight.report.report_data import measure
+from docmill.insight.report.to_json import as_record
+from docmill.producer.client import Client
+
+_AMOUNT = click.FloatRange(min=0)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  docmill report latest
+  docmill report 261124-k7q2mx --out report.html --price-per-hour 0.45 --currency EUR
+  docmill report latest --against 261123-h2m4xv --energy-price 0.32 --watts 90
+  docmill report latest --json | jq .durations.decode.p99
+"""
+)
+@click.argument("batch")
+@click.option(
+    "--out",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="docmill-report-BATCH.html otherwise.",
+)
+@click.option("--against", metavar="BATCH", help="Compare with an earlier batch.")
+@click.option("--price-per-hour", metavar="PRICE", type=_AMOUNT, help="What one worker's hour costs.")
+@click.option("--energy-price", metavar="PRICE", type=_AMOUNT, help="What a kWh costs.")
+@click.option("--watts", metavar="W", type=_AMOUNT, help="What one worker draws, where no energy was measured.")
+@click.option("--currency", metavar="NAME", default="", help="Written behind amounts, as EUR.")
+@json_option
+@pass_context
+def report(
+    context: CliContext,
+    batch: str,
+    out: Path | None,
+    against: str | None,
+    price_per_hour: float | None,
+    energy_price: float | None,
+    watts: float | None,
+    currency: str,
+    as_json: bool,  # noqa: FBT001
+) -> None:
+    """Write one HTML file about a batch: totals, throughput, latency, failures, memory, cost.
+
+    The file needs nothing else: open it, mail it, print it. A batch that still runs is reported as far as it is.
+    The figures need the extra `report`; --json prints the numbers without it, and writes no file.
+    """
+    if watts is not None and energy_price is None:
+        raise click.UsageError("--watts needs the price of their energy: --energy-price, for a kWh")
+    client = Client(context.settings)
+    numbers = measure(client.database, client.batches.find(batch).id)
+    prices = Prices(price_per_hour, energy_price, watts, currency)
+    cost = cost_of(numbers, prices)
+    comparison = None
+    if against is not None:
+        earlier = measure(client.database, client.batches.find(against).id)
+        comparison = compare(numbers, earlier, cost, cost_of(earlier, prices))
+    shown_cost = cost if prices.are_given else None
+    if as_json:
+        print_json(as_record(numbers, shown_cost, comparison))
+        return
+    try:
+        page = render(numbers, shown_cost, comparison)
+    except PlotsUnavailable as error:
+        raise click.ClickException(str(error)) from None
+    path = out or Path(f"docmill-report-{numbers.status.id}.html")
+    path.write_text(page, encoding="utf-8")
+    click.echo(f"wrote {path} ({len(page.encode()) / 1000:,.0f} kB)", err=True)

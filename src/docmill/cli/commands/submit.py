@@ -1,0 +1,58 @@
+"""`docmill submit`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from docmill.cli.context import CliContext, pass_context
+from docmill.cli.display.output import counted, print_json
+from docmill.cli.submission_options import IntakeReport, prepare, say_warnings, submission_options
+from docmill.producer.client import Client
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  docmill submit reports/ notes.md --task key-points --metadata team=legal
+  BATCH=$(docmill submit --quiet corpus.jsonl) && docmill status $BATCH --watch
+"""
+)
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@submission_options
+@click.option("--quiet", "-q", is_flag=True, help="Print only the batch id.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was submitted as JSON.")
+@pass_context
+def submit(context: CliContext, /, paths: tuple[str, ...], quiet: bool, as_json: bool, **options: Any) -> None:  # noqa: FBT001
+    """Cut documents into jobs, store them and queue the first.
+
+    PATH is a file (txt, md, html, jsonl, csv, and .gz or .zip of these), a directory, a glob, or - for standard
+    input. A document that cannot be read is named and skipped, and the exit code is 1. The same submit after a
+    crash goes on where it stopped.
+    """
+    client = Client(context.settings)
+    submission, text = prepare(context, client, paths, options)
+    report = IntakeReport()
+    submitted = client.submit(submission, text, on_document=report)
+    say_warnings(submitted, report.skipped)
+    status = client.reports.batch(submitted.batch_id)
+    if as_json:
+        print_json(
+            {
+                "batch": submitted.batch_id,
+                "documents": submitted.documents,
+                "jobs": status.jobs_total,
+                "skipped": [{"document": s.name, "reason": s.reason} for s in submitted.skipped],
+                "resumed": submitted.resumed,
+            }
+        )
+    else:
+        click.echo(submitted.batch_id)
+        if not quiet:
+            documents, jobs = counted(submitted.documents, "document"), counted(status.jobs_total, "job")
+            click.echo(f"{documents}, {jobs}, model {status.model}", err=True)
+            if client.broker() is None:
+                click.echo("stored; `docmill up` runs it", err=True)
+    if submitted.skipped:
+        context.exit(1)

@@ -1,0 +1,211 @@
+"""`docmill try`: one prompt at several temperatures, the answers side by side."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import Any
+
+import click
+from rich.console import Group
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from docmill.cli.commands.worker import WorkerFlags, worker_options
+from docmill.cli.context import CliContext, pass_context
+from docmill.cli.display.output import print_json, stdout_console
+from docmill.cli.display.spinner import waiting
+from docmill.cli.model_download import ensure_model
+from docmill.cli.options import engine_option, json_option
+from docmill.insight.temperature_trial import Answer, Bench, Question, Trial
+from docmill.producer.model_text import load_model_text
+from docmill.settings.sampling_presets import PRESETS, preset_of
+
+_TEMPERATURE = click.FloatRange(0, 5)
+_NARROW = 26  # columns of an answer; below, answers stand below each other
+
+
+class _Temperatures(click.ParamType[tuple[float, ...]]):
+    """One number, or several with commas between."""
+
+    name = "number"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """The numbers, each from 0 to 5."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = [float(part) for part in str(value).split(",")]
+        except ValueError:
+            self.fail(f"{value!r} is no number, nor several with commas between", param, ctx)
+        return tuple(_TEMPERATURE.convert(number, param, ctx) for number in numbers)
+
+
+class _TakesSeveral(click.Command):
+    """Lets an option take all the numbers that follow it: `--temperature 0.2 0.7 1.0`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, repeated(args, "--temperature"))
+
+
+def repeated(args: list[str], option: str) -> list[str]:
+    """`--option 1 2` as `--option 1 --option 2`; what is no number ends it, and nothing after `--` is touched."""
+    out: list[str] = []
+    takes = False
+    for index, arg in enumerate(args):
+        if arg == "--":
+            return out + args[index:]
+        first = bool(out) and out[-1] == option
+        if takes and not first and _is_numbers(arg):
+            out.append(option)
+        out.append(arg)
+        takes = arg == option or (takes and _is_numbers(arg))
+    return out
+
+
+@click.command(
+    "try",
+    cls=_TakesSeveral,
+    epilog="""\b
+Examples:
+  docmill try "Why is the sky blue?" --temperature 0.2 0.7 1.0
+  docmill try "Name a colour." --preset focused --preset creative --seed 7
+  docmill try - --model qwen3-4b --max-tokens 400 < question.txt
+""",
+)
+@click.argument("prompt")
+@click.option(
+    "--temperature", "temperatures", type=_Temperatures(), multiple=True, metavar="NUMBER...",
+    help="One answer for each; several numbers, also with commas. 0.2, 0.7 and 1.0 where nothing is said.",
+)  # fmt: skip
+@click.option(
+    "--preset", "presets", type=click.Choice(list(PRESETS)), multiple=True,
+    help=f"{', '.join(f'{name} ({value})' for name, value in PRESETS.items())}; may be repeated.",
+)  # fmt: skip
+@click.option("--model", help="Use this model instead of the profile's.")
+@engine_option
+@click.option("--system", metavar="TEXT", help="A system prompt.")
+@click.option("--max-tokens", type=click.IntRange(min=1), default=200, show_default=True, help="Longest answer.")
+@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Draw from this share; 1 is off.")
+@click.option("--seed", type=int, help="Makes sampling above temperature 0 repeatable.")
+@json_option
+@pass_context
+def try_(
+    context: CliContext,
+    /,
+    prompt: str,
+    temperatures: tuple[tuple[float, ...], ...],
+    presets: tuple[str, ...],
+    as_json: bool,  # noqa: FBT001
+    **options: Any,
+) -> None:
+    """Ask a model one PROMPT (- for standard input) at several temperatures.
+
+    The model runs in this command: no broker, database or worker. A low temperature keeps to the likeliest words, a
+    high one tries others; 0 always says the same. The answers are written at the same time, as jobs are.
+    """
+    asked = tuple(number for group in temperatures for number in group) + tuple(PRESETS[name] for name in presets)
+    question = Question(
+        prompt=sys.stdin.read() if prompt == "-" else prompt,
+        system=options["system"],
+        temperatures=tuple(dict.fromkeys(asked or PRESETS.values())),
+        max_tokens=options["max_tokens"],
+        sampling=_sampling(context, options),
+    )
+    if not question.prompt.strip():
+        raise click.UsageError("the prompt is empty")
+    trial = _run(context, question, options)
+    if as_json:
+        print_json(_row(trial, options["seed"]))
+    else:
+        _show(trial)
+    context.exit(0 if all(answer.completion for answer in trial.answers) else 1)
+
+
+def _run(context: CliContext, question: Question, options: dict[str, Any]) -> Trial:
+    name = options["model"] or context.settings.profile(context.profile).model
+    ensure_model(context, name)
+    flags = WorkerFlags(model=options["model"], engine=options["engine"], slots=len(question.temperatures))
+    spec = replace(worker_options(context.settings, context.profile, flags).spec, slots=len(question.temperatures))
+    with Bench(spec, load_model_text(name, context.settings.home), question) as bench:
+        with waiting(context.console, f"loading {spec.model.name} on {spec.engine}"):
+            bench.load()
+        with waiting(context.console, f"writing {len(question.temperatures)} answers"):
+            return bench.ask()
+
+
+def _sampling(context: CliContext, options: dict[str, Any]) -> dict[str, Any]:
+    """The profile's sampling, and what was asked for here."""
+    profile = context.settings.profile(context.profile)
+    names = ("top_p", "top_k", "min_p", "repetition_penalty", "seed")
+    found = {name: getattr(profile, name) for name in names} | {
+        name: options[name] for name in ("top_p", "seed") if options[name] is not None
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _show(trial: Trial) -> None:
+    console = stdout_console()
+    loaded = f"{trial.facts.model} on {trial.facts.engine}, loaded in {trial.load_s:.1f} s"
+    click.echo(f"{loaded}; the prompt is {trial.prompt_tokens:,} tokens\n")
+    if console.width // len(trial.answers) < _NARROW:
+        for answer in trial.answers:
+            console.print(Panel(_content(answer), title=_title(answer), title_align="left"))
+        return
+    table = Table(expand=True, show_lines=True)
+    for answer in trial.answers:
+        table.add_column(_title(answer), ratio=1, overflow="fold")
+    table.add_row(*(_content(answer) for answer in trial.answers))
+    console.print(table)
+
+
+def _title(answer: Answer) -> str:
+    preset = preset_of(answer.temperature)
+    return f"temperature {answer.temperature:g}{f' ({preset})' if preset else ''}"
+
+
+def _content(answer: Answer) -> Group:
+    done = answer.completion
+    if done is None:
+        return Group(Text(f"failed: {answer.error}", style="bold red"))
+    rate = f", {answer.tokens_per_s:,.0f} a second" if answer.tokens_per_s else ""
+    ended = "stopped by itself" if done.finish_reason == "stop" else "cut at --max-tokens"
+    cost = f"{done.completion_tokens:,} tokens in {done.prefill_s + done.decode_s:.1f} s{rate}, {ended}"
+    return Group(Text(done.text.strip()), Text(f"\n{cost}", style="dim"))
+
+
+def _row(trial: Trial, seed: int | None) -> dict[str, Any]:
+    facts = trial.facts
+    return {
+        "model": facts.model,
+        "engine": facts.engine,
+        "fingerprint": facts.fingerprint,
+        "load_s": round(trial.load_s, 3),
+        "prompt_tokens": trial.prompt_tokens,
+        "seed": seed,
+        "answers": [_answer_row(answer) for answer in trial.answers],
+    }
+
+
+def _answer_row(answer: Answer) -> dict[str, Any]:
+    row: dict[str, Any] = {"temperature": answer.temperature, "preset": preset_of(answer.temperature)}
+    done = answer.completion
+    if done is None:
+        return row | {"error": answer.error}
+    return row | {
+        "text": done.text,
+        "finish_reason": str(done.finish_reason),
+        "completion_tokens": done.completion_tokens,
+        "prefill_s": round(done.prefill_s, 4),
+        "decode_s": round(done.decode_s, 4),
+        "tokens_per_s": None if answer.tokens_per_s is None else round(answer.tokens_per_s, 1),
+        "beside": round(done.batch_size, 2),
+    }
+
+
+def _is_numbers(text: str) -> bool:
+    try:
+        return bool([float(part) for part in text.split(",")])
+    except ValueError:
+        return False

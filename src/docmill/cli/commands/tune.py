@@ -1,0 +1,148 @@
+"""`docmill tune`: CPU and GPU tuning by measurement."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+import yaml
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from docmill.cli.commands.worker import WorkerFlags, worker_options
+from docmill.cli.context import CliContext, pass_context
+from docmill.cli.display.output import print_json, print_table
+from docmill.cli.model_download import ensure_model
+from docmill.cli.options import engine_option, json_option
+from docmill.insight.amounts import gib
+from docmill.insight.machine import read_machine
+from docmill.insight.tuning import Grid, Measured, Workload, as_config, best_of, grid_for
+from docmill.insight.tuning import tune as tuned
+from docmill.producer.intake.formats import Document
+from docmill.producer.intake.sources import Skipped, read_documents
+from docmill.producer.model_text import ModelText, load_model_text
+from docmill.producer.tasks import load_task
+
+_QUICK, _FULL = (6_000, 32), (20_000, 64)  # tokens of text and of each answer
+_ON_CPU = ("openvino", "llamacpp")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  docmill tune --quick
+  docmill tune novel.txt --model mistral-7b --out config.yaml
+"""
+)
+@click.argument("path", required=False)
+@click.option("--quick", is_flag=True, help="Fewer values and less text: about a minute instead of five.")
+@click.option("--model", help="Tune this model instead of the profile's.")
+@engine_option
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the best settings here.")
+@json_option
+@pass_context
+def tune(
+    context: CliContext,
+    path: str | None,
+    quick: bool,  # noqa: FBT001
+    model: str | None,
+    engine: str | None,
+    out: Path | None,
+    as_json: bool,  # noqa: FBT001
+) -> None:
+    """Run the real engine here with other threads, batch sizes, cache types and chunk sizes; show which is fastest.
+
+    PATH is a text of your own to measure with (Python's reference otherwise). Run it while nothing else runs.
+    `--out` writes a config.yaml with what was best.
+    """
+    if out is not None and out.exists():
+        raise click.UsageError(f"{out} is there already and was left as it is; name another file with --out")
+    name = model or context.settings.profile(context.profile).model
+    ensure_model(context, name)
+    spec = worker_options(context.settings, context.profile, WorkerFlags(model=model, engine=engine)).spec
+    text = load_model_text(name, context.settings.home)
+    text_tokens, output_tokens = _QUICK if quick else _FULL
+    workload = Workload(_document(path), load_task("summarize"), text, text_tokens, output_tokens)
+    cores = read_machine(context.settings.home).cpu.engine_threads
+    room = spec.window - output_tokens - _prompt_tokens(text, workload)
+    grid = grid_for(spec, cores, on_cpu=spec.engine in _ON_CPU, quick=quick, room_tokens=room)
+    with _Watch(context, grid) as watch:
+        measured = [watch.note(one) for one in tuned(spec, grid, workload)]
+    best = best_of(measured)
+    config = yaml.safe_dump(as_config(name, best.settings), sort_keys=False)
+    if out is not None:
+        out.write_text(f"# by `docmill tune` for {spec.engine} on this machine\n{config}", encoding="utf-8")
+    if as_json:
+        print_json({"engine": spec.engine, "runs": [asdict(one) for one in measured], "best": asdict(best)})
+        return
+    _show(measured, best)
+    click.echo(f"\n{f'written to {out}' if out else config}")
+
+
+class _Watch:
+    """Says on standard error which run is on."""
+
+    def __init__(self, context: CliContext, grid: Grid) -> None:
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        self._progress = Progress(*columns, console=context.console, transient=True)
+        self._runs = grid.runs
+        self._done = 0
+        self._task = self._progress.add_task(self._words)
+
+    @property
+    def _words(self) -> str:
+        return f"run {self._done + 1} of {self._runs}"
+
+    def note(self, measured: Measured) -> Measured:
+        self._done += 1
+        self._progress.update(self._task, description=self._words)
+        return measured
+
+    def __enter__(self) -> _Watch:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+
+def _show(measured: list[Measured], best: Measured) -> None:
+    table = Table("varied", "threads", "batch size", "cache", "chunk", box=None, pad_edge=False)
+    for heading in ("jobs", "seconds", "memory", "text tokens/s", ""):
+        table.add_column(heading, justify="right")
+    for one in measured:
+        settings = one.settings
+        table.add_row(
+            one.varied,
+            str(settings.threads or "auto"),
+            str(settings.batch_size),
+            settings.quantization or "auto",
+            f"{settings.chunk_tokens:,}",
+            f"{one.jobs}" if one.jobs else "",
+            f"{one.seconds:.1f}" if one.seconds else "",
+            gib(one.peak_memory_bytes) if one.peak_memory_bytes else "",
+            f"{one.text_tokens_per_s:,.0f}" if one.text_tokens_per_s else f"cannot be had: {one.error[:60]}",
+            "<- best" if one is best else "",
+        )
+    print_table(table)
+
+
+def _document(path: str | None) -> Document:
+    if path is None:
+        from pydoc_data.topics import topics
+
+        content = "\n\n".join(topics[name] for name in sorted(topics) if len(topics[name]) > 1_500)
+        return Document(name="python-reference", source="python", open=lambda: iter(io.StringIO(content)))
+    for document in read_documents([path]):
+        if isinstance(document, Skipped):
+            raise click.UsageError(f"{document.name}: {document.reason}")
+        return document
+    raise click.UsageError(f"{path} holds no document")
+
+
+def _prompt_tokens(text: ModelText, workload: Workload) -> int:
+    """Tokens of the prompt around an empty chunk."""
+    user = workload.task.chunk.render(text="", document=workload.document.name, index=1)
+    return len(text.renderer.render(workload.task.file.system, user).ids) + 8

@@ -1,0 +1,39 @@
+"""Look at everything once and judge it: what `docmill doctor` shows."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from docmill.insight.checkup.checks import check_machine, check_software
+from docmill.insight.checkup.service_checks import check_services
+from docmill.insight.checkup.services import Services, read_services
+from docmill.insight.checkup.software import Software, read_software
+from docmill.insight.findings import Finding
+from docmill.insight.machine import Machine, read_machine
+from docmill.settings.defaults import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """The facts, and what they come to."""
+
+    machine: Machine
+    software: Software
+    services: Services
+    findings: tuple[Finding, ...]
+
+
+def examine(settings: Settings, profile: str | None) -> Examination:
+    """Read all facts (some seconds: libraries are imported in processes of their own) and judge them."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        imports = pool.submit(read_software)
+        machine = read_machine(settings.home)
+        services = read_services(settings, profile)
+        software = imports.result()
+    findings = (
+        *check_machine(machine),
+        *check_software(software, machine),
+        *check_services(services, machine),
+    )
+    return Examination(machine, software, services, findings)

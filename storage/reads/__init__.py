@@ -1,0 +1,1 @@
+"""Every query that only reads."""

@@ -1,0 +1,120 @@
+"""What people ask of the database: how far a batch is, who works, what failed, and the documents' results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+
+from docmill.storage.columns import db_now
+from docmill.storage.database import Database
+from docmill.storage.errors import NoSuchBatch
+from docmill.storage.reads.batch_status import BatchStatus, batches_now, status_of
+from docmill.storage.reads.documents import DocumentReport, Wanted, page_of
+from docmill.storage.states import AttemptOutcome, JobState
+from docmill.storage.tables import Attempt, Batch, Job, Worker
+
+_RATE_MEMORY_S = 7 * 24 * 3600.0
+_WORKER_SEEN_S = 60.0
+_ALL = Wanted()
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """A worker that was seen within the last minute."""
+
+    name: str
+    model: str
+    engine: str
+    slots: int
+    running: int
+    started_at: float
+    seen_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class FailureReason:
+    """Failed jobs of one kind, with one of their messages."""
+
+    kind: str
+    example: str
+    count: int
+
+
+class Reports:
+    """Reads only."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def batch(self, batch_id: str) -> BatchStatus:
+        """The status of one batch. Raises NoSuchBatch."""
+        with self._database.read() as session:
+            row = session.execute(batches_now().where(Batch.id == batch_id)).one_or_none()
+            if row is None:
+                raise NoSuchBatch(batch_id)
+            return status_of(session, row)
+
+    def batches(self, limit: int = 20) -> list[BatchStatus]:
+        """The newest batches, newest first."""
+        with self._database.read() as session:
+            rows = session.execute(batches_now().order_by(Batch.created_at.desc()).limit(limit)).all()
+            return [status_of(session, row) for row in rows]
+
+    def workers(self) -> list[WorkerStatus]:
+        """Workers seen within the last minute that have not said they stopped."""
+        with self._database.read() as session:
+            rows = session.execute(
+                select(
+                    Worker.name, Worker.model, Worker.engine, Worker.slots, Worker.running, Worker.started_at,
+                    Worker.seen_at,
+                )
+                .where(Worker.stopped_at.is_(None), Worker.seen_at > db_now() - _WORKER_SEEN_S)
+                .order_by(Worker.name)
+            )  # fmt: skip
+            return [WorkerStatus(*row) for row in rows]
+
+    def failures(self, batch_id: str, limit: int = 10) -> list[FailureReason]:
+        """Why jobs of the batch failed, the most frequent kind first."""
+        count = func.count().label("count")
+        with self._database.read() as session:
+            rows = session.execute(
+                select(func.coalesce(Job.error_kind, "unknown"), func.min(Job.error), count)
+                .where(Job.batch_id == batch_id, Job.state == JobState.FAILED)
+                .group_by(Job.error_kind)
+                .order_by(count.desc())
+                .limit(limit)
+            )
+            return [FailureReason(kind, example or "", jobs) for kind, example, jobs in rows]
+
+    def recent_tokens_per_s(self, model: str) -> float | None:
+        """Tokens a second that this model last did here: over its newest thousand attempts of the last week."""
+        newest = (
+            select(Attempt.started_at, Attempt.finished_at, Attempt.prompt_tokens, Attempt.completion_tokens)
+            .where(
+                Attempt.model == model,
+                Attempt.outcome == AttemptOutcome.SUCCEEDED,
+                Attempt.finished_at > db_now() - _RATE_MEMORY_S,
+            )
+            .order_by(Attempt.finished_at.desc())
+            .limit(1000)
+            .subquery()
+        )
+        with self._database.read() as session:
+            tokens, first, last = session.execute(
+                select(
+                    func.sum(newest.c.prompt_tokens + newest.c.completion_tokens),
+                    func.min(newest.c.started_at),
+                    func.max(newest.c.finished_at),
+                )
+            ).one()
+        return tokens / (last - first) if tokens and last > first else None
+
+    def documents(self, batch_id: str, wanted: Wanted = _ALL) -> Iterator[DocumentReport]:
+        """The batch's documents, or those wanted, in input order, read in pages."""
+        after: int | None = -1
+        while after is not None:
+            with self._database.read() as session:
+                page, after = page_of(session, batch_id, after, wanted)
+            yield from page

@@ -1,0 +1,1 @@
+"""Everything that deals with Celery inside a worker."""
