@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 
 from docmill.broker.child_processes import die_with_parent
+from docmill.engine_table import GPU_ENGINES
 from docmill.worker.engines.base import (
     Completion,
     Engine,
@@ -28,7 +29,7 @@ from docmill.worker.engines.base import (
     RequestId,
     RequestRefused,
 )
-from docmill.worker.engines.registry import GPU_ENGINES, load_engine
+from docmill.worker.engines.registry import load_engine
 from docmill.worker.engines.spec import EngineSpec
 from docmill.worker.tailed_requests import Watch, Watched, Written
 from docmill.worker.telemetry.energy import EnergyShares

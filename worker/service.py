@@ -23,6 +23,7 @@ from kombu.asynchronous import set_event_loop
 
 from docmill.broker.celery_app import queue_of
 from docmill.broker.prometheus_endpoint import MetricsEndpoint, export
+from docmill.engine_table import GPU_ENGINES
 from docmill.storage.database import Database
 from docmill.storage.errors import StorageError
 from docmill.storage.moves.attempts import WorkerIdentity
@@ -34,7 +35,6 @@ from docmill.worker.celery.task import register_task
 from docmill.worker.celery.waiting_consumer import WaitingConsumer
 from docmill.worker.database_retry import Patience
 from docmill.worker.engines.base import EngineFacts, RequestId
-from docmill.worker.engines.registry import GPU_ENGINES
 from docmill.worker.engines.spec import EngineSpec
 from docmill.worker.heartbeat import Leases
 from docmill.worker.job_events import JobLog, JobObserver, ObservedJobs

@@ -266,9 +266,9 @@ def test_forty_requests_over_the_budget_of_keys_and_values_all_finish(
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"quantization": "int6"}, "int6 cannot be had"),
-        ({"kv_cache": False}, "kv_cache: false cannot be had"),
-        ({"cuda_layers": 20}, "cuda_layers: 20 cannot be had"),
+        ({"quantization": "int6"}, "int6 is not supported"),
+        ({"kv_cache": False}, "kv_cache: false is not supported"),
+        ({"cuda_layers": 20}, "cuda_layers: 20 is not supported"),
     ],
     ids=["int6", "no kv_cache", "cuda_layers"],
 )

@@ -23,14 +23,6 @@ from docmill.worker.engines.spec import EngineSpec
 
 T = TypeVar("T")
 
-KV_TYPES = {
-    None: CacheType.FP16,
-    "fp16": CacheType.FP16,
-    "int8": CacheType.Q8,
-    "int6": CacheType.Q6,
-    "int4": CacheType.Q4,
-}
-
 
 @dataclass(frozen=True, slots=True)
 class CacheSize:
@@ -54,7 +46,7 @@ def read_shape(spec: EngineSpec) -> ModelShape:
 
 def plan_of(spec: EngineSpec, shape: ModelShape, free_bytes: Sequence[int]) -> GpuPlan:
     """The plan of `docmill plan` for this worker, on GPUs that have so much free."""
-    cache_type = spec.kv_precision(KV_TYPES, f"{spec.engine} keeps keys and values in 16, 8, 6 or 4 bits")
+    cache_type = CacheType.from_quantization(spec.kv_precision)
     return plan_gpu(shape, free_bytes, spec.window, cache_type, spec.slots)
 
 

@@ -19,6 +19,7 @@ from docmill.catalogue.errors import CatalogueError
 from docmill.catalogue.fingerprint import quick_fingerprint
 from docmill.catalogue.gguf_file import verify
 from docmill.catalogue.local_model import ModelKind
+from docmill.engine_table import engine_info
 from docmill.sizing.cpu_kv_cache import kv_tokens, values_a_token
 from docmill.worker.engines.base import (
     Completion,
@@ -34,11 +35,9 @@ from docmill.worker.engines.base import (
 )
 from docmill.worker.engines.spec import EngineSpec
 
-_KV_TOKENS = 32_768  # most that all slots share unless options["kv_tokens"] says otherwise: it is taken in full
 _STEP_S = 0.1
-# `optimization.quantization`: what keys and values are kept in, with the bytes of one.
+# By `optimization.quantization`: the type of keys and values, with the bytes that one takes.
 _KV_TYPES = {
-    None: (xllamacpp.ggml_type.GGML_TYPE_F16, 2.0),
     "fp16": (xllamacpp.ggml_type.GGML_TYPE_F16, 2.0),
     "int8": (xllamacpp.ggml_type.GGML_TYPE_Q8_0, 34 / 32),
     "int4": (xllamacpp.ggml_type.GGML_TYPE_Q4_0, 18 / 32),
@@ -72,13 +71,14 @@ class LlamaCppEngine:
             verify(spec.model.path)
         except CatalogueError as error:
             raise ModelUnusable(str(error)) from error
-        kv_type, kv_bytes = spec.kv_precision(_KV_TYPES, "llama.cpp keeps keys and values in 16, 8 or 4 bits")
+        kv_type, kv_bytes = _KV_TYPES[spec.kv_precision]
         gpu_layers, remarks = _gpu_layers(spec)
         path = spec.model.path
         bytes_a_token = values_a_token(path) * kv_bytes
         self._kv_tokens = kv_tokens(spec, bytes_a_token=bytes_a_token, spoken_for_bytes=path.stat().st_size)
         if "kv_tokens" not in spec.options:
-            self._kv_tokens = max(spec.window, min(self._kv_tokens, _KV_TOKENS))
+            most_tokens = engine_info("llamacpp").shared_kv_tokens or self._kv_tokens
+            self._kv_tokens = max(spec.window, min(self._kv_tokens, most_tokens))
         self._server = _server(spec, self._kv_tokens, kv_type, gpu_layers)
         weights = (spec.model.sha256 or quick_fingerprint(spec.model.path))[:32]
         fingerprint = f"{weights}-kv-{kv_type.name.removeprefix('GGML_TYPE_').lower()}"

@@ -38,9 +38,7 @@ from docmill.worker.engines.spec import EngineSpec
 _BATCHED_TOKENS = 512  # tokens a step; 2,048 was slower
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 _KV_BLOCK = 32  # tokens the cache grows by, on a CPU
-# `optimization.quantization`: int8 halves the memory of keys and values, and greedy text stays as good. The engine
-# has u4 too, which corrupts the process's memory (2026.4.1).
-_KV_PRECISIONS = {None: "f16", "fp16": "f16", "int8": "u8"}
+_KV_PRECISIONS = {"fp16": "f16", "int8": "u8"}  # by `optimization.quantization`
 
 
 @dataclass(slots=True)
@@ -62,7 +60,7 @@ class OpenVinoEngine:
 
     def __init__(self, spec: EngineSpec) -> None:
         precision = spec.options.get("precision") or ("bf16" if _has_bf16() else "f32")
-        kv_precision = spec.kv_precision(_KV_PRECISIONS, "OpenVINO keeps keys and values in 16 or 8 bits")
+        kv_precision = _KV_PRECISIONS[spec.kv_precision]
         remarks = spec.without_gpu("OpenVINO")
         path = _weights(spec)
         self._pipeline = _pipeline(path, spec, precision, kv_precision)

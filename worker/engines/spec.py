@@ -6,14 +6,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import psutil
 
 from docmill.catalogue.local_model import Model
+from docmill.engine_table import engine_info
 from docmill.worker.engines.base import ModelUnusable
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +49,24 @@ class EngineSpec:
         usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return min(psutil.cpu_count(logical=False) or usable, usable)
 
-    def kv_precision(self, known: Mapping[str | None, T], why_not: str) -> T:
-        """What this engine calls the `quantization` asked for. Raises ModelUnusable for one that it does not have."""
+    @property
+    def kv_precision(self) -> str:
+        """The precision of keys and values: `quantization`, or the engine's default.
+
+        Raises ModelUnusable for one that the engine does not support.
+        """
         if not self.kv_cache:
             raise ModelUnusable(
-                "optimization.kv_cache: false cannot be had: without keys and values kept, every token would cost "
-                "the whole prompt again; remove it"
+                "optimization.kv_cache: false is not supported: without a cache of keys and values, every token would "
+                "cost the whole prompt again; remove it"
             )
-        if self.quantization not in known:
-            names = " or ".join(name for name in known if name)
+        supported = engine_info(self.engine).kv_precisions
+        if self.quantization is not None and self.quantization not in supported:
             raise ModelUnusable(
-                f"optimization.quantization: {self.quantization} cannot be had: {why_not}; use {names}, or remove it"
+                f"optimization.quantization: {self.quantization} is not supported by {self.engine}; "
+                f"use {' or '.join(supported)}, or remove it"
             )
-        return known[self.quantization]
+        return self.quantization or supported[0]
 
     def without_gpu(self, engine: str) -> tuple[str, ...]:
         """Remarks for an engine that has no GPU here. Raises ModelUnusable where layers on a GPU are counted out.
@@ -71,8 +75,8 @@ class EngineSpec:
         """
         if isinstance(self.cuda_layers, int) and self.cuda_layers > 0:
             raise ModelUnusable(
-                f"optimization.cuda_layers: {self.cuda_layers} cannot be had: {engine} has no GPU here; remove it, "
-                "or write cuda_layers: all to use a GPU only where there is one"
+                f"optimization.cuda_layers: {self.cuda_layers} is not supported: {engine} has no GPU here; remove it, "
+                "or write cuda_layers: all to use a GPU only if there is one"
             )
         if self.cuda_enabled or self.cuda_layers == "all":
             return (f"cuda was asked for, but {engine} has no GPU here: it runs on the CPU",)

@@ -6,11 +6,11 @@ import codecs
 
 import click
 
-from docmill.worker.engines.registry import ENGINES
+from docmill.engine_table import ENGINE_NAMES
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 engine_option = click.option(
-    "--engine", type=click.Choice(["auto", *ENGINES]), help="Chosen by the model where nothing is said."
+    "--engine", type=click.Choice(["auto", *ENGINE_NAMES]), help="Chosen by the model where nothing is said."
 )
 slots_option = click.option("--slots", metavar="N", type=click.IntRange(min=1), help="Jobs in the engine at once.")
 

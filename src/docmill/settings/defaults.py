@@ -5,10 +5,11 @@ from __future__ import annotations
 import codecs
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from docmill.engine_table import ENGINE_NAMES
 from docmill.settings.errors import SettingsError
 from docmill.settings.sampling_presets import named_temperature
 
@@ -24,6 +25,10 @@ Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Count = Annotated[Whole, Field(ge=1)]
 Seconds = Annotated[Real, Field(gt=0)]
 Port = Annotated[Whole, Field(ge=1, le=65535)]
+if TYPE_CHECKING:
+    EngineName = str
+else:
+    EngineName = Literal["auto", *ENGINE_NAMES]
 
 
 class Section(BaseModel):
@@ -85,7 +90,7 @@ class Worker(Section):
     What it uses is stored every `sample_s`, 0: never. `metrics_port` None: no metrics are exported.
     """
 
-    engine: Literal["auto", "exllamav2", "exllamav3", "openvino", "llamacpp", "simulated"] = "auto"
+    engine: EngineName = "auto"
     slots: Count | None = None
     lookahead: Annotated[Whole, Field(ge=0)] = 3
     lease_s: Seconds = 6.0

@@ -14,17 +14,16 @@ from enum import StrEnum
 from typing import Protocol, TypeVar
 
 from docmill.catalogue.model_entry import QUANTIZATIONS, Entry, PyPISource
+from docmill.engine_table import engine_info
 from docmill.insight.machine import Machine
 from docmill.sizing.catalogue_dimensions import dimensions_of, shape_of
 from docmill.sizing.cpu_kv_cache import KV_SHARE
 from docmill.sizing.gpu_memory import CacheType
 from docmill.sizing.gpu_plan import plan_only
-from docmill.worker.engines.registry import F16_BYTES_MAX
 
 GPU_SLOTS, CPU_SLOTS = 16, 8  # wanted; on a CPU more at once gain nothing
 _GPU_THREADS = 8  # more do not sample faster
 _SHORTEST_WINDOW, _SHORT_WINDOW = 2048, 4096
-_LLAMACPP_KV_TOKENS = 32_768  # most that its slots share, as worker/engines/llamacpp.py takes them
 _SYSTEM_BYTES, _SYSTEM_SHARE = 3 << 29, 0.15  # what the system and other programs keep of the memory
 _GGUF_BITS = QUANTIZATIONS["Q4_K_M"]
 _KV_BYTES = {CacheType.FP16: 2.0, CacheType.Q8: 34 / 32, CacheType.Q4: 18 / 32}  # a number, on a CPU
@@ -114,14 +113,13 @@ def _on_gpus(entry: Entry, machine: Machine, longest_window: int) -> Iterator[Fi
     sizes = sorted((gpu.total_bytes for gpu in machine.gpus), reverse=True)
     bits, engine, model, pull = _conversion(entry)
     shape = shape_of(entry, bits)
-    caches = tuple(CacheType) if engine == "exllamav2" else tuple(_KV_BYTES)
     for vram in dict.fromkeys((tuple(sizes[:1]), tuple(sizes))):
         if not vram:
             continue
         plan = _best(
             (
                 plan_only(shape, vram, window, cache, _wanted(engine, window))
-                for window, cache in _settings(entry.context_window, longest_window, caches)
+                for window, cache in _settings(entry.context_window, longest_window, _cache_types(engine))
             ),
             _ENOUGH[Place.GPU],
         )
@@ -144,7 +142,12 @@ def _on_gpus(entry: Entry, machine: Machine, longest_window: int) -> Iterator[Fi
 
 
 def _wanted(engine: str, window: int) -> int:
-    return max(1, min(GPU_SLOTS, _LLAMACPP_KV_TOKENS // window)) if engine == "llamacpp" else GPU_SLOTS
+    shared_tokens = engine_info(engine).shared_kv_tokens
+    return GPU_SLOTS if shared_tokens is None else max(1, min(GPU_SLOTS, shared_tokens // window))
+
+
+def _cache_types(engine: str) -> tuple[CacheType, ...]:
+    return tuple(CacheType.from_quantization(precision) for precision in engine_info(engine).kv_precisions)
 
 
 def _conversion(entry: Entry) -> tuple[float, str, str, str]:
@@ -170,7 +173,7 @@ def _bits(revision: str | None) -> float:
 def _in_memory_best(entry: Entry, machine: Machine, longest_window: int) -> Fit:
     """By OpenVINO where docmill would choose it and its F16 weights fit, by llama.cpp at 4 bits else."""
     f16_bytes = 2 * entry.parameter_count
-    if "openvino" in entry.engines and f16_bytes <= F16_BYTES_MAX:
+    if "openvino" in entry.engines and f16_bytes <= engine_info("openvino").f16_weights_bytes_max:
         found = _in_memory(entry, machine, longest_window, "openvino", f16_bytes)
         if found.fits:
             return found
@@ -181,13 +184,12 @@ def _in_memory(entry: Entry, machine: Machine, longest_window: int, engine: str,
     total = machine.memory.usable_bytes
     available = max(0, total - max(_SYSTEM_BYTES, int(total * _SYSTEM_SHARE)))
     values = dimensions_of(entry).kv_values
-    caches = (CacheType.FP16, CacheType.Q8) if engine == "openvino" else tuple(_KV_BYTES)
-    most_tokens = _LLAMACPP_KV_TOKENS if engine == "llamacpp" else total
+    most_tokens = engine_info(engine).shared_kv_tokens or total
     budget = max(0, available - weights_bytes) * KV_SHARE
     room = _best(
         (
             _Room(window, cache, min(CPU_SLOTS, int(min(most_tokens, budget / (values * _KV_BYTES[cache]))) // window))
-            for window, cache in _settings(entry.context_window, longest_window, caches)
+            for window, cache in _settings(entry.context_window, longest_window, _cache_types(engine))
         ),
         _ENOUGH[Place.MEMORY],
     )

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from docmill.cli.services.restarts import UNEXPECTED
+from docmill.engine_table import ENGINE_NAMES
 from docmill.settings.defaults import Worker
 from docmill.storage.database import Database
-from docmill.worker.engines.registry import ENGINES
 from tests.unit.cli.conftest import Docmill, Outcome
 
 
@@ -164,7 +164,7 @@ def test_db_current_ends_with_1_until_db_upgrade_has_run(docmill: Docmill, envir
 
 def test_the_engines_of_the_settings_are_those_there_are() -> None:
     allowed = Worker.model_fields["engine"].annotation
-    assert set(allowed.__args__) == {"auto", *ENGINES}  # type: ignore[union-attr]
+    assert set(allowed.__args__) == {"auto", *ENGINE_NAMES}  # type: ignore[union-attr]
 
 
 def test_the_program_itself_prints_no_traceback_and_ends_quietly_when_nobody_reads(

@@ -7,28 +7,26 @@ import pytest
 from docmill.worker.engines.base import ModelUnusable
 from tests.unit.worker.conftest import MakeSpec
 
-KNOWN = {None: "f16", "fp16": "f16", "int8": "u8"}
 
-
-@pytest.mark.parametrize(("quantization", "precision"), [(None, "f16"), ("fp16", "f16"), ("int8", "u8")])
+@pytest.mark.parametrize(("quantization", "precision"), [(None, "fp16"), ("fp16", "fp16"), ("int8", "int8")])
 def test_the_quantization_names_the_precision_of_keys_and_values(
     make_spec: MakeSpec, quantization: str | None, precision: str
 ) -> None:
-    assert replace(make_spec(), quantization=quantization).kv_precision(KNOWN, "why") == precision
+    assert replace(make_spec(), engine="openvino", quantization=quantization).kv_precision == precision
 
 
 def test_a_quantization_the_engine_does_not_have_is_refused_with_those_it_has(make_spec: MakeSpec) -> None:
-    with pytest.raises(ModelUnusable, match="int4 cannot be had: only so; use fp16 or int8"):
-        replace(make_spec(), quantization="int4").kv_precision(KNOWN, "only so")
+    with pytest.raises(ModelUnusable, match="int4 is not supported by openvino; use fp16 or int8"):
+        _ = replace(make_spec(), engine="openvino", quantization="int4").kv_precision
 
 
 def test_an_engine_without_kept_keys_and_values_is_refused(make_spec: MakeSpec) -> None:
-    with pytest.raises(ModelUnusable, match="kv_cache: false cannot be had"):
-        replace(make_spec(), kv_cache=False).kv_precision(KNOWN, "why")
+    with pytest.raises(ModelUnusable, match="kv_cache: false is not supported"):
+        _ = replace(make_spec(), kv_cache=False).kv_precision
 
 
 def test_layers_counted_out_for_a_gpu_are_refused_where_there_is_none(make_spec: MakeSpec) -> None:
-    with pytest.raises(ModelUnusable, match="cuda_layers: 20 cannot be had: OpenVINO has no GPU here"):
+    with pytest.raises(ModelUnusable, match="cuda_layers: 20 is not supported: OpenVINO has no GPU here"):
         replace(make_spec(), cuda_layers=20).without_gpu("OpenVINO")
 
 

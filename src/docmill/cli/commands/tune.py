@@ -16,6 +16,7 @@ from docmill.cli.context import CliContext, pass_context
 from docmill.cli.display.output import print_json, print_table
 from docmill.cli.model_download import ensure_model
 from docmill.cli.options import engine_option, json_option
+from docmill.engine_table import CPU_ENGINES
 from docmill.insight.amounts import gib
 from docmill.insight.machine import read_machine
 from docmill.insight.tuning import Grid, Measured, Workload, as_config, best_of, grid_for
@@ -26,7 +27,6 @@ from docmill.producer.model_text import ModelText, load_model_text
 from docmill.producer.tasks import load_task
 
 _QUICK, _FULL = (6_000, 32), (20_000, 64)  # tokens of text and of each answer
-_ON_CPU = ("openvino", "llamacpp")
 
 
 @click.command(
@@ -67,7 +67,7 @@ def tune(
     workload = Workload(_document(path), load_task("summarize"), text, text_tokens, output_tokens)
     cores = read_machine(context.settings.home).cpu.engine_threads
     room = spec.window - output_tokens - _prompt_tokens(text, workload)
-    grid = grid_for(spec, cores, on_cpu=spec.engine in _ON_CPU, quick=quick, room_tokens=room)
+    grid = grid_for(spec, cores, on_cpu=spec.engine in CPU_ENGINES, quick=quick, room_tokens=room)
     with _Watch(context, grid) as watch:
         measured = [watch.note(one) for one in tuned(spec, grid, workload)]
     best = best_of(measured)

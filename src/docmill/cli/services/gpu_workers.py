@@ -16,11 +16,11 @@ import click
 
 from docmill.broker.child_processes import die_with_parent
 from docmill.cli.services.restarts import Restarts
+from docmill.engine_table import GPU_ENGINES
 from docmill.worker.gpu_devices import Gpu, NoGpu, read_gpus
 
 log = logging.getLogger(__name__)
 _STOP_S = 20.0
-_GPU_ENGINES = ("exllamav2", "exllamav3")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def place(engine: str, wanted: str | None, *, is_split: bool) -> list[Placement]
 
     `wanted` are indices as in "0,2". Raises UsageError for a GPU that is not there.
     """
-    if engine not in _GPU_ENGINES:
+    if engine not in GPU_ENGINES:
         if wanted or is_split:
             raise click.UsageError(f"--gpus, --gpu-split and --tensor-parallel are for exllamav2, not for {engine}")
         return []

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from docmill.engine_table import engine_info
 from docmill.insight.advice.recommend import Choice, Recommendation, UseCase
 from docmill.insight.amounts import gb, gib
 from docmill.settings.sampling_presets import PRESETS
 from docmill.sizing.catalogue_fit import Fit, Place
 from docmill.sizing.gpu_memory import CacheType
-from docmill.worker.engines.registry import F16_BYTES_MAX
 
 _PRESET = {
     UseCase.EDUCATION: "balanced",
@@ -79,5 +79,8 @@ def _sizes(fitted: Fit) -> str:
 
 def _is_auto(choice: Choice) -> bool:
     """Whether docmill would choose the same engine by itself (docmill.worker.engines.registry.choose_engine)."""
-    takes_openvino = "openvino" in choice.entry.engines and 2 * choice.entry.parameter_count <= F16_BYTES_MAX
+    openvino = engine_info("openvino")
+    takes_openvino = "openvino" in choice.entry.engines and (
+        2 * choice.entry.parameter_count <= openvino.f16_weights_bytes_max
+    )
     return choice.fit.engine != "llamacpp" or choice.fit.cache_type is CacheType.Q4 or not takes_openvino

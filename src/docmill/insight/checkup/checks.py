@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from docmill.engine_table import ENGINES, Device
 from docmill.insight.advice.tiers import Standing, standing_of
 from docmill.insight.amounts import gb, gib
 from docmill.insight.checkup.software import Import, Library, Software
@@ -15,8 +16,7 @@ _LEAST_DISK, _LITTLE_DISK = _GB, 10 * _GB
 _LEAST_MEMORY, _LITTLE_MEMORY = 700 * 10**6, 2 * _GB  # free: the demo's model, and one that writes usable prose
 _LEAST_FILES, _FEW_FILES = 128, 1024
 _MACHINE, _SOFTWARE = "machine", "software"
-_GPU_LIBRARIES = ("torch", "flash_attn", "exllamav2", "exllamav3")
-_EXTRAS = {"openvino_genai": "cpu", "xllamacpp": "cpu", "exllamav2": "exllamav2", "exllamav3": "exllamav3"}
+_EXTRAS = {engine.libraries[0]: engine.extra for engine in ENGINES if engine.libraries}
 
 
 def check_machine(machine: Machine) -> Iterator[Finding]:
@@ -141,7 +141,7 @@ def check_library(library: Library, *, has_gpu: bool) -> Finding:
             advice = "install torch for CUDA first (docs/gpu.md): this build does not see the GPU"
             return Finding(_SOFTWARE, library.name, Status.FAIL, f"imports: {detail}", advice)
         return Finding(_SOFTWARE, library.name, Status.PASS, f"imports: {detail}")
-    is_for_gpu = library.name in _GPU_LIBRARIES
+    is_for_gpu = any(library.name in engine.libraries for engine in ENGINES if engine.device is Device.GPU)
     if library.state is Import.ABSENT:
         return Finding(_SOFTWARE, library.name, Status.PASS, f"not installed{_purpose(library.name)}")
     status = Status.FAIL if is_for_gpu == has_gpu else Status.WARN
@@ -157,10 +157,9 @@ def check_library(library: Library, *, has_gpu: bool) -> Finding:
 
 def check_an_engine(software: Software, *, has_gpu: bool) -> Finding:
     """At least one engine must be able to run a model here."""
-    on_cpu = [
-        name for module, name in (("openvino_genai", "openvino"), ("xllamacpp", "llamacpp")) if software.works(module)
-    ]
-    on_gpu = [name for name in ("exllamav2", "exllamav3") if software.works(name)] if has_gpu else []
+    working = [engine for engine in ENGINES if engine.libraries and software.works(engine.libraries[0])]
+    on_cpu = [engine.name for engine in working if engine.device is Device.CPU]
+    on_gpu = [engine.name for engine in working if engine.device is Device.GPU and has_gpu]
     found = [*on_gpu, *on_cpu]
     if not found:
         advice = "pip install 'docmill[cpu]'; for a GPU, docs/gpu.md"

@@ -19,17 +19,10 @@ from platform import python_version
 
 from packaging.requirements import Requirement
 
+from docmill.engine_table import ENGINES
+
 _IMPORT_S = 120.0
 _PACKAGES = ("celery", "kombu", "redis", "sqlalchemy", "psycopg", "pydantic", "tokenizers", "gguf", "rich", "flower")
-# Module to distribution.
-_LIBRARIES = {
-    "openvino_genai": "openvino-genai",
-    "xllamacpp": "xllamacpp",
-    "torch": "torch",
-    "flash_attn": "flash-attn",
-    "exllamav2": "exllamav2",
-    "exllamav3": "exllamav3",
-}
 _TRY = """
 import importlib, json, sys
 module = importlib.import_module(sys.argv[1])
@@ -83,7 +76,7 @@ def read_software() -> Software:
         docmill=_version("docmill"),
         versions={name: found for name in _PACKAGES if (found := _version(name))},
         unmet=tuple(unmet_requirements(metadata.requires("docmill") or ())),
-        libraries=read_libraries(tuple(_LIBRARIES)),
+        libraries=read_libraries(tuple(dict.fromkeys(name for engine in ENGINES for name in engine.libraries))),
     )
 
 
@@ -106,7 +99,7 @@ def unmet_requirements(requirements: Sequence[str]) -> Iterator[tuple[str, str]]
 def _library(module: str) -> Library:
     if importlib.util.find_spec(module) is None:
         return Library(module, Import.ABSENT)
-    version = _version(_LIBRARIES.get(module, module))
+    version = _version(module)
     command = [sys.executable, "-P", "-c", _TRY, module]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_IMPORT_S, check=False)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from docmill.engine_table import CPU_ENGINES
 from docmill.insight.diagnosis.rule_input import Surroundings, judged
 from docmill.insight.findings import Finding
 from docmill.storage.reads.batch_evidence import Evidence
 
 _SECTION = "processor"
-_CPU_ENGINES = ("openvino", "llamacpp")
 _ONE_CORE, _STARVED = 115.0, 60.0  # percent of a core
 _BUSY = 25.0  # percent of a core
 _LITTLE_OCCUPANCY = 0.4
@@ -21,7 +21,7 @@ def one_thread(evidence: Evidence, around: Surroundings) -> Iterator[Finding]:
     """The engine works all the time, on one core; or not even that, because others use the processor."""
     for worker in evidence.workers:
         used = worker.engine_cpu_percent
-        if used is None or worker.engine not in _CPU_ENGINES:
+        if used is None or worker.engine not in CPU_ENGINES:
             continue
         is_busy = (worker.occupancy or 0.0) > _LITTLE_OCCUPANCY
         what = f"{worker.name}: its engine used {used:.0f} % of a core; this machine has {around.cores}"
