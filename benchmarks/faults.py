@@ -69,7 +69,7 @@ def main() -> int:
 
 def takeover(services: Services, options: argparse.Namespace) -> dict[str, Any]:
     """One worker is killed for good; a second one is there."""
-    fill(services.client.database, services.plan(), Shape(options.jobs // 20, 20))
+    fill(services.backend.database, services.plan(), Shape(options.jobs // 20, 20))
     services.start("dispatcher")
     doomed, _ = (services.worker(slots=_SLOTS, engine=_QUICK) for _ in range(2))
     began = time.monotonic()
@@ -83,7 +83,7 @@ def takeover(services: Services, options: argparse.Namespace) -> dict[str, Any]:
 
 def kills(services: Services, _options: argparse.Namespace) -> dict[str, Any]:
     """Five times a worker is killed and another is started in its place."""
-    fill(services.client.database, services.plan(), Shape(_JOBS_WITH_KILLS // 20, 20))
+    fill(services.backend.database, services.plan(), Shape(_JOBS_WITH_KILLS // 20, 20))
     services.start("dispatcher")
     workers = [services.worker(slots=_SLOTS, engine=_SLOW) for _ in range(2)]
     made: list[Kill] = []
@@ -123,12 +123,12 @@ def _held(services: Services, worker: subprocess.Popen[bytes]) -> int:
 def _kill(services: Services, worker: subprocess.Popen[bytes]) -> Kill:
     worker.kill()
     worker.wait()
-    return Kill(database_now(services.client.database), f"%-{worker.pid}", _held(services, worker))
+    return Kill(database_now(services.backend.database), f"%-{worker.pid}", _held(services, worker))
 
 
 def _outcome(services: Services, made: list[Kill]) -> dict[str, Any]:
     """What became of the jobs that the killed workers held, and of all."""
-    check(services.client.database.engine, ended=True)
+    check(services.backend.database.engine, ended=True)
     firsts, lasts, again = [], [], 0
     for kill in made:
         taken = services.rows(

@@ -26,7 +26,7 @@ def measure_occupancy(home: Path, url: str, workers: int, minutes: float) -> dic
     with Services(home, url) as services:
         plan = services.plan(max_tokens=_MAX_TOKENS, summary_tokens=_MAX_TOKENS)
         shape = Shape(documents=int(needed / 10) + 1, jobs_a_document=10, max_tokens=_MAX_TOKENS)
-        fill(services.client.database, plan, shape)
+        fill(services.backend.database, plan, shape)
         services.start("dispatcher")
         processes = []
         for _ in range(workers):
@@ -34,17 +34,17 @@ def measure_occupancy(home: Path, url: str, workers: int, minutes: float) -> dic
             time.sleep(_START_EVERY_S)
         services.wait_for_workers(workers, timeout_s=300.0)
         time.sleep(10.0)
-        began = database_now(services.client.database)
+        began = database_now(services.backend.database)
         psutil.cpu_percent()
         time.sleep(minutes * 60)
         machine_busy = psutil.cpu_percent()
-        ended = database_now(services.client.database)
+        ended = database_now(services.backend.database)
         rss_mb = [_rss_mb(process.pid) for process in processes]
         time.sleep(_LONGEST_JOB_S)  # what ran at the window's end has an end of its own by then
         spans = _spans(services, began)
         lost = services.rows("SELECT count(*) FROM attempts WHERE outcome IN ('lost', 'fenced')")[0][0]
         left = services.rows("SELECT count(*) FROM jobs WHERE state = 'queued'")[0][0]
-        check(services.client.database.engine)
+        check(services.backend.database.engine)
     busy_s = sum(max(0.0, min(to, ended) - max(since, began)) for since, to in spans)
     return {
         "workers": workers,

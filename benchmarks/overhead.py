@@ -50,10 +50,10 @@ def _docmill(services: Services, measured: int) -> tuple[float, float]:
     processes = [psutil.Process(pid) for pid in (dispatcher.pid, worker.pid, services.broker_pid)]
     for jobs in (_WARM_UP, measured):
         before = sum(cpu_s(process) for process in processes)
-        batch_id = fill(services.client.database, services.plan(max_tokens=1), Shape(jobs // 20, 20, max_tokens=1))
+        batch_id = fill(services.backend.database, services.plan(max_tokens=1), Shape(jobs // 20, 20, max_tokens=1))
         wait_until(lambda batch_id=batch_id: _has_ended(services, batch_id), "the end", 600.0, every_s=0.5)  # type: ignore[misc]
         cpu = sum(cpu_s(process) for process in processes) - before
-    check(services.client.database.engine, ended=True)
+    check(services.backend.database.engine, ended=True)
     began, ended = services.rows(
         "SELECT min(b.in_progress_at), max(j.finished_at) FROM batches b JOIN jobs j ON j.batch_id = b.id "
         "WHERE b.id = :b",

@@ -56,13 +56,13 @@ def _measured(services: Services, options: argparse.Namespace) -> dict[str, Any]
     dispatcher = services.start("dispatcher")
     time.sleep(10.0)
     measured["idle, no batch: processor %"] = _busy_percent(services, dispatcher.pid, options.seconds)
-    fill(services.client.database, plan, Shape(1, 10))
+    fill(services.backend.database, plan, Shape(1, 10))
     wait_until(lambda: _announced(services) == 10, "the first announcements", 60.0)
     measured["a batch at work, nothing to do: processor %"] = _busy_percent(services, dispatcher.pid, options.seconds)
     measured["polling, ms from queued to announced"] = _waits(services, plan, options.count)
     dispatcher.kill()
     dispatcher.wait()
-    if not services.client.database.is_sqlite:
+    if not services.backend.database.is_sqlite:
         with _listening(services):
             measured["listening, ms from queued to announced"] = _waits(services, plan, options.count)
         measured["commits a second, without and with NOTIFY"] = [_commits_a_second(services, told) for told in (0, 1)]
@@ -75,7 +75,7 @@ def _waits(services: Services, plan: Plan, count: int) -> dict[str, float]:
     batches = []
     for _ in range(count):
         time.sleep(rng.uniform(0.1, 0.6))
-        batches.append(fill(services.client.database, plan, Shape(1, 1)))
+        batches.append(fill(services.backend.database, plan, Shape(1, 1)))
     wait_until(lambda: _announced(services) == before + count, "all announcements", 60.0)
     rows = services.rows(
         "SELECT b.id, j.published_at - b.in_progress_at FROM jobs j JOIN batches b ON b.id = j.batch_id"
@@ -91,7 +91,7 @@ def _announced(services: Services) -> int:
 def _busy_percent(services: Services, pid: int, seconds: float) -> dict[str, float]:
     """Of one core."""
     watched = {"dispatcher": [psutil.Process(pid)]}
-    if not services.client.database.is_sqlite:
+    if not services.backend.database.is_sqlite:
         serving = services.rows("SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend'")
         watched["postgres"] = [psutil.Process(row[0]) for row in serving]
     before = {name: sum(cpu_s(process) for process in processes) for name, processes in watched.items()}
@@ -105,10 +105,10 @@ def _busy_percent(services: Services, pid: int, seconds: float) -> dict[str, flo
 @contextmanager
 def _listening(services: Services) -> Iterator[None]:
     """A dispatcher that fills the queue when it is told."""
-    url = services.client.database.url.set(drivername="postgresql").render_as_string(hide_password=False)
-    app = services.client.broker()
+    url = services.backend.database.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    app = services.backend.broker()
     assert app is not None
-    dispatcher = services.client.dispatcher(app)
+    dispatcher = services.backend.dispatcher(app)
     model = services.plan().model
     stop = threading.Event()
     with psycopg.connect(url, autocommit=True) as connection:
@@ -131,7 +131,7 @@ def _listening(services: Services) -> Iterator[None]:
 
 def _commits_a_second(services: Services, told: int) -> int:
     """Small transactions of many threads; with `told`, each notifies."""
-    engine = services.client.database.engine
+    engine = services.backend.database.engine
     with engine.begin() as connection:
         connection.execute(sa.text("CREATE TABLE IF NOT EXISTS bench_commits (value integer)"))
 

@@ -116,14 +116,14 @@ def _measure(child: str, options: argparse.Namespace, home: Path, file: str | Pa
 
 
 def _prepared(options: argparse.Namespace) -> tuple[Any, Any, Any]:
-    from docmill.producer.client import Client
+    from docmill.producer.composition import Backend
     from docmill.settings.load import load_settings
 
-    client = Client(load_settings(environment={"DOCMILL_HOME": options.home}))
-    submission, text = client.prepare(
+    backend = Backend(load_settings(environment={"DOCMILL_HOME": options.home}))
+    submission, text = backend.prepare(
         (str(options.file),), chunk_tokens=options.chunk_tokens, overlap_tokens=options.overlap
     )
-    return client, submission, text
+    return backend, submission, text
 
 
 def chunk_file(options: argparse.Namespace) -> dict[str, Any]:
@@ -150,21 +150,21 @@ def submit_file(options: argparse.Namespace) -> dict[str, Any]:
     """Child: submit the file and publish all of its jobs."""
     from docmill.broker.embedded_broker import EmbeddedBroker
     from docmill.producer.batch_writer import Submitter
-    from docmill.producer.client import broker_directory, database_url
+    from docmill.producer.composition import broker_directory, database_url
     from docmill.storage.database import Database
     from docmill.storage.schema import upgrade
 
-    client, submission, text = _prepared(options)
+    backend, submission, text = _prepared(options)
     with ExitStack() as stack:
-        stack.enter_context(EmbeddedBroker(broker_directory(client.settings)))
+        stack.enter_context(EmbeddedBroker(broker_directory(backend.settings)))
         postgres = options.child == "postgres"
-        url = stack.enter_context(_postgres() if postgres else nullcontext(database_url(client.settings)))
+        url = stack.enter_context(_postgres() if postgres else nullcontext(database_url(backend.settings)))
         database = Database(url)
         upgrade(database)
         clock = _Clock()
         submitted = Submitter(database, text).submit(submission)
         report = clock.read(options)
-        jobs, publish_s = _publish_all(client, database, submitted.batch_id, text.model.name)
+        jobs, publish_s = _publish_all(backend, database, submitted.batch_id, text.model.name)
         database.close()
     return report | {
         "jobs": jobs,
@@ -173,7 +173,7 @@ def submit_file(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _publish_all(client: Any, database: Any, batch_id: str, model: str) -> tuple[int, float]:
+def _publish_all(backend: Any, database: Any, batch_id: str, model: str) -> tuple[int, float]:
     from docmill.producer.dispatcher import Dispatcher, DispatchPolicy
     from docmill.producer.merge_step import Advancer
     from docmill.storage.moves.announce import Outbox
@@ -182,9 +182,9 @@ def _publish_all(client: Any, database: Any, batch_id: str, model: str) -> tuple
 
     jobs = Reports(database).batch(batch_id).jobs_total
     levels = Levels(database)
-    advancer = Advancer(levels, client.settings.home)
+    advancer = Advancer(levels, backend.settings.home)
     policy = DispatchPolicy(watermark=jobs)
-    dispatcher = Dispatcher(Outbox(database), levels, advancer, client.broker(), policy)
+    dispatcher = Dispatcher(Outbox(database), levels, advancer, backend.broker(), policy)
     began, published = time.monotonic(), 0
     while published < jobs:
         published += dispatcher.fill_queue(model)

@@ -37,7 +37,7 @@ from docmill.broker.sampling import Sampling
 from docmill.catalogue.pull import pull
 from docmill.cli.commands.worker import WorkerFlags, worker_options
 from docmill.cli.services.stack import Stack
-from docmill.producer.client import Client
+from docmill.producer.composition import Backend
 from docmill.settings.defaults import Settings
 from docmill.settings.load import load_settings
 from docmill.storage.states import BatchState
@@ -135,14 +135,14 @@ def _measure(settings: Settings, spec: EngineSpec, options: argparse.Namespace) 
     """The rounds, and milliseconds of processor time a job: worker and dispatcher, without the engine."""
     worker = ["--model", spec.model.name, "--engine", spec.engine, "--slots", str(options.slots)]
     with Bare(spec) as bare, Stack(settings, ["--home", str(settings.home)], worker) as stack:
-        client = Client(settings)
-        while not client.reports.workers():
+        backend = Backend(settings)
+        while not backend.reports.workers():
             stack.check()
             time.sleep(0.1)
-        _round(client, bare, options, number=0, jobs=options.slots)  # warms both up
+        _round(backend, bare, options, number=0, jobs=options.slots)  # warms both up
         rounds, before_s = [], _cpu_s(stack)
         for number in range(1, options.rounds + 1):
-            pair = _round(client, bare, options, number=number, jobs=options.jobs)
+            pair = _round(backend, bare, options, number=number, jobs=options.jobs)
             print(f"# round {number}: bare {pair[0].tokens_per_s:,.0f}, docmill {pair[1].tokens_per_s:,.0f} tokens/s",
                   file=sys.stderr)  # fmt: skip
             rounds.append(pair)
@@ -155,18 +155,18 @@ def _cpu_s(stack: Stack) -> float:
     return sum(spent.user + spent.system for spent in times)
 
 
-def _round(client: Client, bare: Bare, options: argparse.Namespace, *, number: int, jobs: int) -> tuple[Run, Run]:
+def _round(backend: Backend, bare: Bare, options: argparse.Namespace, *, number: int, jobs: int) -> tuple[Run, Run]:
     """docmill's side says which prompts; the order of the two sides changes from round to round."""
     with tempfile.TemporaryDirectory() as scratch:
         document = Path(scratch) / f"round-{number}.txt"
         document.write_text(prose(seed=number, characters=jobs * options.chunk_tokens * 3), encoding="utf-8")
-        submission, text = client.prepare(
+        submission, text = backend.prepare(
             (str(document),), merge="none", chunk_tokens=options.chunk_tokens, max_tokens=options.max_tokens,
             sampling={"temperature": 0.0}, reuse=False,
         )  # fmt: skip
-        batch_id = client.submit(submission, text).batch_id
-        requests = _requests(client, batch_id)
-        status = client.wait(batch_id, interval_s=2.0)  # each look costs the engine some of two cores
+        batch_id = backend.submit(submission, text).batch_id
+        requests = _requests(backend, batch_id)
+        status = backend.wait(batch_id, interval_s=2.0)  # each look costs the engine some of two cores
     assert status.state is BatchState.COMPLETED, status
     assert status.ended_at is not None
     assert status.in_progress_at is not None
@@ -174,8 +174,8 @@ def _round(client: Client, bare: Bare, options: argparse.Namespace, *, number: i
     return bare.run(requests), docmill
 
 
-def _requests(client: Client, batch_id: str) -> list[Request]:
-    with client.database.read() as session:
+def _requests(backend: Backend, batch_id: str) -> list[Request]:
+    with backend.database.read() as session:
         jobs = session.scalars(select(Job).where(Job.batch_id == batch_id).order_by(Job.id)).all()
     return [
         Request(str(job.id), tuple(job.prompt_ids), job.max_tokens, Sampling.from_json(job.sampling),

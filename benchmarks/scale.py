@@ -76,10 +76,10 @@ def _filled(stack: ExitStack, kind: str, jobs: int, options: argparse.Namespace)
     services = stack.enter_context(Services(home, stack.enter_context(database_for(kind, home))))
     documents = jobs // _JOBS_A_DOCUMENT
     began = time.monotonic()
-    batch_id = fill(services.client.database, services.plan(), Shape(documents, _JOBS_A_DOCUMENT, documents // 2))
+    batch_id = fill(services.backend.database, services.plan(), Shape(documents, _JOBS_A_DOCUMENT, documents // 2))
     seconds = time.monotonic() - began
     if options.analyze:
-        _analyze(services.client.database)
+        _analyze(services.backend.database)
     place = _Place(services, batch_id)
     place.check()
     print(f"# {kind}: {jobs:,} jobs filled in {seconds:.0f} s", file=sys.stderr)
@@ -90,11 +90,11 @@ class _Place:
     """One filled database with a broker, and each move by its name: called, it says what it took in milliseconds."""
 
     def __init__(self, services: Services, batch_id: str) -> None:
-        self._database = services.client.database
+        self._database = services.backend.database
         self._batch_id = batch_id
-        app = services.client.broker()
+        app = services.backend.broker()
         assert app is not None
-        self._dispatcher = services.client.dispatcher(app)
+        self._dispatcher = services.backend.dispatcher(app)
         self.broker_bytes = self._fill_broker(services)
         identity = WorkerIdentity("bench/cpu", "simulated", "simulated")
         self._jobs = Jobs(self._database, identity, lease_s=600.0)

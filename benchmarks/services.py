@@ -21,7 +21,7 @@ from docmill.broker.embedded_broker import EmbeddedBroker
 from docmill.catalogue.find_model import SIMULATED, SIMULATED_VOCABULARY
 from docmill.catalogue.pull import pull
 from docmill.producer.batch_plan import Plan
-from docmill.producer.client import Client, broker_directory, database_url
+from docmill.producer.composition import Backend, broker_directory, database_url
 from docmill.settings.load import load_settings
 from docmill.storage.columns import db_now
 from docmill.storage.database import Database
@@ -80,7 +80,7 @@ def _migrated(url: str) -> Iterator[str]:
 
 
 class Services:
-    """A broker and a client on one home; dispatchers and workers as they are asked for. A context manager."""
+    """A broker and a backend on one home; dispatchers and workers as they are asked for. A context manager."""
 
     def __init__(self, home: Path, url: str, **settings: object) -> None:
         chosen = {
@@ -93,7 +93,7 @@ class Services:
         self.environment = {**clean, "PYTHONUNBUFFERED": "1", **chosen}
         self.settings = load_settings(environment=self.environment)
         self.broker = EmbeddedBroker(broker_directory(self.settings))
-        self.client = Client(self.settings)
+        self.backend = Backend(self.settings)
         self._logs = home / "logs"
         self._started: list[subprocess.Popen[bytes]] = []
 
@@ -108,7 +108,7 @@ class Services:
                 process.kill()
                 process.wait()
         self.broker.stop()
-        self.client.database.close()
+        self.backend.database.close()
 
     @property
     def url(self) -> str:
@@ -124,7 +124,7 @@ class Services:
     def plan(self, **wishes: Any) -> Plan:
         """The plan of a batch whose documents' answers are joined."""
         chosen: dict[str, Any] = {"merge": "concat", "max_tokens": 64} | wishes
-        submission, _ = self.client.prepare(("-",), **chosen)
+        submission, _ = self.backend.prepare(("-",), **chosen)
         return submission.plan
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
@@ -145,11 +145,11 @@ class Services:
 
     def wait_for_workers(self, count: int, timeout_s: float = 120.0) -> None:
         """Until so many workers serve."""
-        wait_until(lambda: len(self.client.reports.workers()) >= count, f"{count} workers", timeout_s)
+        wait_until(lambda: len(self.backend.reports.workers()) >= count, f"{count} workers", timeout_s)
 
     def rows(self, query: str, **values: object) -> list[Any]:
         """What plain SQL finds."""
-        with self.client.database.engine.connect() as connection:
+        with self.backend.database.engine.connect() as connection:
             return list(connection.execute(sa.text(query), values).all())
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-import docmill.producer.client
+import docmill.producer.composition
 from docmill.broker.celery_app import make_app
 from docmill.broker.embedded_broker import running_url
-from docmill.producer.client import Client, broker_directory
+from docmill.producer.composition import Backend, broker_directory
 from docmill.settings.load import load_settings
 from docmill.storage.database import Database
 from docmill.storage.moves.attempts import WorkerIdentity
@@ -36,11 +36,11 @@ def dies_in(act: Callable[..., None], *arguments: Any, **options: Any) -> bool:
 
 def dispatch(environment: Mapping[str, str], rounds: int, *, dies_before_commit: int) -> None:
     """So many rounds of a dispatcher."""
-    client = Client(load_settings(environment=environment))
-    url = running_url(broker_directory(client.settings))
+    backend = Backend(load_settings(environment=environment))
+    url = running_url(broker_directory(backend.settings))
     assert url is not None
-    dispatcher = client.dispatcher(make_app(url))
-    _die_before_commit(client.database, dies_before_commit)
+    dispatcher = backend.dispatcher(make_app(url))
+    _die_before_commit(backend.database, dies_before_commit)
     for _ in range(rounds):
         dispatcher.tick()
 
@@ -49,20 +49,20 @@ def submit(
     environment: Mapping[str, str], documents: Sequence[str], options: Mapping[str, Any], *, dies_before_commit: int
 ) -> None:
     """Submit; commits are counted from when the database has been opened."""
-    client = Client(load_settings(environment=environment))
-    submission, text = client.prepare(tuple(documents), **options)
-    _die_before_commit(client.database, dies_before_commit)
-    client.submit(submission, text)
+    backend = Backend(load_settings(environment=environment))
+    submission, text = backend.prepare(tuple(documents), **options)
+    _die_before_commit(backend.database, dies_before_commit)
+    backend.submit(submission, text)
 
 
 def submit_and_die_before_publishing(
     environment: Mapping[str, str], documents: Sequence[str], options: Mapping[str, Any]
 ) -> None:
     """Submit; everything is stored, nothing is announced."""
-    client = Client(load_settings(environment=environment))
-    submission, text = client.prepare(tuple(documents), **options)
-    docmill.producer.client.Dispatcher.fill_queue = _die  # type: ignore[method-assign]
-    client.submit(submission, text)
+    backend = Backend(load_settings(environment=environment))
+    submission, text = backend.prepare(tuple(documents), **options)
+    docmill.producer.composition.Dispatcher.fill_queue = _die  # type: ignore[method-assign]
+    backend.submit(submission, text)
 
 
 def work(database_url: str, job_id: int, text: str, *, dies_before_commit: int) -> None:

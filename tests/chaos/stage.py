@@ -104,7 +104,7 @@ class ByHand:
 
     def __init__(self, cluster: Cluster, name: str = "by hand", *, lease_s: float = 60.0) -> None:
         self._cluster = cluster
-        self.jobs = Jobs(cluster.client.database, WorkerIdentity(name, "simulated", "simulated"), lease_s=lease_s)
+        self.jobs = Jobs(cluster.backend.database, WorkerIdentity(name, "simulated", "simulated"), lease_s=lease_s)
 
     def take(self) -> list[ClaimedJob]:
         """Claim everything that is queued."""

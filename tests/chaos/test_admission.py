@@ -147,7 +147,7 @@ def test_a_database_that_cannot_be_written_stops_intake_and_is_waited_for(
     assert cluster.count("jobs WHERE failures > 0") == 0
     assert cluster.count("batches") == 1
     assert says(worker, "the database answers again") == 1
-    if cluster.client.database.is_sqlite:
+    if cluster.backend.database.is_sqlite:
         assert cluster.rows("PRAGMA integrity_check") == [("ok",)]
     cluster.stop()
 

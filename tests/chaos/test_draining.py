@@ -55,7 +55,7 @@ def test_sigkill_during_a_drain_is_survived_as_any_crash(cluster: Cluster) -> No
     worker.kill()
     wait_until(lambda: cluster.count("attempts WHERE outcome = 'lost'") == 7, "the dispatcher to take it all back")
     assert cluster.count("jobs WHERE state = 'queued' AND failures = 0") == 9
-    cluster.client.batches.cancel(cluster.rows("SELECT id FROM batches")[0].id)
+    cluster.backend.batches.cancel(cluster.rows("SELECT id FROM batches")[0].id)
     cluster.worker(STEADY)
     batch_id = cluster.submit(cluster.documents(2, words=20, start=20))
     cluster.wait_for_end(batch_id)
@@ -69,7 +69,7 @@ def test_a_deadline_stops_what_runs_and_keeps_what_is_done(either_cluster: Clust
     endless = cluster.submit(cluster.documents(9, words=20, start=10), deadline_s=3600.0, **ENDLESS)
     cluster.wait_for_end(batch_id)
     cluster.wait_for_running(worker, 7)
-    with cluster.client.database.write() as session:
+    with cluster.backend.database.write() as session:
         session.connection().exec_driver_sql("UPDATE batches SET expires_at = 1")
     cluster.wait_for_end(endless, "expired")
     wait_until(lambda: cluster.count("workers WHERE running = 0") == 1, "the worker to drop what has expired")

@@ -224,7 +224,7 @@ def test_recovery_crash_loop_a_dispatcher_that_dies_while_it_rescues_harms_no_jo
         assert dying.dies_in(dying.dispatch, cluster.environment, 1, dies_before_commit=1)
         assert cluster.count("jobs WHERE state = 'running' AND losses = 0") == len(lost) == 3
     released = wait_until(
-        lambda: Outbox(cluster.client.database).rescue(max_losses=9), "the dead dispatcher's locks to be gone"
+        lambda: Outbox(cluster.backend.database).rescue(max_losses=9), "the dead dispatcher's locks to be gone"
     )
     assert released == 3
     assert cluster.count("jobs WHERE state = 'queued' AND losses = 1") == 3
@@ -240,7 +240,7 @@ def test_recovery_crash_loop_a_dispatcher_that_never_lives_for_two_commits_ends_
     while cluster.state(batch_id) != "completed":
         worker.work_off()
         deaths += dying.dies_in(dying.dispatch, cluster.environment, 1, dies_before_commit=2)
-        with cluster.client.database.engine.connect() as connection:
+        with cluster.backend.database.engine.connect() as connection:
             assert contradictions(connection) == []
         assert deaths < 60, "it makes no progress"
     assert deaths >= 6
@@ -257,7 +257,7 @@ def test_replicas_execute_once_two_of_each_and_every_message_three_times(make_cl
     url = request.getfixturevalue("postgres_url") if kind == "postgres" else None
     cluster = make_cluster(url, WORKER__LEASE_S="30")  # nobody is slow enough to lose a job
     batch_id = cluster.submit(cluster.documents(8))
-    database = cluster.client.database
+    database = cluster.backend.database
     announced = Outbox(database).overdue("simulated", age_s=-60.0, limit=1000)
     assert len(announced) == cluster.count("jobs") > 8
     for _ in range(2):
@@ -293,7 +293,7 @@ def test_create_crashes_after_store_the_batch_runs_though_nobody_announced_it(ei
     assert cluster.count("jobs WHERE published_at IS NULL") == cluster.count("jobs") > 2
     assert cluster.submit(documents, idempotency_key="nightly") == batch.id, "the client tries again"
     worker = ByHand(cluster)
-    dispatcher = cluster.client.dispatcher(make_app(cluster.broker.url))
+    dispatcher = cluster.backend.dispatcher(make_app(cluster.broker.url))
     while cluster.state(batch.id) != "completed":
         dispatcher.tick()
         assert cluster.count("jobs WHERE state = 'queued' AND published_at IS NULL") == 0
@@ -316,7 +316,7 @@ def test_create_crashes_after_store_a_submit_killed_at_each_of_its_commits_is_ta
     assert (batch.state, batch.documents_total) == ("in_progress", 2)
     names = cluster.rows("SELECT name FROM documents ORDER BY position")
     assert [row.name for row in names] == ["0000.txt", "0001.txt"]
-    with cluster.client.database.engine.connect() as connection:
+    with cluster.backend.database.engine.connect() as connection:
         assert contradictions(connection) == []
 
 
@@ -348,9 +348,9 @@ def test_orphaned_result_a_crash_before_the_commit_leaves_neither_text_nor_outco
     assert dying.dies_in(dying.work, cluster.database_url, job.id, "of the dead", dies_before_commit=2)
     assert [tuple(row) for row in cluster.rows("SELECT state, owner, epoch FROM jobs")] == [("running", "doomed", 1)]
     assert cluster.count("results") == 0
-    with cluster.client.database.write() as session:
+    with cluster.backend.database.write() as session:
         session.connection().exec_driver_sql("UPDATE jobs SET lease_until = 1")
-    wait_until(lambda: Outbox(cluster.client.database).rescue(max_losses=9), "the dead worker's locks to be gone")
+    wait_until(lambda: Outbox(cluster.backend.database).rescue(max_losses=9), "the dead worker's locks to be gone")
     assert ByHand(cluster).work_off() == 1
     assert [tuple(row) for row in cluster.rows("SELECT job_id, text FROM results")] == [(job.id, text_of(job.id))]
     assert [row[0] for row in cluster.rows("SELECT outcome FROM attempts ORDER BY epoch")] == ["lost", "succeeded"]
@@ -369,7 +369,7 @@ def test_finalization_strands_another_dispatcher_goes_on_from_wherever_one_died(
     worker.work_off()
     seen = []
     while dying.dies_in(dying.dispatch, cluster.environment, 1, dies_before_commit=2 if seen else 1):
-        with cluster.client.database.engine.connect() as connection:
+        with cluster.backend.database.engine.connect() as connection:
             assert contradictions(connection) == []
         seen.append((cluster.count("documents WHERE state = 'done'"), cluster.state(batch_id)))
     if at == "the last job":
@@ -377,7 +377,7 @@ def test_finalization_strands_another_dispatcher_goes_on_from_wherever_one_died(
     else:
         assert len(seen) == 2
         assert cluster.count("jobs WHERE level = 1 AND published_at IS NOT NULL") > 0
-    dispatcher = cluster.client.dispatcher(make_app(cluster.broker.url))
+    dispatcher = cluster.backend.dispatcher(make_app(cluster.broker.url))
     while cluster.state(batch_id) != "completed":
         dispatcher.tick()
         worker.work_off()
@@ -411,7 +411,7 @@ def test_zombie_owner_burns_inference_it_stops_its_engine_when_it_wakes(either_c
     assert cluster.count("attempts WHERE outcome = 'fenced'") == 7
     assert cluster.count("results") == 4, "it wrote nothing of what it had lost"
     assert zombie.engine == engine
-    cluster.client.batches.cancel(endless)
+    cluster.backend.batches.cancel(endless)
     cluster.wait_for_end(endless, "cancelled")
     cluster.audit()
 

@@ -41,13 +41,13 @@ def test_a_sqlite_file_backed_up_in_flight_goes_on_where_it_was(
     cluster.start()
     batch_id = cluster.submit(cluster.documents(4))
     cluster.wait_for_work()
-    file, backup = Path(str(cluster.client.database.url.database)), tmp_path / "backup.db"
+    file, backup = Path(str(cluster.backend.database.url.database)), tmp_path / "backup.db"
     with closing(sqlite3.connect(file)) as connection:
         connection.execute("VACUUM INTO ?", (str(backup),))
     cluster.wait_for_end(batch_id)
     stop_services(cluster)
 
-    cluster.client.database.close()
+    cluster.backend.database.close()
     for left in (file, file.with_name(f"{file.name}-wal"), file.with_name(f"{file.name}-shm")):
         left.unlink(missing_ok=True)
     shutil.copy(backup, file)
@@ -87,7 +87,7 @@ def test_a_postgres_dump_taken_in_flight_goes_on_in_another_database(
     finally:
         for service in restored.services:
             service.kill()
-        restored.client.database.close()
+        restored.backend.database.close()
         subprocess.run(
             [tools / "psql", "--quiet", f"--command=DROP DATABASE {name} WITH (FORCE)", postgres_server], check=True
         )

@@ -13,7 +13,7 @@ from docmill.catalogue.families import family_of
 from docmill.catalogue.local_model import Model
 from docmill.catalogue.lookup import ENTRIES
 from docmill.cli.commands.worker import WorkerFlags, worker_options
-from docmill.producer.client import Client
+from docmill.producer.composition import Backend
 from docmill.settings.load import load_settings
 from docmill.storage.database import Database
 from docmill.storage.moves.attempts import WorkerIdentity
@@ -65,9 +65,9 @@ def test_it_answers(model: tuple[Path, str], tmp_path: Path) -> None:
     document.write_text("The harbour was quiet. " * 12)
     database = Database(f"sqlite:///{settings.home}/docmill.db")
     upgrade(database)
-    client = Client(settings)
-    submission, text = client.prepare((str(document),), prompt="Sum up: {text}", max_tokens=6)
-    client.submit(submission, text)
+    backend = Backend(settings)
+    submission, text = backend.prepare((str(document),), prompt="Sum up: {text}", max_tokens=6)
+    backend.submit(submission, text)
 
     options = worker_options(settings, None, WorkerFlags(slots=2))
     assert options.spec.engine == engine

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 
 from docmill.broker.child_processes import die_with_parent
 from docmill.broker.embedded_broker import EmbeddedBroker
-from docmill.producer.client import Client, broker_directory, database_url
+from docmill.producer.composition import Backend, broker_directory, database_url
 from docmill.settings.defaults import Settings
 from docmill.settings.load import load_settings
 from docmill.storage.database import Database
@@ -109,8 +109,8 @@ class Cluster:
         return EmbeddedBroker(broker_directory(self.settings))
 
     @cached_property
-    def client(self) -> Client:
-        return Client(self.settings)
+    def backend(self) -> Backend:
+        return Backend(self.settings)
 
     @property
     def database_url(self) -> str:
@@ -152,11 +152,11 @@ class Cluster:
     def submit(self, documents: Sequence[str], **options: Any) -> str:
         """Submit as the command does; returns the batch id. Each document takes two or three levels of jobs."""
         wishes = {"chunk_tokens": 128, "summary_tokens": 60, "max_tokens": 60} | options
-        submission, text = self.client.prepare(tuple(documents), **wishes)
-        return self.client.submit(submission, text).batch_id
+        submission, text = self.backend.prepare(tuple(documents), **wishes)
+        return self.backend.submit(submission, text).batch_id
 
     def rows(self, query: str, **values: object) -> Sequence[sa.Row[Any]]:
-        with self.client.database.engine.connect() as connection:
+        with self.backend.database.engine.connect() as connection:
             return connection.execute(sa.text(query), values).all()
 
     def count(self, what: str) -> int:
@@ -191,9 +191,9 @@ class Cluster:
     def _frozen_outside_a_write(self, service: Service) -> bool:
         service.signal(signal.SIGSTOP)
         wait_until(lambda: psutil.Process(service.pid).status() == psutil.STATUS_STOPPED, "the process to stop")
-        if not self.client.database.is_sqlite:
+        if not self.backend.database.is_sqlite:
             return True
-        probe = sqlite3.connect(str(self.client.database.url.database), timeout=0, isolation_level=None)
+        probe = sqlite3.connect(str(self.backend.database.url.database), timeout=0, isolation_level=None)
         try:
             probe.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError:
@@ -222,7 +222,7 @@ class Cluster:
                 service.signal(signal.SIGCONT)
                 service.kill()
         self.broker.stop()
-        self.client.database.close()
+        self.backend.database.close()
 
 
 @pytest.fixture

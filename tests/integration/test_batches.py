@@ -23,7 +23,7 @@ def test_a_batch_completes_through_all_its_levels(either_cluster: Cluster) -> No
     batch_id = cluster.submit(documents)
     cluster.wait_for_end(batch_id)
     cluster.audit()
-    reports = list(cluster.client.reports.documents(batch_id))
+    reports = list(cluster.backend.reports.documents(batch_id))
     assert [report.source for report in reports] == documents
     assert all(report.summary and report.levels >= 2 for report in reports)
     assert cluster.count("attempts WHERE outcome <> 'succeeded'") == 0
@@ -83,7 +83,7 @@ def test_the_same_submit_after_kill_9_doubles_no_document(cluster: Cluster) -> N
 def test_a_poison_prompt_fails_alone(cluster: Cluster) -> None:
     cluster.environment["DOCMILL_WORKER__POISON_DEATHS"] = "2"
     batch_id = cluster.submit(cluster.documents(6, words=20))
-    with cluster.client.database.read() as session:
+    with cluster.backend.database.read() as session:
         poison, poison_ids = session.execute(sa.select(Job.id, Job.prompt_ids).order_by(Job.id).offset(2)).first() or ()
     cluster.start(engine={**STEADY, "die_on": list(poison_ids)})
     cluster.wait_for_end(batch_id)
@@ -109,7 +109,7 @@ def test_a_paused_batch_stands_still_and_goes_on_when_it_is_resumed(either_clust
     (worker,) = cluster.start(engine={"decode_steps_per_s": 45.0})
     batch_id = cluster.submit(cluster.documents(4))
     cluster.wait_for_running(worker, 2)
-    cluster.client.batches.pause(batch_id)
+    cluster.backend.batches.pause(batch_id)
     wait_until(lambda: cluster.running(worker) == 0, "what ran to be finished")
     done = cluster.count("jobs WHERE state = 'succeeded'")
     assert cluster.count("jobs WHERE state = 'queued'") > 0
@@ -128,7 +128,7 @@ def test_a_paused_worker_finishes_what_it_holds_and_leaves_the_rest_to_others(cl
     (name,) = cluster.rows("SELECT name FROM workers WHERE name LIKE :n", n=f"%-{paused.pid}")[0]
     first = cluster.submit(cluster.documents(6))
     cluster.wait_for_running(paused, 2)
-    pause_worker(cluster.client.database, name)
+    pause_worker(cluster.backend.database, name)
     cluster.wait_for_end(first)
     wait_until(lambda: "is paused" in paused.log.read_text(), "the worker to say that it is paused")
     second = cluster.submit(cluster.documents(6, start=20))
@@ -184,7 +184,7 @@ def test_a_worker_of_many_slots_holds_six_connections_to_postgres_at_most(
     dispatcher = cluster.dispatcher()
     wait_until(lambda: cluster.count("jobs WHERE published_at IS NULL") == 0, "everything to be announced")
     dispatcher.kill()
-    cluster.client.database.close()  # the worker's are all there are
+    cluster.backend.database.close()  # the worker's are all there are
     cluster.worker({"decode_steps_per_s": 2_000.0}, slots=30)
     url = sa.make_url(postgres_url).set(drivername="postgresql+psycopg")
     watching = sa.create_engine(url, isolation_level="AUTOCOMMIT")

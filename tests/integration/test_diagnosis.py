@@ -26,7 +26,7 @@ FAST = {"decode_steps_per_s": 20_000.0, "prefill_tokens_per_s": 10_000_000.0}
 
 def warned(cluster: Cluster, batch_id: str) -> set[str]:
     """The checks that warn, as `docmill doctor --batch` has them."""
-    _, findings = look_at_batch(cluster.client.database, batch_id, cluster.settings.home)
+    _, findings = look_at_batch(cluster.backend.database, batch_id, cluster.settings.home)
     assert all(finding.advice for finding in findings if finding.status is Status.WARN)
     return {finding.check for finding in findings if finding.status is Status.WARN}
 
@@ -71,7 +71,7 @@ def test_a_database_that_another_writer_holds_shows_as_slower_than_the_engine(ma
     batch_id = cluster.submit(cluster.documents(12, words=20), merge="none")
     cluster.dispatcher()
     cluster.wait_for_running(cluster.worker(STEADY))
-    with cluster.client.database.write() as session:
+    with cluster.backend.database.write() as session:
         session.connection()  # begins: SQLite's one lock is taken
         time.sleep(3)  # what runs now cannot be stored
     cluster.wait_for_end(batch_id)
@@ -87,7 +87,7 @@ def test_attempts_without_memory_are_found_by_their_words(make_cluster: MakeClus
 
 
 def test_a_peak_close_to_the_machines_memory_is_told(cluster: Cluster) -> None:
-    evidence = evidence_of(cluster.client.database, run(cluster, 2, engine=STEADY))
+    evidence = evidence_of(cluster.backend.database, run(cluster, 2, engine=STEADY))
     assert evidence.peak_memory_bytes > 0
     roomy = Surroundings(cores=4, memory_bytes=2 * evidence.peak_memory_bytes, vram_bytes=0, has_template=True)
     tight = replace(roomy, memory_bytes=int(1.05 * evidence.peak_memory_bytes))
@@ -132,7 +132,7 @@ def test_a_real_engine_on_one_thread_leaves_cores_standing_by(make_cluster: Make
     cluster.run("worker", "--engine", "llamacpp", "--slots", "2")
     batch_id = cluster.submit(cluster.documents(6, words=60), merge="none", max_tokens=48)
     cluster.wait_for_end(batch_id)
-    evidence = evidence_of(cluster.client.database, batch_id)
+    evidence = evidence_of(cluster.backend.database, batch_id)
     (worker,) = evidence.workers
     alone = replace(evidence, workers=[replace(worker, engine_cpu_percent=98.0)])  # other tests may have run beside it
     assert worker.engine_cpu_percent is not None

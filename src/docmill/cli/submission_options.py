@@ -11,7 +11,7 @@ import click
 from docmill.cli.context import CliContext
 from docmill.cli.model_download import ensure_model
 from docmill.cli.options import EncodingName
-from docmill.producer.client import Client
+from docmill.producer.composition import Backend
 from docmill.producer.intake.sources import Document, Skipped
 from docmill.producer.model_text import ModelText
 from docmill.producer.submission import Submission, Submitted
@@ -72,7 +72,7 @@ def submission_options(command: Command) -> Command:
 
 
 def prepare(
-    context: CliContext, client: Client, paths: Sequence[str], options: dict[str, Any]
+    context: CliContext, backend: Backend, paths: Sequence[str], options: dict[str, Any]
 ) -> tuple[Submission, ModelText]:
     """Turn the command's options into a checked submission; fetches the model where it is small and not here."""
     _name_the_temperature(options)
@@ -81,7 +81,7 @@ def prepare(
     deadline = options.pop("deadline", None)
     deadline_s = _seconds(deadline) if deadline else None
     ensure_model(context, options.get("model") or context.settings.profile(context.profile).model)
-    return client.prepare(
+    return backend.prepare(
         tuple(paths),
         profile=context.profile,
         sampling=sampling,

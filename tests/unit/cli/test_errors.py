@@ -126,7 +126,7 @@ def test_a_password_is_in_no_error(docmill: Docmill, ready: Path, monkeypatch: p
 def test_an_error_that_docmill_does_not_know_has_an_exit_code_of_its_own(
     docmill: Docmill, ready: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("docmill.producer.client.Reports", None)
+    monkeypatch.setattr("docmill.producer.composition.Reports", None)
     outcome = docmill("status")
     assert outcome.code == UNEXPECTED
     assert said(outcome).startswith("unexpected TypeError: 'NoneType' object is not callable (`docmill --debug ...`")

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from docmill.cli.commands.try_ import repeated
 from docmill.cli.display.spinner import waiting
-from docmill.producer.client import Client
+from docmill.producer.composition import Backend
 from docmill.settings.errors import SettingsError
 from docmill.settings.load import load_settings
 from tests.unit.cli.conftest import Docmill
@@ -100,8 +100,8 @@ def test_a_prompt_too_long_for_the_window_is_refused_with_the_numbers(docmill: D
 
 def test_a_submission_takes_a_preset_for_its_temperature(docmill: Docmill, ready: Path, documents: Path) -> None:
     assert docmill("submit", "docs/a.txt", "--preset", "creative", "--quiet").code == 0
-    client = Client(load_settings(None, {"home": str(ready)}, {}))
-    with client.database.read() as session:
+    backend = Backend(load_settings(None, {"home": str(ready)}, {}))
+    with backend.database.read() as session:
         (plan,) = session.connection().exec_driver_sql("SELECT plan FROM batches").one()
     assert '"temperature": 1.0' in plan
     both = docmill("submit", "docs/a.txt", "--preset", "focused", "--temperature", "0.5")

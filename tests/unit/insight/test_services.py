@@ -11,7 +11,7 @@ from docmill.broker.embedded_broker import EmbeddedBroker
 from docmill.catalogue.local_model import Model
 from docmill.insight.checkup.service_checks import check_services
 from docmill.insight.checkup.services import read_broker_of, read_database, read_model, read_services
-from docmill.producer.client import broker_directory
+from docmill.producer.composition import broker_directory
 from docmill.settings.defaults import Settings
 from docmill.settings.load import load_settings
 from docmill.storage.database import Database

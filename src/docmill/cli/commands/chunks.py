@@ -15,7 +15,7 @@ from docmill.cli.display.output import counted, print_table
 from docmill.cli.submission_options import planning_options, prepare
 from docmill.cli.timing import duration
 from docmill.producer.chunking.document_chunks import split_document
-from docmill.producer.client import Client
+from docmill.producer.composition import Backend
 from docmill.producer.errors import ProducerError
 from docmill.producer.intake.sources import Document, Skipped, read_documents
 from docmill.producer.model_text import ModelText
@@ -39,8 +39,8 @@ def chunks(context: CliContext, /, paths: tuple[str, ...], as_json: bool, **opti
 
     Offsets count characters of the loaded text: decoded, with line ends as \\n, without HTML tags.
     """
-    client = Client(context.settings)
-    submission, text = prepare(context, client, paths, options)
+    backend = Backend(context.settings)
+    submission, text = prepare(context, backend, paths, options)
     skipped = 0
     plans: list[_DocumentPlan] = []
     for document in read_documents(submission.inputs, submission.intake):
@@ -59,7 +59,7 @@ def chunks(context: CliContext, /, paths: tuple[str, ...], as_json: bool, **opti
             continue
         plans.append(plan)
     if not as_json:
-        _print(context, client, submission, text, plans)
+        _print(context, backend, submission, text, plans)
     if skipped:
         context.exit(1)
 
@@ -102,7 +102,7 @@ class _DocumentPlan:
 
 
 def _print(
-    context: CliContext, client: Client, submission: Submission, text: ModelText, plans: list[_DocumentPlan]
+    context: CliContext, backend: Backend, submission: Submission, text: ModelText, plans: list[_DocumentPlan]
 ) -> None:
     plan = submission.plan
     table = Table("document", box=None, pad_edge=False)
@@ -128,7 +128,7 @@ def _print(
     )
     rate = None
     with suppress(StorageError):
-        rate = client.reports.recent_tokens_per_s(text.model.name)
+        rate = backend.reports.recent_tokens_per_s(text.model.name)
     if rate:
         click.echo(f"about {duration(planned / rate)} at the {rate:,.0f} tokens/s measured lately")
     else:

@@ -7,7 +7,7 @@ import click
 from docmill.cli.context import CliContext, pass_context
 from docmill.cli.display.output import print_json
 from docmill.cli.options import json_option
-from docmill.producer.client import database_url
+from docmill.producer.composition import database_url
 from docmill.storage import hosts, schema
 from docmill.storage.database import Database
 

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from docmill.cli.commands.run import run_documents
 from docmill.cli.context import CliContext, pass_context
 from docmill.cli.display.output import print_table, stdout_console
-from docmill.producer.client import Client
+from docmill.producer.composition import Backend
 
 _CHARACTERS = 230_000  # about four minutes on two cores
 _SHOWN = 6
@@ -40,14 +40,14 @@ def demo(context: CliContext, paths: tuple[str, ...], out: Path) -> None:
     if outcome.interrupted:
         click.echo("stopped; `docmill demo` again goes on from here", err=True)
         context.exit(outcome.exit_code)
-    client = Client(context.settings)
+    backend = Backend(context.settings)
     console = stdout_console()
-    for report, _ in zip(client.reports.documents(outcome.status.id), range(_SHOWN), strict=False):
+    for report, _ in zip(backend.reports.documents(outcome.status.id), range(_SHOWN), strict=False):
         costs = f"  {report.chunk_count} chunks, {report.tokens:,} tokens"
         console.print(Text.assemble("\n", (report.name, "bold"), costs))
         answer = report.summary or report.error or ""
         console.print(Markdown(answer) if console.is_terminal else answer)
-    with client.database.read() as session:
+    with backend.database.read() as session:
         rows = session.execute(text(_METRICS), {"batch": outcome.status.id})
         table = Table(*rows.keys(), box=None, pad_edge=False, title="the metrics, by SQL", title_justify="left")
         for row in rows:
@@ -55,7 +55,7 @@ def demo(context: CliContext, paths: tuple[str, ...], out: Path) -> None:
     console.print()
     print_table(table)
     query = _METRICS.replace(":batch", f"'{outcome.status.id}'")  # for a terminal of one's own
-    click.echo(f"\nThe query:\n{query}\n\nThe database: {client.database}")
+    click.echo(f"\nThe query:\n{query}\n\nThe database: {backend.database}")
     rest = outcome.status.documents_total - _SHOWN
     click.echo(f"The summaries{f' ({rest} more)' if rest > 0 else ''}: {out}/")
     context.exit(outcome.exit_code)

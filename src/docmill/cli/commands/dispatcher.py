@@ -14,7 +14,7 @@ from docmill.cli.context import CliContext, pass_context
 from docmill.cli.options import metrics_address_option, metrics_port_option
 from docmill.cli.services.connections import await_database, service_broker_url
 from docmill.cli.services.logs import configure_logging
-from docmill.producer.client import Client
+from docmill.producer.composition import Backend
 from docmill.storage.reads.live_status import LiveStatus
 
 log = logging.getLogger(__name__)
@@ -30,10 +30,10 @@ def dispatcher(context: CliContext, metrics_port: int | None, metrics_address: s
     Any number of dispatchers may run; one is enough, two survive a host.
     """
     configure_logging()
-    client = Client(context.settings)
-    database = await_database(lambda: client.database)
+    backend = Backend(context.settings)
+    database = await_database(lambda: backend.database)
     app = make_app(service_broker_url(context.settings))
-    service = client.dispatcher(app)
+    service = backend.dispatcher(app)
     chosen = context.settings.producer
     if (port := metrics_port or chosen.metrics_port) is not None:
         from docmill.producer.dispatcher_metrics import DispatcherMetrics

@@ -22,7 +22,7 @@ from docmill.insight.checkup.run_checkup import examine
 from docmill.insight.diagnosis.run_diagnosis import look_at_batch
 from docmill.insight.findings import Finding, Status, worst
 from docmill.insight.machine import Machine, pretend, read_machine
-from docmill.producer.client import Client
+from docmill.producer.composition import Backend
 from docmill.sizing.catalogue_fit import Fit
 
 _STYLES = {Status.PASS: "green", Status.WARN: "bold yellow", Status.FAIL: "bold red"}
@@ -101,9 +101,9 @@ def doctor(
 
 
 def _diagnose(context: CliContext, batch: str, *, as_json: bool) -> None:
-    client = Client(context.settings)
-    batch_id = client.batches.find(batch).id
-    evidence, findings = look_at_batch(client.database, batch_id, context.settings.home)
+    backend = Backend(context.settings)
+    batch_id = backend.batches.find(batch).id
+    evidence, findings = look_at_batch(backend.database, batch_id, context.settings.home)
     if as_json:
         facts = {name: value for name, value in asdict(evidence).items() if name not in ("texts", "plan")}
         shown = [asdict(finding) for finding in findings]

@@ -10,7 +10,7 @@ import click
 
 from docmill.cli.context import CliContext, pass_context
 from docmill.cli.display.output import counted
-from docmill.producer.client import Client
+from docmill.producer.composition import Backend
 from docmill.producer.row_export import write_csv, write_jsonl, write_parquet
 from docmill.storage.views import Rows, attempts_of, documents_of, jobs_of
 
@@ -41,12 +41,12 @@ def export(context: CliContext, batch: str, form: str | None, what: str, out: Pa
     The columns are those of the views v_documents, v_jobs and v_attempts (docs/sql.md). What is written while a batch
     is at work is its state then.
     """
-    client = Client(context.settings)
+    backend = Backend(context.settings)
     suffix = out.suffix.lstrip(".") if out else ""
     form = form or (suffix if suffix in _FORMATS else "jsonl")
     if form == "parquet" and out is None:
         raise click.UsageError("Parquet is written to a file: give --out FILE")
-    rows = _WHAT[what](client.database, client.batches.find(batch).id)
+    rows = _WHAT[what](backend.database, backend.batches.find(batch).id)
     if out is None:
         _write(form, rows, sys.stdout)
         return

@@ -10,7 +10,7 @@ from docmill.broker.celery_app import make_app
 from docmill.broker.publish import ping
 from docmill.cli.context import CliContext, pass_context
 from docmill.cli.services.connections import service_broker_url
-from docmill.producer.client import database_url
+from docmill.producer.composition import database_url
 from docmill.storage.database import Database
 from docmill.storage.reads.reports import Reports
 from docmill.storage.schema import require_current

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from docmill.cli.context import CliContext, pass_context
-from docmill.producer.client import Client
+from docmill.producer.composition import Backend
 from docmill.storage.moves.workers import pause_worker, resume_worker
 
 _worker_option = click.option("--worker", metavar="NAME", help="A worker (as `docmill status` names it), not a batch.")
@@ -26,13 +26,13 @@ def pause(context: CliContext, batch: str | None, worker: str | None) -> None:
 
     A paused worker keeps its model loaded: it is drained before its box is taken down. A batch's deadline stands.
     """
-    client = Client(context.settings)
+    backend = Backend(context.settings)
     if _is_worker(batch, worker):
-        pause_worker(client.database, str(worker))
+        pause_worker(backend.database, str(worker))
         click.echo(f"{worker} takes no further jobs from its next heartbeat on", err=True)
         return
-    batch_id = client.batches.find(str(batch)).id
-    client.batches.pause(batch_id)
+    batch_id = backend.batches.find(str(batch)).id
+    backend.batches.pause(batch_id)
     click.echo(f"{batch_id} is paused; `docmill resume {batch_id}` goes on", err=True)
 
 
@@ -42,13 +42,13 @@ def pause(context: CliContext, batch: str | None, worker: str | None) -> None:
 @pass_context
 def resume(context: CliContext, batch: str | None, worker: str | None) -> None:
     """Go on with a paused batch, or let a paused worker take jobs again."""
-    client = Client(context.settings)
+    backend = Backend(context.settings)
     if _is_worker(batch, worker):
-        resume_worker(client.database, str(worker))
+        resume_worker(backend.database, str(worker))
         click.echo(f"{worker} takes jobs again from its next heartbeat on", err=True)
         return
-    batch_id = client.batches.find(str(batch)).id
-    client.batches.resume(batch_id)
+    batch_id = backend.batches.find(str(batch)).id
+    backend.batches.resume(batch_id)
     click.echo(f"{batch_id} goes on", err=True)
 
 

@@ -17,7 +17,7 @@ from rich.text import Text
 from docmill.cli.context import CliContext, pass_context
 from docmill.cli.display.output import print_table
 from docmill.cli.options import json_option
-from docmill.producer.client import Client
+from docmill.producer.composition import Backend
 from docmill.storage.reads.read_only_sql import Answer, reading
 
 _WIDEST = 80  # characters of a cell of a table that a person reads
@@ -60,7 +60,7 @@ def query(
     if (sql is None) == (file is None):
         raise click.UsageError("give one statement: as an argument, as - (standard input), or with --file")
     statement = file.read() if file is not None else sys.stdin.read() if sql == "-" else str(sql)
-    with reading(Client(context.settings).database, statement, timeout_s=timeout) as answer:
+    with reading(Backend(context.settings).database, statement, timeout_s=timeout) as answer:
         if as_json:
             _print_json(answer)
         elif as_csv:

@@ -15,7 +15,7 @@ from docmill.insight.report.cost import Prices, cost_of
 from docmill.insight.report.html_page import render
 from docmill.insight.report.report_data import measure
 from docmill.insight.report.to_json import as_record
-from docmill.producer.client import Client
+from docmill.producer.composition import Backend
 
 _AMOUNT = click.FloatRange(min=0)
 
@@ -61,13 +61,13 @@ def report(
     """
     if watts is not None and energy_price is None:
         raise click.UsageError("--watts needs the price of their energy: --energy-price, for a kWh")
-    client = Client(context.settings)
-    numbers = measure(client.database, client.batches.find(batch).id)
+    backend = Backend(context.settings)
+    numbers = measure(backend.database, backend.batches.find(batch).id)
     prices = Prices(price_per_hour, energy_price, watts, currency)
     cost = cost_of(numbers, prices)
     comparison = None
     if against is not None:
-        earlier = measure(client.database, client.batches.find(against).id)
+        earlier = measure(backend.database, backend.batches.find(against).id)
         comparison = compare(numbers, earlier, cost, cost_of(earlier, prices))
     shown_cost = cost if prices.are_given else None
     if as_json:

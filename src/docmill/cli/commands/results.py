@@ -13,7 +13,7 @@ import click
 from docmill.cli.context import CliContext, pass_context
 from docmill.cli.display.output import counted
 from docmill.cli.timing import seconds_of
-from docmill.producer.client import Client
+from docmill.producer.composition import Backend
 from docmill.producer.result_export import write_csv, write_directory, write_jsonl, write_markdown
 from docmill.storage.reads.documents import DocumentReport, Wanted
 from docmill.storage.reads.live_status import LiveStatus
@@ -52,9 +52,9 @@ def results(
     since: str | None,
 ) -> None:
     """Print a batch's results in input order: finished documents now, the others by their state."""
-    client = Client(context.settings)
-    wanted_documents = Wanted(document, failed, None if since is None else _moment(client, since))
-    reports = client.reports.documents(client.batches.find(batch).id, wanted_documents)
+    backend = Backend(context.settings)
+    wanted_documents = Wanted(document, failed, None if since is None else _moment(backend, since))
+    reports = backend.reports.documents(backend.batches.find(batch).id, wanted_documents)
     wanted = "jsonl" if as_json else form
     if out is None:
         _write(wanted, reports, sys.stdout)
@@ -76,11 +76,11 @@ def _write(form: str, reports: Iterable[DocumentReport], out: TextIO) -> None:
             write_csv(reports, out)
 
 
-def _moment(client: Client, since: str) -> float:
+def _moment(backend: Backend, since: str) -> float:
     """Seconds since 1970: so long before the database's now, or the ISO time, by this machine's zone."""
     seconds = seconds_of(since)
     if seconds is not None:
-        return LiveStatus(client.database).now() - seconds
+        return LiveStatus(backend.database).now() - seconds
     try:
         return datetime.fromisoformat(since).timestamp()
     except ValueError:

@@ -17,7 +17,7 @@ from docmill.cli.display.progress import BatchProgress
 from docmill.cli.options import engine_option, slots_option
 from docmill.cli.services.stack import Stack
 from docmill.cli.submission_options import IntakeReport, prepare, say_warnings, submission_options
-from docmill.producer.client import Client, database_url
+from docmill.producer.composition import Backend, database_url
 from docmill.producer.result_export import write_directory
 from docmill.producer.submission import Resume
 from docmill.storage.database import Database
@@ -60,7 +60,7 @@ def run(
     where it stopped, and redoes nothing that is finished.
     """
     outcome = run_documents(context, paths, out, engine=engine, slots=slots, options=options)
-    _say_outcome(Client(context.settings), outcome, out)
+    _say_outcome(Backend(context.settings), outcome, out)
     context.exit(outcome.exit_code)
 
 
@@ -100,27 +100,27 @@ def run_documents(
     model = options.get("model") or settings.profile(context.profile).model
     if settings.storage.url is None:
         upgrade(Database(database_url(settings)))
-    client = Client(settings)
-    submission, text = prepare(context, client, paths, options)
+    backend = Backend(settings)
+    submission, text = prepare(context, backend, paths, options)
     report = IntakeReport()
     with _interruptible() as interrupted, BatchProgress(context.console) as progress:
         progress.say("reading documents")
-        submitted = client.submit(submission, text, resume=Resume.ANY, on_document=report)
+        submitted = backend.submit(submission, text, resume=Resume.ANY, on_document=report)
         say_warnings(submitted, report.skipped)
-        status, rate = client.reports.batch(submitted.batch_id), None
+        status, rate = backend.reports.batch(submitted.batch_id), None
         if not status.state.is_terminal:
             with Stack(settings, context.global_options, _worker_options(model, engine, slots)) as stack:
-                status, rate = _watch(client, stack, submitted.batch_id, progress, interrupted)
-    files = [] if interrupted else write_directory(client.reports.documents(submitted.batch_id), out)
+                status, rate = _watch(backend, stack, submitted.batch_id, progress, interrupted)
+    files = [] if interrupted else write_directory(backend.reports.documents(submitted.batch_id), out)
     return RunOutcome(status, rate, files, len(submitted.skipped), interrupted=bool(interrupted))
 
 
 def _watch(
-    client: Client, stack: Stack, batch_id: str, progress: BatchProgress, interrupted: list[int]
+    backend: Backend, stack: Stack, batch_id: str, progress: BatchProgress, interrupted: list[int]
 ) -> tuple[BatchStatus, float | None]:
     """Follow the batch to its end or a signal; its last status, and tokens a second since the first job began."""
     began: BatchStatus | None = None
-    for status in client.follow(batch_id, interval_s=_POLL_S):
+    for status in backend.follow(batch_id, interval_s=_POLL_S):
         progress.show(status)
         if began is None and status.jobs_by_state[JobState.RUNNING]:
             began = status
@@ -164,7 +164,7 @@ def _worker_options(model: str, engine: str | None, slots: int | None) -> list[s
     return options
 
 
-def _say_outcome(client: Client, outcome: RunOutcome, out: Path) -> None:
+def _say_outcome(backend: Backend, outcome: RunOutcome, out: Path) -> None:
     status = outcome.status
     if outcome.interrupted:
         finished = status.jobs_by_state.get(JobState.SUCCEEDED, 0)
@@ -177,8 +177,8 @@ def _say_outcome(client: Client, outcome: RunOutcome, out: Path) -> None:
     done = status.documents_total - status.documents_failed - status.documents_open
     rate = f", {outcome.tokens_per_s:,.0f} tokens/s" if outcome.tokens_per_s else ""
     click.echo(f"{done} of {status.documents_total} documents done{rate}: {out}/", err=True)
-    for reason in client.reports.failures(status.id):
+    for reason in backend.reports.failures(status.id):
         click.echo(f"  {counted(reason.count, 'job')} failed: {reason.kind}: {reason.example}", err=True)
     if status.documents_failed:
         click.echo(f"  `docmill retry {status.id}` queues the failed jobs again", err=True)
-    click.echo(f"metrics of every attempt: table attempts in {client.database}", err=True)
+    click.echo(f"metrics of every attempt: table attempts in {backend.database}", err=True)

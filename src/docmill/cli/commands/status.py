@@ -14,7 +14,7 @@ from docmill.cli.display.watch import watch as watch_live
 from docmill.cli.display.watch import watch_plainly
 from docmill.cli.options import json_option
 from docmill.cli.timing import duration
-from docmill.producer.client import Client
+from docmill.producer.composition import Backend
 from docmill.storage.reads.batch_status import BatchStatus
 from docmill.storage.states import JobState
 
@@ -37,25 +37,25 @@ def status(context: CliContext, batch: str | None, watch: bool, as_json: bool) -
     With --watch a view of batches, workers and queues that follows them (q quits); where the output is no terminal,
     a line at most every five seconds until the batch, or the latest, has ended.
     """
-    client = Client(context.settings)
+    backend = Backend(context.settings)
     is_live = watch and sys.stdout.isatty()
     if batch is None and (is_live or not watch):
         if is_live:
-            watch_live(client, None)
+            watch_live(backend, None)
         else:
-            _print_all(client, as_json=as_json)
+            _print_all(backend, as_json=as_json)
         return
-    batch_id = client.batches.find(batch or "latest").id
-    if watch and not client.reports.batch(batch_id).state.is_terminal:
+    batch_id = backend.batches.find(batch or "latest").id
+    if watch and not backend.reports.batch(batch_id).state.is_terminal:
         if is_live:
-            watch_live(client, batch_id)
+            watch_live(backend, batch_id)
         else:
-            watch_plainly(client, batch_id, sys.stderr if as_json else sys.stdout)
-    current = client.reports.batch(batch_id)
+            watch_plainly(backend, batch_id, sys.stderr if as_json else sys.stdout)
+    current = backend.reports.batch(batch_id)
     if as_json:
         print_json(as_record(current))
     else:
-        _print_one(client, current)
+        _print_one(backend, current)
 
 
 def as_record(status: BatchStatus) -> dict[str, Any]:
@@ -83,8 +83,8 @@ def as_record(status: BatchStatus) -> dict[str, Any]:
     }
 
 
-def _print_all(client: Client, *, as_json: bool) -> None:
-    batches = client.reports.batches()
+def _print_all(backend: Backend, *, as_json: bool) -> None:
+    batches = backend.reports.batches()
     if as_json:
         print_json([as_record(status) for status in batches])
         return
@@ -110,7 +110,7 @@ def _print_all(client: Client, *, as_json: bool) -> None:
     print_table(table)
 
 
-def _print_one(client: Client, status: BatchStatus) -> None:
+def _print_one(backend: Backend, status: BatchStatus) -> None:
     lines = [
         ("batch", f"{status.id}  {status.state}"),
         ("task, model", f"{status.task}, {status.model}"),
@@ -127,9 +127,9 @@ def _print_one(client: Client, status: BatchStatus) -> None:
         lines.append(("error", status.error))
     for name, value in lines:
         click.echo(f"{name:12} {value}")
-    for reason in client.reports.failures(status.id):
+    for reason in backend.reports.failures(status.id):
         click.echo(f"{'failed':12} {reason.count}: {reason.kind}: {reason.example}")
-    if not status.state.is_terminal and all(worker.model != status.model for worker in client.reports.workers()):
+    if not status.state.is_terminal and all(worker.model != status.model for worker in backend.reports.workers()):
         click.echo(
             f"no worker that serves {status.model} has been seen lately; `docmill up` or `docmill worker` start one",
             err=True,

@@ -9,7 +9,7 @@ import click
 from docmill.cli.context import CliContext, pass_context
 from docmill.cli.display.output import counted, print_json
 from docmill.cli.submission_options import IntakeReport, prepare, say_warnings, submission_options
-from docmill.producer.client import Client
+from docmill.producer.composition import Backend
 
 
 @click.command(
@@ -31,12 +31,12 @@ def submit(context: CliContext, /, paths: tuple[str, ...], quiet: bool, as_json:
     input. A document that cannot be read is named and skipped, and the exit code is 1. The same submit after a
     crash goes on where it stopped.
     """
-    client = Client(context.settings)
-    submission, text = prepare(context, client, paths, options)
+    backend = Backend(context.settings)
+    submission, text = prepare(context, backend, paths, options)
     report = IntakeReport()
-    submitted = client.submit(submission, text, on_document=report)
+    submitted = backend.submit(submission, text, on_document=report)
     say_warnings(submitted, report.skipped)
-    status = client.reports.batch(submitted.batch_id)
+    status = backend.reports.batch(submitted.batch_id)
     if as_json:
         print_json(
             {
@@ -52,7 +52,7 @@ def submit(context: CliContext, /, paths: tuple[str, ...], quiet: bool, as_json:
         if not quiet:
             documents, jobs = counted(submitted.documents, "document"), counted(status.jobs_total, "job")
             click.echo(f"{documents}, {jobs}, model {status.model}", err=True)
-            if client.broker() is None:
+            if backend.broker() is None:
                 click.echo("stored; `docmill up` runs it", err=True)
     if submitted.skipped:
         context.exit(1)

@@ -11,7 +11,7 @@ import click
 from docmill.broker.tail_channel import TailChannel, Watching
 from docmill.cli.context import CliContext, pass_context
 from docmill.cli.services.connections import service_broker_url
-from docmill.producer.client import Client
+from docmill.producer.composition import Backend
 from docmill.storage.reads.tailed_jobs import Followed, FollowedJob
 from docmill.storage.states import JobState
 
@@ -36,14 +36,14 @@ def tail(context: CliContext, what: str, batch: str | None) -> None:
     A document is followed to its end: its open jobs one after the other, and those of its later levels. The text
     goes to standard output, headings and remarks to standard error.
     """
-    client = Client(context.settings)
-    followed = Followed(client.database)
+    backend = Backend(context.settings)
+    followed = Followed(backend.database)
     channel = TailChannel(service_broker_url(context.settings))
     job = None if batch else _JOB.fullmatch(what)
     if job is not None:
         jobs = iter([followed.job(int(job[1])).id])
     else:
-        jobs = _open_jobs(followed, followed.document(client.batches.find(batch or "latest").id, what))
+        jobs = _open_jobs(followed, followed.document(backend.batches.find(batch or "latest").id, what))
     failed = False
     try:
         for job_id in jobs:

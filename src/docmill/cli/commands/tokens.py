@@ -11,7 +11,7 @@ from docmill.cli.display.output import counted, print_json
 from docmill.cli.model_download import ensure_model
 from docmill.cli.options import json_option
 from docmill.producer.batch_planning import room_for_text
-from docmill.producer.client import Client
+from docmill.producer.composition import Backend
 from docmill.producer.intake.sources import Skipped, read_documents
 from docmill.producer.submission import Submission
 
@@ -51,8 +51,8 @@ def tokens(
     if path is None and text is None and sys.stdin.isatty():
         raise click.UsageError("give PATH or --text, or pipe a text in")
     ensure_model(context, model or context.settings.profile(context.profile).model)
-    client = Client(context.settings)
-    submission, model_text = client.prepare((path or "-",), profile=context.profile, model=model, task=task)
+    backend = Backend(context.settings)
+    submission, model_text = backend.prepare((path or "-",), profile=context.profile, model=model, task=task)
     content = _read(submission) if text is None else text
     plan, tokenizer = submission.plan, model_text.tokenizer
     count = tokenizer.count(content)

@@ -14,7 +14,7 @@ from docmill.cli.display.output import print_json, stdout_console
 from docmill.cli.options import json_option
 from docmill.insight.trace import Part, TracedText
 from docmill.insight.trace import trace as traced_texts
-from docmill.producer.client import Client
+from docmill.producer.composition import Backend
 from docmill.storage.reads.provenance import StoredDocument, stored_document
 from docmill.storage.reads.tailed_jobs import Followed
 
@@ -38,8 +38,8 @@ def trace(context: CliContext, document: str, batch: str, as_json: bool) -> None
     Spans are characters of the document's text. A score is how alike the words of two sentences are, 0 to 1; no
     passage: look twice.
     """
-    database = Client(context.settings).database
-    batch_id = Client(context.settings).batches.find(batch).id
+    database = Backend(context.settings).database
+    batch_id = Backend(context.settings).batches.find(batch).id
     stored = stored_document(database, Followed(database).document(batch_id, document))
     texts = traced_texts(stored)
     if as_json:

@@ -13,7 +13,7 @@ from docmill.cli.context import CliContext, pass_context
 from docmill.cli.model_download import ensure_model
 from docmill.cli.options import engine_option, slots_option
 from docmill.cli.services.stack import Stack
-from docmill.producer.client import Client
+from docmill.producer.composition import Backend
 from docmill.storage.errors import DatabaseUnavailable
 from docmill.storage.reads.reports import WorkerStatus
 
@@ -42,21 +42,21 @@ def up(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     with Stack(settings, context.global_options, options) as stack:
-        client = Client(settings)
+        backend = Backend(settings)
         if with_flower:
             stack.add("flower", ["flower"])
             click.echo("Flower: http://127.0.0.1:5555", err=True)
-        click.echo(f"up: database {client.database}, logs {stack.logs}; Ctrl-C stops", err=True)
+        click.echo(f"up: database {backend.database}, logs {stack.logs}; Ctrl-C stops", err=True)
         said = False
         while not stop.wait(0.5):
             stack.check()
-            if not said and (workers := _workers(client)):
+            if not said and (workers := _workers(backend)):
                 click.echo(f"worker {workers[0].name} serves {workers[0].model} on {workers[0].engine}", err=True)
                 said = True
     click.echo("stopped; queued jobs wait for the next `docmill up`", err=True)
 
 
-def _workers(client: Client) -> Sequence[WorkerStatus]:
+def _workers(backend: Backend) -> Sequence[WorkerStatus]:
     with suppress(DatabaseUnavailable):  # the services wait for it and say so
-        return client.reports.workers()
+        return backend.reports.workers()
     return ()

@@ -19,7 +19,7 @@ from docmill.cli.options import engine_option, metrics_address_option, metrics_p
 from docmill.cli.services.connections import await_database, service_broker_url
 from docmill.cli.services.gpu_workers import place, run_workers
 from docmill.cli.services.logs import configure_logging
-from docmill.producer.client import database_url
+from docmill.producer.composition import database_url
 from docmill.settings.defaults import Settings
 from docmill.storage.database import Database
 from docmill.storage.schema import require_current

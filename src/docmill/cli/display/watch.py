@@ -14,7 +14,7 @@ from rich.live import Live
 from docmill.cli.display.live_view import Load, Snapshot, WatchedBatch, drawn, plain
 from docmill.cli.display.terminal import single_keys
 from docmill.insight.eta import Finish, estimate, windows_of
-from docmill.producer.client import Client
+from docmill.producer.composition import Backend
 from docmill.storage.errors import StorageError
 from docmill.storage.reads.batch_status import BatchStatus
 from docmill.storage.reads.live_status import FinishedAttempt, LiveStatus
@@ -29,9 +29,9 @@ _FEW = 24  # jobs that end within _RECENT_S
 _OVERLAP_S = 5.0  # an attempt is stamped before it is committed
 
 
-def watch(client: Client, batch_id: str | None) -> None:
+def watch(backend: Backend, batch_id: str | None) -> None:
     """Follow one batch until it has ended, or all until `q` is pressed, drawn on standard output."""
-    watcher = Watcher(client, batch_id)
+    watcher = Watcher(backend, batch_id)
     console = Console(highlight=False)
     with single_keys() as keys, Live(console=console, screen=True, auto_refresh=False) as live:
         snapshot = Snapshot((), ())
@@ -46,9 +46,9 @@ def watch(client: Client, batch_id: str | None) -> None:
                 live.refresh()
 
 
-def watch_plainly(client: Client, batch_id: str, out: TextIO) -> None:
+def watch_plainly(backend: Backend, batch_id: str, out: TextIO) -> None:
     """A line when something has changed, at most every five seconds, until the batch has ended."""
-    watcher = Watcher(client, batch_id)
+    watcher = Watcher(backend, batch_id)
     said, said_at = "", 0.0
     snapshot = Snapshot((), ())
     while not watcher.has_ended:
@@ -67,9 +67,9 @@ def watch_plainly(client: Client, batch_id: str, out: TextIO) -> None:
 class Watcher:
     """Takes snapshots. Remembers the attempts of the last minutes, so that each is read from the database once."""
 
-    def __init__(self, client: Client, batch_id: str | None) -> None:
-        self._reports = client.reports
-        self._live = LiveStatus(client.database)
+    def __init__(self, backend: Backend, batch_id: str | None) -> None:
+        self._reports = backend.reports
+        self._live = LiveStatus(backend.database)
         self._batch_id = batch_id
         self._recent: dict[tuple[int, int], FinishedAttempt] = {}
         self._read_until: dict[str, float] = {}  # by model

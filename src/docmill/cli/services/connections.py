@@ -10,7 +10,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from docmill.broker.embedded_broker import awaited_url
 from docmill.broker.errors import EmbeddedBrokerFailed
-from docmill.producer.client import broker_directory
+from docmill.producer.composition import broker_directory
 from docmill.settings.defaults import Settings
 from docmill.storage.errors import DatabaseUnavailable
 

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from docmill.broker.child_processes import die_with_parent
 from docmill.broker.embedded_broker import EmbeddedBroker
 from docmill.cli.services.restarts import Restarts
-from docmill.producer.client import broker_directory, database_url
+from docmill.producer.composition import broker_directory, database_url
 from docmill.settings.defaults import Settings
 from docmill.storage.database import Database
 from docmill.storage.schema import require_current, upgrade

@@ -14,7 +14,7 @@ from docmill.catalogue.find_model import find_model
 from docmill.catalogue.gguf_file import f16_bytes
 from docmill.catalogue.local_model import Model, ModelKind
 from docmill.insight.machine import filesystem_of
-from docmill.producer.client import broker_directory, database_url
+from docmill.producer.composition import broker_directory, database_url
 from docmill.settings.defaults import Profile, Settings
 from docmill.settings.masking import mask
 from docmill.sizing.cpu_kv_cache import values_a_token
