@@ -7,6 +7,7 @@ import codecs
 import click
 
 from docmill.engine_table import ENGINE_NAMES
+from docmill.formatting import parse_size
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 engine_option = click.option(
@@ -20,6 +21,21 @@ metrics_port_option = click.option(
 metrics_address_option = click.option(
     "--metrics-address", metavar="ADDRESS", help="Where --metrics-port listens; 127.0.0.1 by default."
 )
+
+
+class MemorySize(click.ParamType[int]):
+    """A size of memory with its unit, such as `24GiB`, `8192MiB` or `24GB`. Gives bytes."""
+
+    name = "size"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The size in bytes."""
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_size(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class EncodingName(click.ParamType[str]):

@@ -11,6 +11,7 @@ import click
 from docmill.cli.context import CliContext
 from docmill.cli.model_download import ensure_model
 from docmill.cli.options import EncodingName
+from docmill.formatting import parse_duration
 from docmill.producer.composition import Backend
 from docmill.producer.intake.sources import Document, Skipped
 from docmill.producer.model_text import ModelText
@@ -58,7 +59,6 @@ _BATCH = (
 )  # fmt: skip
 
 _SAMPLING_NAMES = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop")
-_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def planning_options(command: Command) -> Command:
@@ -136,8 +136,7 @@ def _key_value(pair: str) -> tuple[str, str]:
 
 
 def _seconds(text: str) -> float:
-    number, unit = text[:-1], text[-1:]
     try:
-        return float(number) * _UNITS_S[unit]
-    except (ValueError, KeyError):
-        raise click.BadParameter(f"{text!r} is not a duration like 30m, 24h or 7d", param_hint="--deadline") from None
+        return parse_duration(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--deadline") from None

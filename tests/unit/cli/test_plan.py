@@ -118,7 +118,7 @@ def test_sizes_are_read_with_their_units(tmp_path: Path, model: str, size: str, 
 def test_a_size_that_is_none_is_refused_with_an_example(tmp_path: Path, model: str, size: str) -> None:
     result = call(tmp_path, "plan", "--model", model, "--vram", size)
     assert result.exit_code == 2
-    assert "as 24GiB, 24GB or 8192MiB" in result.output or "is nothing" in result.output
+    assert "as 24GiB, 24GB or 8192MiB" in result.output or "is not a size above 0" in result.output
 
 
 def test_without_a_gpu_and_without_a_size_it_says_how_to_give_one(

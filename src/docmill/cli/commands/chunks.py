@@ -11,9 +11,9 @@ import click
 from rich.table import Table
 
 from docmill.cli.context import CliContext, pass_context
-from docmill.cli.display.output import counted, print_table
+from docmill.cli.display.output import print_table
 from docmill.cli.submission_options import planning_options, prepare
-from docmill.cli.timing import duration
+from docmill.formatting import counted, duration
 from docmill.producer.chunking.document_chunks import split_document
 from docmill.producer.composition import Backend
 from docmill.producer.errors import ProducerError

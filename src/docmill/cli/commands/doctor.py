@@ -11,13 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from docmill.cli.context import CliContext, pass_context
-from docmill.cli.display.output import counted, print_json, print_table, stdout_console
+from docmill.cli.display.output import print_json, print_table, stdout_console
 from docmill.cli.display.spinner import waiting
-from docmill.cli.options import json_option
-from docmill.cli.sizes import MemorySize
+from docmill.cli.options import MemorySize, json_option
+from docmill.formatting import counted, gib, gib_of
 from docmill.insight.advice.config_text import config_text, quantization_of
 from docmill.insight.advice.recommend import Choice, Recommendation, UseCase, recommend
-from docmill.insight.amounts import gib, gib_of
 from docmill.insight.checkup.run_checkup import examine
 from docmill.insight.diagnosis.run_diagnosis import look_at_batch
 from docmill.insight.findings import Finding, Status, worst

@@ -9,7 +9,7 @@ from typing import IO, Any, TextIO, cast
 import click
 
 from docmill.cli.context import CliContext, pass_context
-from docmill.cli.display.output import counted
+from docmill.formatting import counted
 from docmill.producer.composition import Backend
 from docmill.producer.row_export import write_csv, write_jsonl, write_parquet
 from docmill.storage.views import Rows, attempts_of, documents_of, jobs_of

@@ -14,8 +14,8 @@ from docmill.catalogue.find_model import find_model
 from docmill.catalogue.local_model import ModelKind
 from docmill.cli.context import CliContext, pass_context
 from docmill.cli.display.output import print_json, print_table
-from docmill.cli.options import json_option
-from docmill.cli.sizes import MemorySize, gib
+from docmill.cli.options import MemorySize, json_option
+from docmill.formatting import precise_gib
 from docmill.settings.defaults import Settings
 from docmill.sizing.gpu_memory import CacheType, DeviceUse
 from docmill.sizing.gpu_plan import GpuPlan, plan_gpu
@@ -147,9 +147,10 @@ def _show(directory: Path, shape: ModelShape, plans: list[tuple[list[str], GpuPl
     first = plans[0][1]
     unpacked = f" + {first.unpacked_bytes_per_token:,} once a GPU" if first.unpacked_bytes_per_token else ""
     weights = f"{shape.weights_format}, {shape.bits_per_weight:.2f} bits a weight"
+    on_gpu, in_memory = precise_gib(shape.weights_bytes), precise_gib(shape.embedding_bytes)
     lines = {
         "model": f"{directory} ({shape.architecture}, {weights})",
-        "weights": f"{gib(shape.weights_bytes)}, and {gib(shape.embedding_bytes)} in the computer's memory",
+        "weights": f"{on_gpu}, and {in_memory} in the computer's memory",
         "window": f"{first.window:,} tokens of at most {shape.max_position:,}",
         "cache": f"{first.cache_type}, {first.cache_bytes_per_token:,} bytes a token{unpacked}",
     }
@@ -173,13 +174,13 @@ def _device_table(names: list[str], devices: tuple[DeviceUse, ...]) -> Table:
             device.vram_bytes, device.weights_bytes, device.cache_bytes, device.scratch_bytes, device.tables_bytes,
             device.activations_bytes, device.reserve_bytes, device.free_bytes,
         )  # fmt: skip
-        table.add_row(name, *(gib(size) for size in sizes))
+        table.add_row(name, *(precise_gib(size) for size in sizes))
     return table
 
 
 def _verdict(plan: GpuPlan) -> str:
     if not plan.fits:
-        verdict = f"does not fit: {gib(plan.missing_bytes)} are missing for one job"
+        verdict = f"does not fit: {precise_gib(plan.missing_bytes)} are missing for one job"
     else:
         jobs = f"{plan.slots} of {plan.slots_wanted} jobs" if plan.slots < plan.slots_wanted else f"{plan.slots} jobs"
         verdict = (

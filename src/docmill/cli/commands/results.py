@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TextIO, cast
@@ -11,8 +12,7 @@ from typing import TextIO, cast
 import click
 
 from docmill.cli.context import CliContext, pass_context
-from docmill.cli.display.output import counted
-from docmill.cli.timing import seconds_of
+from docmill.formatting import counted, parse_duration
 from docmill.producer.composition import Backend
 from docmill.producer.result_export import write_csv, write_directory, write_jsonl, write_markdown
 from docmill.storage.reads.documents import DocumentReport, Wanted
@@ -78,9 +78,8 @@ def _write(form: str, reports: Iterable[DocumentReport], out: TextIO) -> None:
 
 def _moment(backend: Backend, since: str) -> float:
     """Seconds since 1970: so long before the database's now, or the ISO time, by this machine's zone."""
-    seconds = seconds_of(since)
-    if seconds is not None:
-        return LiveStatus(backend.database).now() - seconds
+    with suppress(ValueError):
+        return LiveStatus(backend.database).now() - parse_duration(since)
     try:
         return datetime.fromisoformat(since).timestamp()
     except ValueError:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from docmill.cli.context import CliContext, pass_context
-from docmill.cli.display.output import counted, print_json
+from docmill.cli.display.output import print_json
 from docmill.cli.options import json_option
+from docmill.formatting import counted
 from docmill.producer.composition import Backend
 
 

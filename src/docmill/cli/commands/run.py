@@ -12,11 +12,11 @@ from typing import Any
 import click
 
 from docmill.cli.context import CliContext, pass_context
-from docmill.cli.display.output import counted
 from docmill.cli.display.progress import BatchProgress
 from docmill.cli.options import engine_option, slots_option
 from docmill.cli.services.stack import Stack
 from docmill.cli.submission_options import IntakeReport, prepare, say_warnings, submission_options
+from docmill.formatting import counted
 from docmill.producer.composition import Backend, database_url
 from docmill.producer.result_export import write_directory
 from docmill.producer.submission import Resume

@@ -13,7 +13,7 @@ from docmill.cli.display.output import print_json, print_table
 from docmill.cli.display.watch import watch as watch_live
 from docmill.cli.display.watch import watch_plainly
 from docmill.cli.options import json_option
-from docmill.cli.timing import duration
+from docmill.formatting import duration
 from docmill.producer.composition import Backend
 from docmill.storage.reads.batch_status import BatchStatus
 from docmill.storage.states import JobState

@@ -7,8 +7,9 @@ from typing import Any
 import click
 
 from docmill.cli.context import CliContext, pass_context
-from docmill.cli.display.output import counted, print_json
+from docmill.cli.display.output import print_json
 from docmill.cli.submission_options import IntakeReport, prepare, say_warnings, submission_options
+from docmill.formatting import counted
 from docmill.producer.composition import Backend
 
 

@@ -7,9 +7,10 @@ import sys
 import click
 
 from docmill.cli.context import CliContext, pass_context
-from docmill.cli.display.output import counted, print_json
+from docmill.cli.display.output import print_json
 from docmill.cli.model_download import ensure_model
 from docmill.cli.options import json_option
+from docmill.formatting import counted
 from docmill.producer.batch_planning import room_for_text
 from docmill.producer.composition import Backend
 from docmill.producer.intake.sources import Skipped, read_documents

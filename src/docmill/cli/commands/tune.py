@@ -17,7 +17,7 @@ from docmill.cli.display.output import print_json, print_table
 from docmill.cli.model_download import ensure_model
 from docmill.cli.options import engine_option, json_option
 from docmill.engine_table import CPU_ENGINES
-from docmill.insight.amounts import gib
+from docmill.formatting import gib
 from docmill.insight.machine import read_machine
 from docmill.insight.tuning import Grid, Measured, Workload, as_config, best_of, grid_for
 from docmill.insight.tuning import tune as tuned

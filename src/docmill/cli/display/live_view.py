@@ -10,7 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from docmill.cli.timing import duration
+from docmill.formatting import duration, gib
 from docmill.insight.eta import Eta
 from docmill.storage.reads.batch_status import BatchStatus
 from docmill.storage.reads.live_status import QueueStatus
@@ -121,7 +121,7 @@ def _workers(snapshot: Snapshot) -> Table:
             f"{min(worker.running, worker.slots)}/{worker.slots}",
             f"{load.tokens_per_s:,.0f}" if load.tokens_per_s else "",
             f"{load.cached:.0%}" if load.cached is not None else "",
-            f"{load.peak_memory_bytes / 2**30:.1f} GiB" if load.peak_memory_bytes else "",
+            gib(load.peak_memory_bytes) if load.peak_memory_bytes else "",
             f"{max(0.0, snapshot.at - worker.seen_at):.0f} s ago",
         )
     return table

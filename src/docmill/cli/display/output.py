@@ -13,11 +13,6 @@ from rich.table import Table
 _PIPED_COLUMNS = 200
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 job`, `1,200 jobs`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
 def print_json(value: Any) -> None:
     """One JSON document, indented where a person reads it."""
     click.echo(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None))

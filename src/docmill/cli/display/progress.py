@@ -8,7 +8,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from docmill.cli.timing import duration
+from docmill.formatting import duration
 from docmill.storage.reads.batch_status import BatchStatus
 from docmill.storage.states import JobState
 

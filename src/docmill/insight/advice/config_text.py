@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from docmill.engine_table import engine_info
+from docmill.formatting import gb, gib
 from docmill.insight.advice.recommend import Choice, Recommendation, UseCase
-from docmill.insight.amounts import gb, gib
 from docmill.settings.sampling_presets import PRESETS
 from docmill.sizing.catalogue_fit import Fit, Place
 from docmill.sizing.gpu_memory import CacheType

@@ -14,8 +14,8 @@ from itertools import islice
 
 from docmill.catalogue.lookup import ENTRIES, find_entry
 from docmill.catalogue.model_entry import Entry, Tier
+from docmill.formatting import gib, gib_of
 from docmill.insight.advice.tiers import Standing, standing_of
-from docmill.insight.amounts import gib, gib_of
 from docmill.insight.machine import Machine
 from docmill.sizing.catalogue_fit import Fit, Place, fit
 

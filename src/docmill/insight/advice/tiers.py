@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from docmill.catalogue.model_entry import Tier
-from docmill.insight.amounts import gb, gib
+from docmill.formatting import gb, gib
 from docmill.insight.machine import Machine
 
 _GB = 10**9

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from docmill.engine_table import ENGINES, Device
+from docmill.formatting import counted, gb, gib
 from docmill.insight.advice.tiers import Standing, standing_of
-from docmill.insight.amounts import gb, gib
 from docmill.insight.checkup.software import Import, Library, Software
 from docmill.insight.findings import Finding, Status
 from docmill.insight.machine import Cpu, Disk, Machine, Memory
@@ -34,7 +34,7 @@ def check_cpu(cpu: Cpu) -> Finding:
     """Warn where engines will crawl, or where a container leaves less than the machine has."""
     known = ", ".join(cpu.instructions) if cpu.instructions else "no vector instructions that engines use"
     shown = "" if cpu.instructions is None else f", {known}"
-    what = f"{cpu.name}: {_count(cpu.physical, 'core')}, {_count(cpu.logical, 'thread')}{shown}"
+    what = f"{cpu.name}: {counted(cpu.physical, 'core')}, {counted(cpu.logical, 'thread')}{shown}"
     if cpu.instructions is not None and not {"AVX2", "NEON"} & set(cpu.instructions):
         advice = "without AVX2 the CPU engines are many times slower or do not start: use another machine, or a GPU"
         return Finding(_MACHINE, "processor", Status.WARN, what, advice)
@@ -177,7 +177,3 @@ def _purpose(library: str) -> str:
     if library in _EXTRAS:
         return f" (pip install 'docmill[{_EXTRAS[library]}]')"
     return " (wanted by exllamav2)"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

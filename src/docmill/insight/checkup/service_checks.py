@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from docmill.broker.broker_health import BrokerHealth
-from docmill.insight.amounts import gib
+from docmill.formatting import gib
 from docmill.insight.checkup.services import BrokerFacts, DatabaseFacts, ModelFacts, Services
 from docmill.insight.findings import Finding, Status
 from docmill.insight.machine import Machine

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from docmill.formatting import number, percent, precise_duration
 from docmill.insight.report.chart_style import (
     GRID,
     INK,
@@ -22,7 +23,6 @@ from docmill.insight.report.chart_style import (
 )
 from docmill.insight.report.report_data import ReportNumbers
 from docmill.insight.report.timeline import Course
-from docmill.insight.report.words import number, percent, seconds
 from docmill.storage.reads.batch_timeline import Distribution, Duration, SamplesOfWorker
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def occupancy(course: Course) -> Figure:
 def durations(numbers: ReportNumbers) -> Figure:
     """The share of attempts whose wait, prefill and decode took at most so long."""
     found = {duration: numbers.durations[duration] for duration in _LINES if duration in numbers.durations}
-    told = "; ".join(f"half of the attempts: {name} within {seconds(d.at(0.5))}" for name, d in found.items())
+    told = "; ".join(f"half of the attempts: {name} within {precise_duration(d.at(0.5))}" for name, d in found.items())
     drawing = Drawing("durations", "How long jobs waited, read and wrote", f"Cumulative shares on a log axis; {told}.")
     with drawing as axes:
         for duration, distribution in found.items():
@@ -105,10 +105,11 @@ def durations(numbers: ReportNumbers) -> Figure:
 def overlaid(duration: Duration, this: Distribution, earlier: Distribution) -> Figure:
     """One duration's distribution in two batches."""
     colour, _, name = _LINES[duration]
+    median, earlier_median = (precise_duration(distribution.at(0.5)) for distribution in (this, earlier))
     drawing = Drawing(
         f"against-{name}",
         f"{name.capitalize()}, this batch and the earlier one",
-        f"Half of the attempts took at most {seconds(this.at(0.5))} in this batch, {seconds(earlier.at(0.5))} then.",
+        f"Half of the attempts took at most {median} in this batch, {earlier_median} in the earlier one.",
         height_in=3.0,
     )
     with drawing as axes:

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from docmill.insight.amounts import gib
+from docmill.formatting import gib, money, number, percent, rate, short_duration
 from docmill.insight.report.cost import Cost
 from docmill.insight.report.report_data import ReportNumbers
-from docmill.insight.report.words import brief, money, number, percent, rate
 from docmill.storage.reads.batch_timeline import Duration
 
 _EQUAL = 0.03  # a difference that two runs of the same have anyway
@@ -84,15 +83,15 @@ def _totals(this: ReportNumbers, earlier: ReportNumbers, less: Wish) -> Iterator
         ("tokens a second", "tokens_per_s", lambda n: n.tokens_per_s, Wish.MORE, rate),
         ("written tokens a second", "written_per_s", lambda n: n.written_per_s, Wish.MORE, rate),
         ("slots in use", "occupancy", lambda n: n.occupancy, Wish.MORE, percent),
-        ("time at work", "working_s", lambda n: n.span.seconds or None, less, brief),
+        ("time at work", "working_s", lambda n: n.span.seconds or None, less, short_duration),
         ("documents", "documents", lambda n: n.status.documents_total, Wish.NONE, number),
         ("jobs", "jobs", lambda n: n.status.jobs_total, Wish.NONE, number),
         ("tokens read", "prompt_tokens", lambda n: n.succeeded.prompt_tokens, Wish.NONE, number),
         ("tokens written", "completion_tokens", lambda n: n.succeeded.completion_tokens, Wish.NONE, number),
         ("tokens reused", "reused_tokens", lambda n: n.reused_tokens, Wish.NONE, number),
         ("failed attempts", "failure_share", lambda n: n.failure_share, Wish.LESS, percent),
-        ("peak memory", "peak_memory_bytes", lambda n: n.peak_memory_bytes or None, Wish.LESS, _gib),
-        ("peak VRAM", "peak_vram_bytes", lambda n: n.peak_vram_bytes, Wish.LESS, _gib),
+        ("peak memory", "peak_memory_bytes", lambda n: n.peak_memory_bytes or None, Wish.LESS, gib),
+        ("peak VRAM", "peak_vram_bytes", lambda n: n.peak_vram_bytes, Wish.LESS, gib),
     )
     for name, key, read, wish, shown in measures:
         yield Compared(name, key, read(this), read(earlier), wish, shown)
@@ -103,7 +102,7 @@ def _durations(this: ReportNumbers, earlier: ReportNumbers, less: Wish) -> Itera
         wish = less if duration is Duration.WAIT else Wish.LESS
         for share, name in ((0.5, "p50"), (0.9, "p90"), (0.99, "p99")):
             then, now = (_percentile(numbers, duration, share) for numbers in (earlier, this))
-            yield Compared(f"{duration} {name}", f"{duration}_{name}_s", now, then, wish, brief)
+            yield Compared(f"{duration} {name}", f"{duration}_{name}_s", now, then, wish, short_duration)
 
 
 def _percentile(numbers: ReportNumbers, duration: Duration, share: float) -> float | None:
@@ -144,7 +143,3 @@ def _remarks(this: ReportNumbers, earlier: ReportNumbers) -> Iterator[str]:
 
 def _same_work(this: ReportNumbers, earlier: ReportNumbers) -> bool:
     return abs(this.tokens - earlier.tokens) <= _ALIKE * earlier.tokens
-
-
-def _gib(size_bytes: float) -> str:
-    return gib(int(size_bytes))

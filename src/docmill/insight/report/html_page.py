@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from docmill.insight.amounts import gib
-from docmill.insight.report import words
+from docmill import formatting
+from docmill.formatting import keep_together
 from docmill.insight.report.chart_style import Figure, require_matplotlib
 from docmill.insight.report.charts import durations, memory, occupancy, overlaid, throughput, utilization
 from docmill.insight.report.comparison import Comparison
@@ -50,9 +50,10 @@ def render(numbers: ReportNumbers, cost: Cost | None, comparison: Comparison | N
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "number": words.number, "compact": words.compact, "rate": words.rate, "ratio": words.ratio,
-        "percent": words.percent, "seconds": words.seconds, "brief": words.brief, "moment": words.moment,
-        "iso": words.iso, "energy": words.energy, "gib": gib, "draw": _drawn,
+        "number": formatting.number, "compact": formatting.compact, "rate": formatting.rate,
+        "ratio": formatting.ratio, "percent": formatting.percent, "seconds": formatting.precise_duration,
+        "brief": formatting.short_duration, "moment": formatting.moment, "iso": formatting.iso,
+        "energy": formatting.energy, "gib": formatting.gib, "together": keep_together, "draw": _drawn,
     }  # fmt: skip
     course = numbers.course
     return environment.get_template("report.html").render(
@@ -69,8 +70,8 @@ def render(numbers: ReportNumbers, cost: Cost | None, comparison: Comparison | N
         percentiles=[(_NAMES[duration], d, _shown(d)) for duration, d in numbers.durations.items()],
         usage=[figure for figure in (memory(numbers), utilization(numbers)) if figure],
         overlays=list(_overlays(numbers, comparison)),
-        money=lambda amount: words.money(amount, cost.prices.currency if cost else ""),
-        counted=words.counted,
+        money=lambda amount: formatting.money(amount, cost.prices.currency if cost else ""),
+        counted=formatting.counted,
         outcomes=[(o, t) for o, t in numbers.outcomes.items() if o is not AttemptOutcome.SUCCEEDED],
         is_final=numbers.status.state.is_terminal,
         most_document_tokens=max((d.prompt_tokens + d.completion_tokens for d in numbers.documents), default=0),
@@ -86,14 +87,14 @@ def lead(numbers: ReportNumbers) -> str:
         return "No job of this batch has run yet." if not status.state.is_terminal else "No job of this batch ran."
     succeeded = status.jobs_by_state[JobState.SUCCEEDED]
     began = "" if status.state.is_terminal else "So far "
-    said = f"{began}{succeeded:,} of {words.counted(status.jobs_total, 'job')} succeeded"
-    said += f" in {words.seconds(numbers.span.seconds)}"
+    said = f"{began}{succeeded:,} of {formatting.counted(status.jobs_total, 'job')} succeeded"
+    said += f" in {formatting.precise_duration(numbers.span.seconds)}"
     if numbers.tokens_per_s:
-        said += f", at {words.rate(numbers.tokens_per_s)} tokens a second"
+        said += f", at {formatting.rate(numbers.tokens_per_s)} tokens a second"
     if numbers.occupancy is not None:
-        said += f" with {words.percent(numbers.occupancy)} of the slots in use"
+        said += f" with {formatting.percent(numbers.occupancy)} of the slots in use"
     failed = status.jobs_by_state[JobState.FAILED]
-    tail = f" {words.counted(failed, 'job')} failed." if failed else ""
+    tail = f" {formatting.counted(failed, 'job')} failed." if failed else ""
     return f"{said}.{tail}"
 
 
@@ -111,27 +112,27 @@ def _tiles(numbers: ReportNumbers, cost: Cost | None) -> Iterator[Tile]:
     )
     yield Tile("jobs succeeded", f"{jobs[JobState.SUCCEEDED]:,} of {status.jobs_total:,}", ended_badly)
     cached = numbers.cached_tokens
-    share = words.percent(cached / done.prompt_tokens) if cached and done.prompt_tokens else None
-    yield Tile("tokens read", words.compact(done.prompt_tokens), f"{share} from cache" if share else "")
-    yield Tile("tokens written", words.compact(done.completion_tokens))
+    share = formatting.percent(cached / done.prompt_tokens) if cached and done.prompt_tokens else None
+    yield Tile("tokens read", formatting.compact(done.prompt_tokens), f"{share} from cache" if share else "")
+    yield Tile("tokens written", formatting.compact(done.completion_tokens))
     if numbers.reused_tokens or status.jobs_reused:
         yield Tile(
             "tokens reused",
-            words.compact(numbers.reused_tokens),
-            f"by {words.counted(status.jobs_reused, 'equal job')}",
+            formatting.compact(numbers.reused_tokens),
+            f"by {formatting.counted(status.jobs_reused, 'equal job')}",
         )
     if numbers.tokens_per_s is not None:
-        written = words.rate(numbers.written_per_s) if numbers.written_per_s else "0"
-        yield Tile("tokens a second", words.rate(numbers.tokens_per_s), f"{written} written")
-    whole = f"{words.seconds(status.elapsed_s)} since it was submitted"
-    yield Tile("time at work", words.seconds(numbers.span.seconds), whole)
+        written = formatting.rate(numbers.written_per_s) if numbers.written_per_s else "0"
+        yield Tile("tokens a second", formatting.rate(numbers.tokens_per_s), f"{written} written")
+    whole = f"{formatting.precise_duration(status.elapsed_s)} since it was submitted"
+    yield Tile("time at work", formatting.precise_duration(numbers.span.seconds), whole)
     if numbers.occupancy is not None:
         slots = sum(worker.slots for worker in numbers.workers)
-        yield Tile("slots in use", words.percent(numbers.occupancy), f"of {slots:,} on average")
+        yield Tile("slots in use", formatting.percent(numbers.occupancy), f"of {slots:,} on average")
     if cost and cost.total is not None:
         per = cost.per_million_tokens
-        note = f"{words.money(per, cost.prices.currency)} a million tokens" if per is not None else ""
-        yield Tile("cost", words.money(cost.total, cost.prices.currency), note)
+        note = f"{formatting.money(per, cost.prices.currency)} a million tokens" if per is not None else ""
+        yield Tile("cost", formatting.money(cost.total, cost.prices.currency), note)
 
 
 def _series(numbers: ReportNumbers) -> Iterator[tuple[float, float, float, float, float]]:

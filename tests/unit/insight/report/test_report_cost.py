@@ -7,7 +7,6 @@ import pytest
 from docmill.insight.report.comparison import Verdict, compare
 from docmill.insight.report.cost import Cost, EnergyBasis, Prices, cost_of
 from docmill.insight.report.report_data import ReportNumbers, measure
-from docmill.insight.report.words import brief, compact, decimal, energy, money, percent, rate, seconds
 from docmill.storage.database import Database
 from tests.unit.insight.report.batches import Try, store
 
@@ -98,22 +97,3 @@ def test_a_comparison_says_what_makes_two_batches_unlike(two_hours: ReportNumber
     assert "Another amount of work, 2,000,000 tokens here, 0 then" in remarks
     same = replace(other, outcomes=two_hours.outcomes, status=two_hours.status, workers=two_hours.workers)
     assert compare(two_hours, same, cost, cost).remarks == ()
-
-
-@pytest.mark.parametrize(
-    ("shown", "expected"),
-    [
-        (seconds(0.00001), "0 s"), (seconds(0.0004), "0.4 ms"), (seconds(0.0123), "12 ms"), (seconds(0.9999), "1.00 s"),
-        (seconds(9.999), "10.0 s"), (seconds(59.97), "1 min 00 s"), (seconds(3599.9), "1 h 00 min"),
-        (seconds(93_600), "1 d 02 h"), (seconds(None), "-"),
-        (percent(0.934), "93 %"), (percent(0.004), "0.4 %"), (percent(0.0), "0 %"), (percent(1.0), "100 %"),
-        (compact(99_999), "99,999"), (compact(123_456), "123 k"), (compact(1_234_567), "1.23 M"),
-        (compact(4.56e9), "4.56 G"), (rate(3.21), "3.2"), (rate(99.96), "100"),
-        (decimal(0.0), "0.00"), (decimal(1234.5), "1,234.50"), (decimal(0.1), "0.10"),
-        (decimal(0.0000125), "0.0000125"),
-        (money(0.031249, "EUR"), "0.0312 EUR"), (money(2, ""), "2.00"),
-        (energy(1.25), "1.25 kWh"), (energy(0.0003), "0.30 Wh"), (brief(225), "3.75 min"),
-    ],
-)  # fmt: skip
-def test_amounts_are_written_for_people(shown: str, expected: str) -> None:
-    assert shown.replace("\u00a0", " ") == expected

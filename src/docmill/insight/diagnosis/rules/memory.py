@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from docmill.insight.amounts import gib_of
+from docmill.formatting import gib_of
 from docmill.insight.diagnosis.rule_input import Surroundings, judged
 from docmill.insight.findings import Finding
 from docmill.storage.reads.batch_evidence import Evidence
