@@ -20,7 +20,7 @@ from docmill.catalogue.fingerprint import quick_fingerprint
 from docmill.catalogue.gguf_file import verify
 from docmill.catalogue.local_model import ModelKind
 from docmill.engine_table import engine_info
-from docmill.sizing.cpu_kv_cache import kv_tokens, values_a_token
+from docmill.sizing.cpu_kv_cache import kv_cache_tokens, kv_values_per_token
 from docmill.worker.engines.base import (
     Completion,
     EngineFacts,
@@ -74,11 +74,14 @@ class LlamaCppEngine:
         kv_type, kv_bytes = _KV_TYPES[spec.kv_precision]
         gpu_layers, remarks = _gpu_layers(spec)
         path = spec.model.path
-        bytes_a_token = values_a_token(path) * kv_bytes
-        self._kv_tokens = kv_tokens(spec, bytes_a_token=bytes_a_token, spoken_for_bytes=path.stat().st_size)
-        if "kv_tokens" not in spec.options:
-            most_tokens = engine_info("llamacpp").shared_kv_tokens or self._kv_tokens
-            self._kv_tokens = max(spec.window, min(self._kv_tokens, most_tokens))
+        self._kv_tokens = kv_cache_tokens(
+            spec.window,
+            spec.slots,
+            bytes_per_token=kv_values_per_token(path) * kv_bytes,
+            reserved_bytes=path.stat().st_size,
+            most_tokens=engine_info("llamacpp").shared_kv_tokens,
+            configured=spec.options.get("kv_tokens"),
+        )
         self._server = _server(spec, self._kv_tokens, kv_type, gpu_layers)
         weights = (spec.model.sha256 or quick_fingerprint(spec.model.path))[:32]
         fingerprint = f"{weights}-kv-{kv_type.name.removeprefix('GGML_TYPE_').lower()}"

@@ -20,7 +20,7 @@ from docmill.broker.sampling import Sampling
 from docmill.catalogue.errors import CatalogueError
 from docmill.catalogue.f16_conversion import ensure_f16
 from docmill.catalogue.local_model import ModelKind
-from docmill.sizing.cpu_kv_cache import kv_tokens
+from docmill.sizing.cpu_kv_cache import kv_cache_tokens
 from docmill.worker.engines.base import (
     Completion,
     EngineFacts,
@@ -64,7 +64,12 @@ class OpenVinoEngine:
         remarks = spec.without_gpu("OpenVINO")
         path = _weights(spec)
         self._pipeline = _pipeline(path, spec, precision, kv_precision)
-        self._kv_tokens = kv_tokens(spec, bytes_a_token=_bytes_a_token(self._pipeline))
+        self._kv_tokens = kv_cache_tokens(
+            spec.window,
+            spec.slots,
+            bytes_per_token=_bytes_a_token(self._pipeline),
+            configured=spec.options.get("kv_tokens"),
+        )
         self._tokenizer = self._pipeline.get_tokenizer()
         fingerprint = f"{path.stem}-{precision}-kv-{kv_precision}"
         self.facts = EngineFacts("openvino", spec.model.name, spec.window, spec.slots, fingerprint, remarks)

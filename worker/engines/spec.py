@@ -12,6 +12,7 @@ import psutil
 
 from docmill.catalogue.local_model import Model
 from docmill.engine_table import engine_info
+from docmill.settings.defaults import DEFAULT_SLOTS
 from docmill.worker.engines.base import ModelUnusable
 
 
@@ -27,7 +28,7 @@ class EngineSpec:
     engine: str
     model: Model
     home: Path
-    slots: int = 16
+    slots: int = DEFAULT_SLOTS
     threads: int | None = None
     quantization: str | None = None
     context_window: int | None = None

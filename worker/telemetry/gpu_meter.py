@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from docmill.worker.gpu_devices import NoGpu, read_gpus
+from docmill.sizing.gpu_devices import NoGpu, read_gpus
 
 log = logging.getLogger(__name__)
 

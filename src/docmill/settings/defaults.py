@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 else:
     EngineName = Literal["auto", *ENGINE_NAMES]
 
+DEFAULT_SLOTS = 16  # jobs at once in an engine, if neither worker.slots nor optimization.batch_size is set
+
 
 class Section(BaseModel):
     """A part of config.yaml: frozen, and without unknown keys."""

@@ -1,1 +1,1 @@
-"""Arithmetic about the memory that models need, before and after they are loaded."""
+"""The memory that models need, the machine that has to hold them, and what fits: arithmetic and facts, no judgement."""

@@ -1,7 +1,7 @@
-"""The dimensions of the catalogue's models, so that their memory can be computed before a byte is fetched.
+"""The dimensions of the catalogue's models, from which their memory can be computed before they are downloaded.
 
-Numbers are those of the models' published config.json files. `shape_of` gives the same ModelShape that
-`read_model_shape` reads from a directory, with the weights' sizes computed instead of read.
+The numbers come from the models' published config.json files. `shape_of` returns the ModelShape that
+`read_model_shape` would read from a directory, with computed sizes of the weights.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _HALF = 16.0
 
 @dataclass(frozen=True, slots=True)
 class Dimensions:
-    """As in config.json. `tied`: the embedding is the output head too. `mlp_matrices`: 3 where it is gated."""
+    """As in config.json. `tied`: the embedding is also the output head. `mlp_matrices`: 3 if the MLP is gated."""
 
     hidden: int
     intermediate: int
@@ -32,23 +32,23 @@ class Dimensions:
 
     @property
     def attention_parameters(self) -> int:
-        """Of one layer."""
+        """Parameters of one layer's attention."""
         return self.hidden * self.head_dim * 2 * (self.heads + self.kv_heads)
 
     @property
     def mlp_parameters(self) -> int:
-        """Of one layer, all its experts together."""
+        """Parameters of one layer's MLP, all experts together."""
         return self.mlp_matrices * self.hidden * self.intermediate * self.experts
 
     @property
     def parameters(self) -> int:
-        """All matrices of the model, an embedding that is the head too counted once."""
+        """Parameters of all matrices; a tied embedding counts once."""
         embedding = self.hidden * self.vocab * (1 if self.tied else 2)
         return self.layers * (self.attention_parameters + self.mlp_parameters) + embedding
 
     @property
     def kv_values(self) -> int:
-        """Numbers kept for one token in all layers, keys and values."""
+        """Key and value elements that are cached for one token in all layers."""
         return 2 * self.layers * self.kv_heads * self.head_dim
 
 
@@ -98,26 +98,26 @@ def dimensions_of(entry: Entry) -> Dimensions:
 
 
 def shape_of(entry: Entry, bits: float) -> ModelShape:
-    """What a conversion of the model at so many bits a weight would lie like on GPUs: computed, not measured."""
-    found = dimensions_of(entry)
-    head = found.hidden * found.vocab
+    """The computed shape of a conversion of the model to this number of bits per weight."""
+    dimensions = dimensions_of(entry)
+    head = dimensions.hidden * dimensions.vocab
     return ModelShape(
         architecture=entry.architecture,
         weights_format="exl2",
-        hidden_size=found.hidden,
-        intermediate_size=found.intermediate,
-        heads=found.heads,
-        kv_heads=found.kv_heads,
-        head_dim=found.head_dim,
-        rotary_dim=found.head_dim,
+        hidden_size=dimensions.hidden,
+        intermediate_size=dimensions.intermediate,
+        heads=dimensions.heads,
+        kv_heads=dimensions.kv_heads,
+        head_dim=dimensions.head_dim,
+        rotary_dim=dimensions.head_dim,
         rotary_tables=1,
-        vocab_size=found.vocab,
-        experts=found.experts if found.experts > 1 else 0,
+        vocab_size=dimensions.vocab,
+        experts=dimensions.experts if dimensions.experts > 1 else 0,
         residual_bytes=4 if entry.architecture.startswith("Gemma2") else 2,
         max_position=entry.context_window,
         embedding_bytes=_bytes(head, _HALF),
-        attention_bytes=(_bytes(found.attention_parameters, bits),) * found.layers,
-        mlp_bytes=(_bytes(found.mlp_parameters, bits),) * found.layers,
+        attention_bytes=(_bytes(dimensions.attention_parameters, bits),) * dimensions.layers,
+        mlp_bytes=(_bytes(dimensions.mlp_parameters, bits),) * dimensions.layers,
         head_bytes=_bytes(head, max(bits, _HEAD_BITS)),
     )
 

@@ -1,8 +1,8 @@
-"""How many tokens' keys and values an engine on this machine may keep at once.
+"""How many tokens the key-value cache of a CPU engine may hold.
 
-OpenVINO's cache grows as it is needed and llama.cpp's is taken in full at the start: where either outgrows the
-memory, the kernel kills the process. So both hand over a request only when its prompt and its longest output fit
-what the others leave.
+OpenVINO's cache grows on demand and llama.cpp's is allocated in full at the start. If either outgrows the memory, the
+kernel kills the process. Both engines therefore start a request only when its prompt and its longest possible output
+fit the part of this budget that the running requests leave.
 """
 
 from __future__ import annotations
@@ -14,27 +14,34 @@ import psutil
 
 from docmill.catalogue.errors import ModelDamaged
 from docmill.catalogue.gguf_file import header_values
-from docmill.worker.engines.spec import EngineSpec
 
-KV_SHARE = 0.5  # of the memory that the weights leave
+KV_SHARE = 0.5  # of the memory that the weights leave free
 
 
-def kv_tokens(spec: EngineSpec, *, bytes_a_token: float, spoken_for_bytes: int = 0) -> int:
-    """The budget in tokens: what all slots can need, as far as it fits the free memory, but one window at least.
+def kv_cache_tokens(
+    window: int,
+    slots: int,
+    *,
+    bytes_per_token: float,
+    reserved_bytes: int = 0,
+    most_tokens: int | None = None,
+    configured: int | None = None,
+) -> int:
+    """The cache budget in tokens: a window for every slot if the free memory allows it, and at least one window.
 
-    `options["kv_tokens"]` sets it by hand. `spoken_for_bytes` of the free memory are for something else.
+    `reserved_bytes` of the free memory are not available to the cache, because the weights are still to be loaded.
+    `configured` tokens replace the computation from free memory, and the engine's limit `most_tokens`.
     """
-    needed = spec.window * spec.slots
-    if "kv_tokens" in spec.options:
-        fitting = int(spec.options["kv_tokens"])
-    else:
-        free_bytes = max(0, psutil.virtual_memory().available - spoken_for_bytes)
-        fitting = int(free_bytes * KV_SHARE / bytes_a_token)
-    return max(spec.window, min(needed, fitting))
+    wanted = window * slots
+    if configured is None:
+        free_bytes = max(0, psutil.virtual_memory().available - reserved_bytes)
+        fitting = int(free_bytes * KV_SHARE / bytes_per_token)
+        return max(window, min(wanted, fitting, most_tokens or wanted))
+    return max(window, min(wanted, int(configured)))
 
 
-def values_a_token(path: Path) -> int:
-    """Numbers that a model in a GGUF keeps for one token in all layers, keys and values. Raises ModelDamaged."""
+def kv_values_per_token(path: Path) -> int:
+    """Key and value elements that a GGUF model caches for one token in all layers. Raises ModelDamaged."""
     values = header_values(path)
     architecture = values.get("general.architecture")
 
@@ -42,14 +49,15 @@ def values_a_token(path: Path) -> int:
         return values.get(f"{architecture}.{key}", default)
 
     try:
-        heads = _most(value("attention.head_count"))
-        head_size = value("attention.key_length", value("embedding_length") // heads)
-        both = head_size + value("attention.value_length", head_size)
-        return int(value("block_count") * _most(value("attention.head_count_kv", heads)) * both)
+        heads = _largest(value("attention.head_count"))
+        key_length = value("attention.key_length", value("embedding_length") // heads)
+        value_length = value("attention.value_length", key_length)
+        kv_heads = _largest(value("attention.head_count_kv", heads))
+        return int(value("block_count") * kv_heads * (key_length + value_length))
     except (TypeError, ZeroDivisionError) as error:
-        raise ModelDamaged(path, f"its header does not tell the size of its keys and values ({error})") from error
+        raise ModelDamaged(path, f"its header does not give the size of keys and values ({error})") from error
 
 
-def _most(count: Any) -> int:
-    """Some files give one number for every layer."""
+def _largest(count: Any) -> int:
+    """Some files give one number for each layer instead of one for all."""
     return max(count) if isinstance(count, list) else int(count)

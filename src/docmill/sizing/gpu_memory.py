@@ -1,9 +1,9 @@
-"""What lies on a GPU when a model is loaded. Pure arithmetic, in bytes and tokens.
+"""What a model occupies on GPUs once it is loaded: arithmetic only, in bytes and tokens.
 
-The numbers follow exllamav2 0.3.2: `load_autosplit` fills one GPU after another, module by module; each module's
-`scratch_space_fixed` and the caches' tensors give the sizes (attn.py, mlp.py, moe_mlp.py, linear.py, cache.py,
-device.py). The activations and the context are estimates; what a worker measures after loading is the truth.
-exllamav3 keeps its cache in the same sizes; for the rest of it the same sums are an estimate.
+The numbers follow exllamav2 0.3.2. `load_autosplit` fills one GPU after another, module by module; each module's
+`scratch_space_fixed` and the tensors of the caches give the sizes (attn.py, mlp.py, moe_mlp.py, linear.py, cache.py,
+device.py). Activations and the CUDA context are estimates: the log of a worker has the measured sizes. exllamav3 keeps
+a cache of the same size; the other numbers are estimates for it.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from enum import StrEnum
 
 from docmill.sizing.model_shape import ModelShape
 
-PAGE_TOKENS = 256  # the cache is given out in pages
+PAGE_TOKENS = 256  # the cache is allocated in pages
 
 _MIB = 1 << 20
-_RESERVE = (192 * _MIB, 64 * _MIB)  # load_autosplit's default: first GPU, every other
-_LOAD_MARGIN = 256 * _MIB  # load_autosplit holds it on every GPU until the model is loaded
-_CONTEXT = 400 * _MIB  # the driver's and torch's own, a process and GPU
+_RESERVE = (192 * _MIB, 64 * _MIB)  # load_autosplit's default for the first GPU and for the others
+_LOAD_MARGIN = 256 * _MIB  # load_autosplit keeps it free on every GPU until the model is loaded
+_CONTEXT = 400 * _MIB  # of the driver and torch, for each process and GPU
 _LARGEST_DEQUANTIZED = 512 << 20  # elements; config.max_dq_size
 _HALF = 2  # bytes
 
 
 class CacheType(StrEnum):
-    """How keys and values are kept."""
+    """The precision of cached keys and values."""
 
     FP16 = "fp16"
     Q8 = "q8"
@@ -34,28 +34,37 @@ class CacheType(StrEnum):
 
     @classmethod
     def from_quantization(cls, quantization: str | None) -> CacheType:
-        """The cache type of `optimization.quantization` in config.yaml. Raises ValueError."""
+        """The cache type for `optimization.quantization` in config.yaml. Raises ValueError."""
         return cls((quantization or "fp16").replace("int", "q"))
 
     @property
+    def quantization(self) -> str:
+        """The value of `optimization.quantization` in config.yaml for this cache type."""
+        return self.replace("q", "int")
+
+    @property
     def smaller(self) -> tuple[CacheType, ...]:
-        """The types that take less, the nearest first."""
+        """The types that need less memory, largest first."""
         types = tuple(CacheType)
         return types[types.index(self) + 1 :]
 
     def layer_bytes(self, shape: ModelShape) -> int:
-        """Bytes a token and layer: key and value, with a scale for every 32 elements where they are quantized."""
+        """Bytes per token and layer: key and value, with a scale for every 32 elements if they are quantized."""
         quarters = {CacheType.FP16: 32, CacheType.Q8: 17, CacheType.Q6: 13, CacheType.Q4: 9}[self]
         return shape.kv_heads * shape.head_dim * quarters // 8
 
+    def bytes_per_token(self, shape: ModelShape) -> int:
+        """Bytes per token in all layers."""
+        return shape.layers * self.layer_bytes(shape)
+
     def unpacked_bytes(self, shape: ModelShape) -> int:
-        """Bytes a token, once a GPU: where a quantized layer is unpacked to be read."""
+        """Bytes per token, once per GPU: the buffer into which a quantized layer is unpacked."""
         return 0 if self is CacheType.FP16 else 2 * _HALF * shape.kv_heads * shape.head_dim
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceUse:
-    """What lies on one GPU. `layers` counts those whose cache is here."""
+    """What one GPU holds. `layers` counts the layers whose cache is on this GPU."""
 
     vram_bytes: int
     layers: int
@@ -68,7 +77,7 @@ class DeviceUse:
 
     @property
     def used_bytes(self) -> int:
-        """All of it together."""
+        """The sum of all parts."""
         return (
             self.weights_bytes + self.cache_bytes + self.scratch_bytes
             + self.tables_bytes + self.activations_bytes + self.reserve_bytes
@@ -76,13 +85,13 @@ class DeviceUse:
 
     @property
     def free_bytes(self) -> int:
-        """What is left; negative where it does not fit."""
+        """What remains; negative if the GPU is too small."""
         return self.vram_bytes - self.used_bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Loading:
-    """One way to load the model: what lies on every GPU that is used, and where the modules go."""
+class GpuLayout:
+    """One way to load a model. `vram_bytes` is free on each GPU; `chunk` is the prompt tokens per forward pass."""
 
     shape: ModelShape
     vram_bytes: tuple[int, ...]
@@ -91,9 +100,8 @@ class Loading:
     chunk: int
 
     def most_tokens(self) -> int:
-        """The largest cache that fits, in tokens; a multiple of 256."""
-        per_token = self.shape.layers * self.cache_type.layer_bytes(self.shape)
-        low, high = 0, sum(self.vram_bytes) // (per_token * PAGE_TOKENS)
+        """The largest cache that fits, in tokens; a multiple of PAGE_TOKENS."""
+        low, high = 0, sum(self.vram_bytes) // (self.cache_type.bytes_per_token(self.shape) * PAGE_TOKENS)
         while low < high:
             middle = -(-(low + high) // 2)
             if all(device.free_bytes >= 0 for device in self.place(middle * PAGE_TOKENS)):
@@ -103,7 +111,7 @@ class Loading:
         return low * PAGE_TOKENS
 
     def place(self, tokens: int) -> tuple[DeviceUse, ...]:
-        """Fill one GPU after another, as autosplit does; what does not fit is put on the last."""
+        """Fill one GPU after another with a cache of `tokens`, as autosplit does; the last GPU takes the excess."""
         cache = tokens * self.cache_type.layer_bytes(self.shape)
         unpacked = tokens * self.cache_type.unpacked_bytes(self.shape)
         uses = [self._empty(0)]
@@ -120,7 +128,7 @@ class Loading:
         return tuple(uses)
 
     def _modules(self) -> Iterator[tuple[int, bool]]:
-        """Each module's weights, in bytes, and whether it has a cache."""
+        """The weights of each module in bytes, and whether the module has a cache."""
         for attention, mlp in zip(self.shape.attention_bytes, self.shape.mlp_bytes, strict=True):
             yield attention, True
             yield mlp, False
@@ -156,7 +164,10 @@ def _dequantized(elements: int) -> int:
 
 
 def _activations_bytes(shape: ModelShape, chunk: int) -> int:
-    """An estimate of what a forward pass allocates beside the scratch: two states, query, key, value, attention."""
+    """What a forward pass allocates in addition to the scratch space (an estimate).
+
+    Two hidden states, query, key, value and the output of attention.
+    """
     state = 2 * shape.hidden_size * shape.residual_bytes
     attention = _HALF * shape.head_dim * 2 * (shape.heads + shape.kv_heads)
     experts = 3 * _HALF * shape.hidden_size if shape.experts else 0

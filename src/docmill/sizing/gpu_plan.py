@@ -1,4 +1,4 @@
-"""How to load a model on GPUs, and what to change when it does not fit. Pure functions; see gpu_memory.py."""
+"""How to load a model on GPUs, and what to change if it does not fit. Pure functions; see gpu_memory.py."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from docmill.sizing.gpu_memory import PAGE_TOKENS, CacheType, DeviceUse, Loading
+from docmill.settings.defaults import DEFAULT_SLOTS
+from docmill.sizing.gpu_memory import PAGE_TOKENS, CacheType, DeviceUse, GpuLayout
 from docmill.sizing.model_shape import ModelShape
 
-CHUNK_TOKENS = (2048, 1024, 512)  # max_input_len: what one forward pass reads of a prompt, largest preferred
-_BITS = (8.0, 6.0, 5.0, 4.65, 4.0, 3.5, 3.0, 2.5)  # a weight, as EXL2 models are published
-_SHORTEST_WINDOW = 2048  # tokens; shorter ones are not worth advising
+CHUNK_TOKENS = (2048, 1024, 512)  # max_input_len: prompt tokens per forward pass, in order of preference
+_BITS = (8.0, 6.0, 5.0, 4.65, 4.0, 3.5, 3.0, 2.5)  # bits per weight at which EXL2 models are published
+_SHORTEST_WINDOW = 2048  # tokens; a shorter window is never suggested
 _SMALL_WINDOW = 4096
 
 
 class Change(StrEnum):
-    """What can be changed when too few jobs fit, the cheapest first."""
+    """What can be changed if too few jobs fit, the cheapest change first."""
 
     CACHE_TYPE = "cache type"
     WINDOW = "window"
@@ -31,9 +32,10 @@ class Change(StrEnum):
 class GpuPlan:
     """How a model would be loaded.
 
-    `weights_bytes` lie on GPUs, `embedding_bytes` in the computer's memory. `cache_tokens` is what to allocate: a
-    multiple of 256, enough for `slots` jobs of a full window and one window more, whose pages keep shared prompts;
-    `most_cache_tokens` is what would fit. `max_input_len` is the prompt chunk of one forward pass, in tokens.
+    `weights_bytes` are on GPUs, `embedding_bytes` in the computer's memory. `cache_tokens` is the size of the cache to
+    allocate, a multiple of 256: a full window for each of `slots` jobs, and one more window whose pages keep shared
+    prompts. `most_cache_tokens` is the largest cache that fits. `max_input_len` is the number of prompt tokens that
+    one forward pass processes.
     """
 
     window: int
@@ -57,13 +59,13 @@ class GpuPlan:
 
     @property
     def missing_bytes(self) -> int:
-        """What is lacking for one job; 0 where the model fits."""
+        """The memory that one job lacks; 0 if the model fits."""
         return 0 if self.fits else -min(0, min(device.free_bytes for device in self.devices))
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """One change, all else as it is: the plan it would give, which has no advice of its own."""
+    """One change with everything else unchanged, and the plan that results (without advice of its own)."""
 
     change: Change
     sentence: str
@@ -75,12 +77,13 @@ def plan_gpu(
     vram_bytes: Sequence[int],
     window: int,
     cache_type: CacheType = CacheType.FP16,
-    slots_wanted: int = 16,
+    slots_wanted: int = DEFAULT_SLOTS,
 ) -> GpuPlan:
-    """The plan of one model on one GPU, or split by layers over several in this order.
+    """Plan one model on one GPU, or split by layers over several GPUs in the given order.
 
-    `vram_bytes` is what each has free, `window` the longest prompt and output of a job together (no more than the
-    model's own counts), `slots_wanted` how many jobs should run at once. Raises ValueError without a GPU.
+    `vram_bytes` is the free memory of each GPU, `window` the longest prompt and output of a job together (capped at
+    the model's own window), `slots_wanted` the number of jobs that should run at once. Raises ValueError without a
+    GPU.
     """
     plan = plan_only(shape, tuple(vram_bytes), window, cache_type, slots_wanted)
     if plan.slots >= slots_wanted:
@@ -91,14 +94,14 @@ def plan_gpu(
 def plan_only(
     shape: ModelShape, vram_bytes: tuple[int, ...], window: int, cache_type: CacheType, slots_wanted: int
 ) -> GpuPlan:
-    """As `plan_gpu`, without advice, which takes many plans: the largest prompt chunk with which a job fits."""
+    """Like `plan_gpu`, but without advice, which takes many plans. The prompt chunk is the largest that fits a job."""
     if not vram_bytes:
         raise ValueError("a plan needs a GPU")
     window = min(window, shape.max_position)
-    job_tokens = -(-window // PAGE_TOKENS) * PAGE_TOKENS
+    job_tokens = _whole_pages(window)
     for chunk in CHUNK_TOKENS:
-        loading = Loading(shape, vram_bytes, window, cache_type, min(chunk, job_tokens))
-        most = loading.most_tokens()
+        layout = GpuLayout(shape, vram_bytes, window, cache_type, min(chunk, job_tokens))
+        most = layout.most_tokens()
         if most >= job_tokens:
             break
     slots = min(slots_wanted, most // job_tokens)
@@ -108,19 +111,19 @@ def plan_only(
         cache_type=cache_type,
         weights_bytes=shape.weights_bytes,
         embedding_bytes=shape.embedding_bytes,
-        cache_bytes_per_token=shape.layers * cache_type.layer_bytes(shape),
+        cache_bytes_per_token=cache_type.bytes_per_token(shape),
         unpacked_bytes_per_token=cache_type.unpacked_bytes(shape),
         most_cache_tokens=most,
         cache_tokens=tokens,
         slots=slots,
         slots_wanted=slots_wanted,
-        max_input_len=loading.chunk,
-        devices=loading.place(tokens or job_tokens),
+        max_input_len=layout.chunk,
+        devices=layout.place(tokens or job_tokens),
     )
 
 
 def _advise(shape: ModelShape, plan: GpuPlan, vram: tuple[int, ...]) -> Iterator[Advice]:
-    """What would let more jobs run, what costs the least first; of no use where nothing is gained."""
+    """The changes that let more jobs run, the cheapest first."""
     best = plan.slots
     for change, sentence, other in _changes(shape, plan, vram):
         if other.slots <= plan.slots or (change is Change.BOTH and other.slots <= best):
@@ -142,7 +145,7 @@ def _changes(shape: ModelShape, plan: GpuPlan, vram: tuple[int, ...]) -> Iterato
     other = plan_only(shape, (*vram, vram[-1]), window, cache, wanted)
     yield Change.SPLIT, f"split over {len(vram) + 1} GPUs (one more like the last)", other
     bits, other = _fewer_bits(shape, plan, vram)
-    what = f"{bits:g} bits a weight" if bits else "a smaller model"
+    what = f"{bits:g} bits per weight" if bits else "a smaller model"
     size = f"{_gib(other.weights_bytes)} instead of {_gib(plan.weights_bytes)}"
     yield Change.WEIGHTS, f"{what} ({size})", other
     if not (plan.fits or other.fits):
@@ -156,7 +159,7 @@ def _changes(shape: ModelShape, plan: GpuPlan, vram: tuple[int, ...]) -> Iterato
 
 
 def _shorter_window(shape: ModelShape, plan: GpuPlan, vram: tuple[int, ...]) -> GpuPlan:
-    """The longest window at which the wanted jobs run, or one where none does now."""
+    """The longest window with which the wanted number of jobs run, or at least one more than now."""
     best = plan
     for target in (plan.slots_wanted, plan.slots + 1):
         low, high = 0, plan.window // PAGE_TOKENS
@@ -173,9 +176,9 @@ def _shorter_window(shape: ModelShape, plan: GpuPlan, vram: tuple[int, ...]) -> 
 
 
 def _fewer_bits(shape: ModelShape, plan: GpuPlan, vram: tuple[int, ...]) -> tuple[float, GpuPlan]:
-    """The most bits a weight with which the wanted jobs run, or the most with which more run than now.
+    """The most bits per weight with which the wanted number of jobs run, or at least one more than now.
 
-    0 bits stand for another, smaller model, where no quantization of this one would do.
+    Returns 0 bits and the plan of a smaller model if no quantization of this one fits.
     """
     offers: list[tuple[float, GpuPlan]] = []
     for bits in (bits for bits in _BITS if bits < shape.bits_per_weight):
@@ -189,7 +192,7 @@ def _fewer_bits(shape: ModelShape, plan: GpuPlan, vram: tuple[int, ...]) -> tupl
 
 
 def _smaller_model(shape: ModelShape, plan: GpuPlan, vram: tuple[int, ...]) -> GpuPlan:
-    """The same with weights so light that one job fits, if that can be."""
+    """The plan of a model whose weights are small enough for one job to fit, if there can be one."""
     left = max(0.0, 1 - 1.01 * plan.missing_bytes / plan.weights_bytes)
     return plan_only(_scaled(shape, left), vram, plan.window, plan.cache_type, plan.slots_wanted)
 
@@ -204,11 +207,14 @@ def _scaled(shape: ModelShape, factor: float) -> ModelShape:
 
 
 def _needed(shape: ModelShape, plan: GpuPlan, jobs: int) -> int:
-    """What one GPU must have free for so many jobs."""
-    job_tokens = -(-plan.window // PAGE_TOKENS) * PAGE_TOKENS
-    chunk = min(CHUNK_TOKENS[0], job_tokens)
-    loading = Loading(shape, (1 << 62,), plan.window, plan.cache_type, chunk)
-    return loading.place(jobs * job_tokens)[0].used_bytes
+    """The memory that one GPU must have free for this number of jobs."""
+    job_tokens = _whole_pages(plan.window)
+    layout = GpuLayout(shape, (1 << 62,), plan.window, plan.cache_type, min(CHUNK_TOKENS[0], job_tokens))
+    return layout.place(jobs * job_tokens)[0].used_bytes
+
+
+def _whole_pages(tokens: int) -> int:
+    return -(-tokens // PAGE_TOKENS) * PAGE_TOKENS
 
 
 def _gib(size_bytes: int) -> str:

@@ -1,7 +1,7 @@
-"""What a model directory (EXL2, EXL3, GPTQ or plain safetensors) says of its dimensions and its weights' sizes.
+"""The dimensions and the sizes of the weights of a model directory: EXL2, EXL3, GPTQ or plain safetensors.
 
-Read from config.json and the headers of the safetensors files, as exllamav2 0.3.2 reads them (config.py), without
-torch and without the weights.
+They are read from config.json and from the headers of the safetensors files, as exllamav2 0.3.2 does (config.py), but
+without torch and without loading the weights.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _EMBEDDING = re.compile(r"^(?:language_model\.)?model\.embed_tokens\.")
 _HEAD = re.compile(r"^(?:language_model\.)?(?:model\.norm|lm_head)\.")
 _LM_HEAD = re.compile(r"^(?:language_model\.)?lm_head\.")
 _PADDED_TO = 32  # the head's rows
-# What transformers leaves out of a Gemma-3 configuration when it is the default.
+# Defaults that transformers omits when it writes a Gemma-3 configuration.
 _DEFAULTS = {"gemma3_text": {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "vocab_size": 262208}}
 _FP32_RESIDUAL = frozenset({"gemma2", "gemma3", "gemma3_text"})
 _TWO_ROPES = frozenset({"gemma3", "gemma3_text"})
@@ -29,9 +29,9 @@ _TWO_ROPES = frozenset({"gemma3", "gemma3_text"})
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """Dimensions in elements, sizes in bytes as they lie on a GPU.
+    """Dimensions in elements, sizes in bytes as loaded on a GPU.
 
-    `attention_bytes` and `mlp_bytes` have one number a layer, `head_bytes` is the last norm and the output head.
+    `attention_bytes` and `mlp_bytes` have one number per layer; `head_bytes` is the last norm and the output head.
     The embedding stays in the computer's memory. `experts` is 0 for a dense model.
     """
 
@@ -65,12 +65,12 @@ class ModelShape:
 
     @property
     def weights_bytes(self) -> int:
-        """All weights that lie on GPUs: everything but the embedding."""
+        """All weights that are loaded on GPUs: everything except the embedding."""
         return sum(self.attention_bytes) + sum(self.mlp_bytes) + self.head_bytes
 
     @property
     def gpu_parameters(self) -> int:
-        """The elements of the matrices that lie on GPUs, counted from the dimensions."""
+        """The number of elements of the matrices on GPUs, computed from the dimensions."""
         attention = self.hidden_size * self.head_dim * 2 * (self.heads + self.kv_heads)
         mlp = 3 * self.hidden_size * self.intermediate_size * max(1, self.experts)
         return self.layers * (attention + mlp) + self.vocab_size * self.hidden_size
@@ -82,7 +82,7 @@ class ModelShape:
 
 
 def read_model_shape(directory: Path) -> ModelShape:
-    """The shape of a model directory. Raises ModelDamaged saying what is missing."""
+    """Read the shape of a model directory. Raises ModelDamaged, naming what is missing."""
     path = directory / "config.json"
     config = _json(path)
     nested = config.get("text_config")
@@ -117,7 +117,7 @@ def read_model_shape(directory: Path) -> ModelShape:
 
 @dataclass(frozen=True, slots=True)
 class _Numbers:
-    """The whole numbers of a configuration."""
+    """The integers in a config.json."""
 
     path: Path
     values: Mapping[str, Any]
@@ -127,13 +127,13 @@ class _Numbers:
         if value is None:
             return None
         if not isinstance(value, int) or value < 1:
-            raise ModelDamaged(self.path, f"{key} is {value!r}, not a number above 0")
+            raise ModelDamaged(self.path, f"{key} is {value!r}, not a positive integer")
         return value
 
     def need(self, key: str) -> int:
         value = self.get(key)
         if value is None:
-            raise ModelDamaged(self.path, f"it has no {key}")
+            raise ModelDamaged(self.path, f"{key} is missing")
         return value
 
 
@@ -161,11 +161,11 @@ def _weights(directory: Path, layers: int) -> _Weights:
             found.head += size
     empty = [str(i) for i in range(layers) if not (found.attention[i] and found.mlp[i])]
     if empty:
-        raise ModelDamaged(directory, f"its safetensors files hold no weights for layer {', '.join(empty[:5])}")
+        raise ModelDamaged(directory, f"its safetensors files contain no weights for layer {', '.join(empty[:5])}")
     if not found.embedding:
-        raise ModelDamaged(directory, "its safetensors files hold no embedding")
+        raise ModelDamaged(directory, "its safetensors files contain no embedding")
     if not any(_LM_HEAD.match(name) for name in found.names):
-        found.head += found.embedding  # tied: loaded a second time, as the head
+        found.head += found.embedding  # tied: loaded a second time as the head
     return found
 
 
@@ -174,24 +174,24 @@ def _files(directory: Path) -> Iterable[Path]:
     if index.is_file():
         parts = _json(index).get("weight_map", {})
         missing = sorted({str(part) for part in parts.values() if not (directory / str(part)).is_file()})
-        # EXL2 conversions keep the index of the model they were made from, and write output*.safetensors.
+        # EXL2 conversions keep the index of the original model but write output*.safetensors.
         if missing and not any(directory.glob("output*.safetensors")):
-            raise ModelDamaged(directory, f"it lacks {', '.join(missing[:3])}")
+            raise ModelDamaged(directory, f"{', '.join(missing[:3])} is missing")
     files = sorted(directory.glob("*.safetensors"))
     if not files:
-        raise ModelDamaged(directory, "it holds no safetensors files")
+        raise ModelDamaged(directory, "it contains no safetensors files")
     return files
 
 
 def _loaded_bytes(tensor: TensorEntry) -> int:
-    """Bytes on the GPU: engines keep floats of 32 bits as 16."""
+    """Bytes on the GPU: engines store 32-bit floats in 16 bits."""
     return tensor.size_bytes // 2 if tensor.dtype == "F32" else tensor.size_bytes
 
 
 def _architecture(path: Path, config: Mapping[str, Any]) -> str:
     names = config.get("architectures")
     if not isinstance(names, list) or len(names) != 1:
-        raise ModelDamaged(path, "it names not one architecture")
+        raise ModelDamaged(path, "architectures does not name exactly one architecture")
     return str(names[0])
 
 
@@ -206,9 +206,9 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise ModelDamaged(path, "there is no such file") from None
+        raise ModelDamaged(path, "the file does not exist") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelDamaged(path, f"it cannot be read as JSON ({error})") from error
+        raise ModelDamaged(path, f"it is not valid JSON ({error})") from error
     if not isinstance(content, dict):
-        raise ModelDamaged(path, "it is no JSON object")
+        raise ModelDamaged(path, "it is not a JSON object")
     return content

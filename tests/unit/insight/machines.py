@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from docmill.insight.machine import Cpu, Disk, Machine, Memory
-from docmill.worker.gpu_devices import Gpu
+from docmill.sizing.gpu_devices import Gpu
+from docmill.sizing.machine import Cpu, Disk, Machine, Memory
 
 GIB = 1 << 30
 GB = 10**9

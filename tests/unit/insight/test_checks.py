@@ -19,7 +19,7 @@ from docmill.insight.checkup.checks import (
 )
 from docmill.insight.checkup.software import Import, Library, Software
 from docmill.insight.findings import Finding, Status, worst
-from docmill.insight.machine import Cpu, Disk, Memory
+from docmill.sizing.machine import Cpu, Disk, Memory
 from tests.unit.insight.machines import GB, GIB, machine
 
 PASS, WARN, FAIL = Status.PASS, Status.WARN, Status.FAIL

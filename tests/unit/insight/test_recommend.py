@@ -9,13 +9,13 @@ import pytest
 
 from docmill.catalogue.lookup import ENTRIES, find_entry
 from docmill.catalogue.model_entry import Tier
-from docmill.engine_table import engine_info
 from docmill.insight.advice.config_text import config_text
 from docmill.insight.advice.recommend import UseCase, published, recommend
 from docmill.insight.advice.tiers import standing_of
-from docmill.insight.machine import Machine
 from docmill.settings.load import load_settings
 from docmill.sizing.catalogue_fit import Place, fit
+from docmill.sizing.machine import Machine
+from docmill.sizing.model_memory import openvino_can_run
 from tests.unit.insight.machines import GIB, machine
 
 recommended = cache(recommend)
@@ -155,10 +155,7 @@ def test_every_recommended_config_loads_and_holds_what_was_recommended(
     assert profile.optimization.cuda_layers == ("all" if first.fit.place is Place.GPU else None)
     assert profile.temperature is None  # left to the task
     assert ("other_llm" in settings.profiles) == bool(recommendation.beside)
-    small = (
-        "openvino" in first.entry.engines
-        and 2 * first.entry.parameter_count <= engine_info("openvino").f16_weights_bytes_max
-    )
+    small = openvino_can_run(first.entry)
     assert (settings.worker.engine == "llamacpp") == (small and first.fit.engine == "llamacpp")
 
 

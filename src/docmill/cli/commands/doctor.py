@@ -15,14 +15,14 @@ from docmill.cli.display.output import print_json, print_table, stdout_console
 from docmill.cli.display.spinner import waiting
 from docmill.cli.options import MemorySize, json_option
 from docmill.formatting import counted, gib, gib_of
-from docmill.insight.advice.config_text import config_text, quantization_of
+from docmill.insight.advice.config_text import config_text
 from docmill.insight.advice.recommend import Choice, Recommendation, UseCase, recommend
 from docmill.insight.checkup.run_checkup import examine
 from docmill.insight.diagnosis.run_diagnosis import look_at_batch
 from docmill.insight.findings import Finding, Status, worst
-from docmill.insight.machine import Machine, pretend, read_machine
 from docmill.producer.composition import Backend
 from docmill.sizing.catalogue_fit import Fit
+from docmill.sizing.machine import Machine, hypothetical, read_machine
 
 _STYLES = {Status.PASS: "green", Status.WARN: "bold yellow", Status.FAIL: "bold red"}
 
@@ -137,7 +137,7 @@ def _machine(context: CliContext, parts: dict[str, Any]) -> Machine:
     found = read_machine(context.settings.home)
     if not any(value not in (None, ()) for value in parts.values()):
         return found
-    return pretend(
+    return hypothetical(
         found,
         cores=parts["cores"],
         memory_bytes=parts["ram"],
@@ -167,7 +167,7 @@ def _recommend(context: CliContext, machine: Machine, use_case: UseCase, out: Pa
 
 def _in_words(machine: Machine) -> str:
     gpus = " and ".join(f"a GPU with {gib(gpu.total_bytes)}" for gpu in machine.gpus) or "no GPU"
-    pretended = " (not this machine)" if machine.is_pretended else ""
+    pretended = " (not this machine)" if machine.is_hypothetical else ""
     cores = counted(machine.cpu.engine_threads, "core")
     return f"{cores}, {gib(machine.memory.usable_bytes)} memory, {gpus}{pretended}"
 
@@ -190,7 +190,7 @@ def _show_choices(found: Recommendation) -> None:
         where = f"{fit.gpus} GPUs" if fit.gpus > 1 else str(fit.place)
         needed = gib_of(fit.needed_bytes, fit.available_bytes)
         table.add_row(
-            choice.entry.name, f"{where}, {fit.engine}", f"{fit.window:,}", quantization_of(fit.cache_type),
+            choice.entry.name, f"{where}, {fit.engine}", f"{fit.window:,}", fit.cache_type.quantization,
             str(fit.slots) if fit.fits else "does not fit", needed, choice.why,
         )  # fmt: skip
     stdout_console().print(table)
@@ -215,6 +215,6 @@ def _choice_row(choice: Choice) -> dict[str, Any]:
         "why": choice.why,
         "fits": fit.fits,
         "missing_bytes": fit.missing_bytes,
-        "quantization": quantization_of(fit.cache_type),
+        "quantization": fit.cache_type.quantization,
         **asdict(fit),
     }

@@ -16,14 +16,13 @@ from docmill.cli.context import CliContext, pass_context
 from docmill.cli.display.output import print_json, print_table
 from docmill.cli.options import MemorySize, json_option
 from docmill.formatting import precise_gib
-from docmill.settings.defaults import Settings
+from docmill.settings.defaults import DEFAULT_SLOTS, Settings
+from docmill.sizing.gpu_devices import NoGpu, read_gpus
 from docmill.sizing.gpu_memory import CacheType, DeviceUse
 from docmill.sizing.gpu_plan import GpuPlan, plan_gpu
 from docmill.sizing.model_shape import ModelShape, read_model_shape
-from docmill.worker.gpu_devices import NoGpu, read_gpus
 
 _FORMATS = ("exl2", "exl3", "gptq", "fp16")
-_SLOTS = 16  # what a worker takes where nothing is configured
 
 
 @click.command(
@@ -73,7 +72,7 @@ def plan(
             group,
             window or profile.context_window or shape.max_position,
             CacheType(cache) if cache else CacheType.from_quantization(profile.optimization.quantization),
-            slots or settings.worker.slots or profile.optimization.batch_size or _SLOTS,
+            slots or settings.worker.slots or profile.optimization.batch_size or DEFAULT_SLOTS,
         )
         for group in ([sizes] if split else [(size,) for size in sizes])
     ]
@@ -127,7 +126,7 @@ def _model_row(directory: Path, shape: ModelShape) -> dict[str, Any]:
         "context_window": shape.max_position,
         "weights_bytes": shape.weights_bytes,
         "embedding_bytes": shape.embedding_bytes,
-        "cache_bytes_per_token": {str(t): shape.layers * t.layer_bytes(shape) for t in CacheType},
+        "cache_bytes_per_token": {str(t): t.bytes_per_token(shape) for t in CacheType},
         "unpacked_bytes_per_token": CacheType.Q8.unpacked_bytes(shape),
     }
 

@@ -18,13 +18,13 @@ from docmill.cli.model_download import ensure_model
 from docmill.cli.options import engine_option, json_option
 from docmill.engine_table import CPU_ENGINES
 from docmill.formatting import gib
-from docmill.insight.machine import read_machine
 from docmill.insight.tuning import Grid, Measured, Workload, as_config, best_of, grid_for
 from docmill.insight.tuning import tune as tuned
 from docmill.producer.intake.formats import Document
 from docmill.producer.intake.sources import Skipped, read_documents
 from docmill.producer.model_text import ModelText, load_model_text
 from docmill.producer.tasks import load_task
+from docmill.sizing.machine import read_machine
 
 _QUICK, _FULL = (6_000, 32), (20_000, 64)  # tokens of text and of each answer
 

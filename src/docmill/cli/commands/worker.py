@@ -20,7 +20,7 @@ from docmill.cli.services.connections import await_database, service_broker_url
 from docmill.cli.services.gpu_workers import place, run_workers
 from docmill.cli.services.logs import configure_logging
 from docmill.producer.composition import database_url
-from docmill.settings.defaults import Settings
+from docmill.settings.defaults import DEFAULT_SLOTS, Settings
 from docmill.storage.database import Database
 from docmill.storage.schema import require_current
 from docmill.worker.engines.base import EngineFacts
@@ -30,7 +30,6 @@ from docmill.worker.retry_policy import RetryPolicy
 from docmill.worker.service import WorkerOptions, serve
 
 log = logging.getLogger(__name__)
-_DEFAULT_SLOTS = 16
 _CONNECTIONS = 4  # moves take milliseconds: the threads share these, for Postgres has 100 for all workers together
 
 
@@ -144,7 +143,7 @@ def worker_options(settings: Settings, profile: str | None, flags: WorkerFlags) 
         engine=choose_engine(found, tuned.quantization) if name == "auto" else name,
         model=found,
         home=settings.home,
-        slots=flags.slots or settings.worker.slots or tuned.batch_size or _DEFAULT_SLOTS,
+        slots=flags.slots or settings.worker.slots or tuned.batch_size or DEFAULT_SLOTS,
         threads=tuned.threads,
         quantization=tuned.quantization,
         context_window=chosen.context_window,

@@ -17,7 +17,7 @@ import click
 from docmill.broker.child_processes import die_with_parent
 from docmill.cli.services.restarts import Restarts
 from docmill.engine_table import GPU_ENGINES
-from docmill.worker.gpu_devices import Gpu, NoGpu, read_gpus
+from docmill.sizing.gpu_devices import Gpu, NoGpu, read_gpus
 
 log = logging.getLogger(__name__)
 _STOP_S = 20.0

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from docmill.engine_table import engine_info
 from docmill.formatting import gb, gib
 from docmill.insight.advice.recommend import Choice, Recommendation, UseCase
 from docmill.settings.sampling_presets import PRESETS
 from docmill.sizing.catalogue_fit import Fit, Place
 from docmill.sizing.gpu_memory import CacheType
+from docmill.sizing.model_memory import openvino_can_run
 
 _PRESET = {
     UseCase.EDUCATION: "balanced",
@@ -19,17 +19,11 @@ _PRESET = {
 }
 _SHARE_OF_OUTPUT = 4  # max_tokens at most this part of the window
 _MAX_TOKENS = 512
-_QUANTIZATION = {CacheType.FP16: "fp16", CacheType.Q8: "int8", CacheType.Q6: "int6", CacheType.Q4: "int4"}
 
 
 def config_text(recommendation: Recommendation, machine: str) -> str:
     """The file; `machine` is one line that says what for. The first model beside it is the profile `other_llm`."""
     return "\n".join(_lines(recommendation, machine)) + "\n"
-
-
-def quantization_of(cache_type: CacheType) -> str:
-    """`optimization.quantization` of a cache type."""
-    return _QUANTIZATION[cache_type]
 
 
 def _lines(recommendation: Recommendation, machine: str) -> Iterator[str]:
@@ -60,7 +54,7 @@ def _profile(choice: Choice, use_case: UseCase) -> Iterator[str]:
     yield f"  max_tokens: {max_tokens}  # the longest output of a job"
     yield f"  # temperature: {preset}  # {PRESETS[preset]}; left to the task where it is not set (summarize: 0)"
     yield "  optimization:"
-    quantization = quantization_of(fitted.cache_type)
+    quantization = fitted.cache_type.quantization
     yield f"    quantization: {quantization}  # keys and values; {_sizes(fitted)}"
     yield f"    batch_size: {fitted.slots or 1}  # jobs in the engine at once, each of a whole window"
     yield f"    threads: {fitted.threads}  # physical cores"
@@ -78,9 +72,6 @@ def _sizes(fitted: Fit) -> str:
 
 
 def _is_auto(choice: Choice) -> bool:
-    """Whether docmill would choose the same engine by itself (docmill.worker.engines.registry.choose_engine)."""
-    openvino = engine_info("openvino")
-    takes_openvino = "openvino" in choice.entry.engines and (
-        2 * choice.entry.parameter_count <= openvino.f16_weights_bytes_max
-    )
-    return choice.fit.engine != "llamacpp" or choice.fit.cache_type is CacheType.Q4 or not takes_openvino
+    """docmill.worker.engines.registry.choose_engine would choose the same engine."""
+    fitted = choice.fit
+    return fitted.engine != "llamacpp" or fitted.cache_type is CacheType.Q4 or not openvino_can_run(choice.entry)

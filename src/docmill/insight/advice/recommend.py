@@ -16,8 +16,8 @@ from docmill.catalogue.lookup import ENTRIES, find_entry
 from docmill.catalogue.model_entry import Entry, Tier
 from docmill.formatting import gib, gib_of
 from docmill.insight.advice.tiers import Standing, standing_of
-from docmill.insight.machine import Machine
 from docmill.sizing.catalogue_fit import Fit, Place, fit
+from docmill.sizing.machine import Machine
 
 _DEMO = "smollm2-135m-instruct"
 _WINDOW = {None: 4096, Tier.BASIC: 8192, Tier.STANDARD: 8192, Tier.ADVANCED: 16_384}  # longest, in tokens

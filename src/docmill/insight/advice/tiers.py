@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from docmill.catalogue.model_entry import Tier
 from docmill.formatting import gb, gib
-from docmill.insight.machine import Machine
+from docmill.sizing.machine import Machine
 
 _GB = 10**9
 _KEPT_BACK = 0.95  # firmware, kernel and graphics keep some of what a machine is sold with

@@ -9,7 +9,7 @@ from docmill.formatting import counted, gb, gib
 from docmill.insight.advice.tiers import Standing, standing_of
 from docmill.insight.checkup.software import Import, Library, Software
 from docmill.insight.findings import Finding, Status
-from docmill.insight.machine import Cpu, Disk, Machine, Memory
+from docmill.sizing.machine import Cpu, Disk, Machine, Memory
 
 _GB = 10**9
 _LEAST_DISK, _LITTLE_DISK = _GB, 10 * _GB

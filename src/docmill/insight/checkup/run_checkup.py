@@ -10,8 +10,8 @@ from docmill.insight.checkup.service_checks import check_services
 from docmill.insight.checkup.services import Services, read_services
 from docmill.insight.checkup.software import Software, read_software
 from docmill.insight.findings import Finding
-from docmill.insight.machine import Machine, read_machine
 from docmill.settings.defaults import Settings
+from docmill.sizing.machine import Machine, read_machine
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from docmill.broker.broker_health import BrokerHealth
 from docmill.formatting import gib
 from docmill.insight.checkup.services import BrokerFacts, DatabaseFacts, ModelFacts, Services
 from docmill.insight.findings import Finding, Status
-from docmill.insight.machine import Machine
+from docmill.sizing.machine import Machine
 from docmill.storage.reads.health import SEEN_S, Answer, Work
 
 # What the same bytes are called by different systems: all of them go over a network, where SQLite's locks do not hold.

@@ -11,15 +11,12 @@ from docmill.broker.embedded_broker import running_url
 from docmill.broker.errors import BrokerUnavailable
 from docmill.catalogue.errors import CatalogueError
 from docmill.catalogue.find_model import find_model
-from docmill.catalogue.gguf_file import f16_bytes
-from docmill.catalogue.local_model import Model, ModelKind
-from docmill.insight.machine import filesystem_of
+from docmill.catalogue.local_model import ModelKind
 from docmill.producer.composition import broker_directory, database_url
-from docmill.settings.defaults import Profile, Settings
+from docmill.settings.defaults import Settings
 from docmill.settings.masking import mask
-from docmill.sizing.cpu_kv_cache import values_a_token
-from docmill.sizing.gpu_memory import CacheType
-from docmill.sizing.model_shape import read_model_shape
+from docmill.sizing.machine import filesystem_of
+from docmill.sizing.model_memory import model_memory
 from docmill.storage import schema
 from docmill.storage.database import Database, parse_url
 from docmill.storage.errors import StorageError
@@ -131,17 +128,9 @@ def read_model(settings: Settings, profile: str | None) -> ModelFacts:
         engine = choose_engine(model, chosen.optimization.quantization) if configured == "auto" else configured
         if model.kind is ModelKind.SIMULATED:
             return ModelFacts(model.name, engine)
-        weights, window = _sizes(model, engine, chosen)
+        memory = model_memory(model, engine, chosen.context_window, chosen.optimization.quantization)
     except (CatalogueError, OSError) as error:
         return ModelFacts(chosen.model, error=str(error))
-    return ModelFacts(model.name, engine, weights, window, is_on_gpu=model.kind is ModelKind.DIRECTORY)
-
-
-def _sizes(model: Model, engine: str, profile: Profile) -> tuple[int, int]:
-    window = min(profile.context_window or model.context_window, model.context_window)
-    if model.kind is ModelKind.DIRECTORY:
-        shape = read_model_shape(model.path)
-        cache = CacheType.from_quantization(profile.optimization.quantization)
-        return shape.weights_bytes, window * shape.layers * cache.layer_bytes(shape)
-    weights = f16_bytes(model.path) if engine == "openvino" else model.path.stat().st_size
-    return weights, window * values_a_token(model.path) * 2
+    return ModelFacts(
+        model.name, engine, memory.weights_bytes, memory.window_bytes, is_on_gpu=model.kind is ModelKind.DIRECTORY
+    )

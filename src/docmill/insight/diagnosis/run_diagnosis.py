@@ -9,9 +9,9 @@ from docmill.catalogue.errors import CatalogueError
 from docmill.insight.diagnosis import diagnose
 from docmill.insight.diagnosis.rule_input import Surroundings
 from docmill.insight.findings import Finding
-from docmill.insight.machine import read_machine
 from docmill.producer.errors import ProducerError
 from docmill.producer.model_text import load_model_text
+from docmill.sizing.machine import read_machine
 from docmill.storage.database import Database
 from docmill.storage.reads.batch_evidence import Evidence, evidence_of
 

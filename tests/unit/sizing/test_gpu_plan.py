@@ -7,10 +7,10 @@ from itertools import pairwise
 
 import pytest
 
+from docmill.sizing.gpu_devices import Gpu, NoGpu, read_gpus, visible
 from docmill.sizing.gpu_memory import PAGE_TOKENS, CacheType, scratch_bytes
 from docmill.sizing.gpu_plan import Change, plan_gpu
 from docmill.sizing.model_shape import ModelShape, read_model_shape
-from docmill.worker.gpu_devices import Gpu, NoGpu, read_gpus, visible
 from tests.model_directories import write_exl2
 
 GIB = 1 << 30

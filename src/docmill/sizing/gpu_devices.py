@@ -1,4 +1,4 @@
-"""The NVIDIA GPUs that this process may use, from the driver (nvidia-ml-py), without CUDA or torch."""
+"""The NVIDIA GPUs that this process may use, as the driver reports them (nvidia-ml-py), without CUDA or torch."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from docmill.worker.engines.base import EngineError
+from docmill.errors import DocmillError
 
 
-class NoGpu(EngineError):
-    """No GPU can be seen. The message says why."""
+class NoGpu(DocmillError):
+    """No GPU is available. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU. `index` is the driver's own count; memory in bytes, `free_bytes` at the moment it was read."""
+    """One GPU. `index` is the driver's number; `free_bytes` was free when the GPU was read."""
 
     index: int
     uuid: str
@@ -27,27 +27,27 @@ class Gpu:
 
 
 def read_gpus() -> list[Gpu]:
-    """The GPUs that CUDA_VISIBLE_DEVICES leaves, in its order. Raises NoGpu."""
+    """The GPUs that CUDA_VISIBLE_DEVICES selects, in its order. Raises NoGpu."""
     try:
         nvml: Any = importlib.import_module("pynvml")
     except ImportError:
-        raise NoGpu("GPUs cannot be read without nvidia-ml-py (pip install nvidia-ml-py)") from None
+        raise NoGpu("GPUs cannot be detected without nvidia-ml-py (pip install nvidia-ml-py)") from None
     try:
         nvml.nvmlInit()
     except nvml.NVMLError as error:
-        raise NoGpu(f"there is no NVIDIA GPU or driver here ({error})") from None
+        raise NoGpu(f"this machine has no NVIDIA GPU or driver ({error})") from None
     try:
         found = [_read(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
     finally:
         nvml.nvmlShutdown()
     gpus = visible(found, os.environ.get("CUDA_VISIBLE_DEVICES"))
     if not gpus:
-        raise NoGpu(f"none of the {len(found)} GPUs here is in CUDA_VISIBLE_DEVICES")
+        raise NoGpu(f"CUDA_VISIBLE_DEVICES selects none of the {len(found)} GPUs of this machine")
     return gpus
 
 
 def driver_version() -> str | None:
-    """The NVIDIA driver's version, None where there is none or it cannot be asked."""
+    """The version of the NVIDIA driver; None without a driver or nvidia-ml-py."""
     try:
         nvml: Any = importlib.import_module("pynvml")
     except ImportError:
@@ -65,9 +65,10 @@ def driver_version() -> str | None:
 
 
 def visible(gpus: Iterable[Gpu], wanted: str | None) -> list[Gpu]:
-    """What CUDA_VISIBLE_DEVICES leaves of the GPUs: indices or UUIDs; what follows an unknown one is ignored.
+    """The GPUs that a value of CUDA_VISIBLE_DEVICES selects by index or UUID.
 
-    CUDA counts as the driver does where CUDA_DEVICE_ORDER is PCI_BUS_ID; UUIDs are right in any order.
+    As in CUDA, an unknown entry ends the list. CUDA's indices equal the driver's if CUDA_DEVICE_ORDER is PCI_BUS_ID;
+    UUIDs are always unambiguous.
     """
     gpus = list(gpus)
     if wanted is None:

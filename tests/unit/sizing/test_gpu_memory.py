@@ -14,7 +14,7 @@ from docmill.sizing.model_shape import read_model_shape
 from tests.exllamav2_cpu.child import Child
 from tests.exllamav2_cpu.installed import require_exllamav2
 from tests.exllamav2_cpu.models import ARCHITECTURES, tiny_model
-from tests.unit.worker.real_memory import measure
+from tests.unit.sizing.real_memory import measure
 
 CHUNKS = (512, 16_384)  # the head needs the most scratch, the feed forward
 WINDOW, TOKENS = 1024, 256

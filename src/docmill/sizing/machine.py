@@ -1,4 +1,4 @@
-"""The facts of a machine, read once: processor, memory, GPUs, disk, limits of its container. No judgement here."""
+"""The facts of a machine: processor, memory, GPUs, disk, limits of its container. Nothing is judged here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from docmill.worker.gpu_devices import Gpu, NoGpu, driver_version, read_gpus
+from docmill.sizing.gpu_devices import Gpu, NoGpu, driver_version, read_gpus
 
 _SIMD = {
     "avx2": "AVX2",
@@ -22,15 +22,15 @@ _SIMD = {
     "asimd": "NEON",
     "sve": "SVE",
 }
-_UNLIMITED = 1 << 60  # cgroup 1 writes a number like this for "no limit"
+_UNLIMITED = 1 << 60  # cgroup v1 has a number of this size for "no limit"
 _GPU_DEVICE = Path("/dev/nvidiactl")
 
 
 @dataclass(frozen=True, slots=True)
 class Cpu:
-    """Cores of the machine, and how many of them this process may use (affinity and the container's quota).
+    """Cores of the machine; `usable` of them are available to this process (affinity, container quota).
 
-    `instructions` are the ones engines make use of, None where the system does not tell.
+    `instructions` are the instruction sets that engines use; None if the system does not report them.
     """
 
     name: str
@@ -41,13 +41,13 @@ class Cpu:
 
     @property
     def engine_threads(self) -> int:
-        """One for each physical core that may be used."""
+        """One thread for each usable physical core."""
         return max(1, min(self.physical, self.usable))
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes. `limit_bytes` is the container's, None without one."""
+    """`limit_bytes` is the container's limit; None without one."""
 
     total_bytes: int
     free_bytes: int
@@ -55,13 +55,13 @@ class Memory:
 
     @property
     def usable_bytes(self) -> int:
-        """What this process can ever have."""
+        """The most that this process can allocate."""
         return min(self.total_bytes, self.limit_bytes or self.total_bytes)
 
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """The file system under the home directory, in bytes. `is_writable`: whether the home can be written or made."""
+    """The file system of the home directory. `is_writable`: the home can be created and written."""
 
     path: str
     total_bytes: int
@@ -72,9 +72,10 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """All of it. `no_gpu` says why none is seen; `has_gpu_device`: the system has one, whatever the driver says.
+    """The facts of one machine.
 
-    `disk` None: not to be judged. `is_pretended`: some of it was made up, to plan with.
+    `no_gpu` says why no GPU is available; `has_gpu_device` is true if the system has one even though the driver does
+    not list it. Without `disk`, the disk is not judged. `is_hypothetical`: some facts were given to plan with.
     """
 
     cpu: Cpu
@@ -85,22 +86,22 @@ class Machine:
     driver: str | None
     disk: Disk | None
     open_files: int
-    is_pretended: bool = False
+    is_hypothetical: bool = False
 
     @property
     def vram_bytes(self) -> int:
-        """Of the largest GPU; 0 without one."""
+        """The memory of the largest GPU; 0 without one."""
         return max((gpu.total_bytes for gpu in self.gpus), default=0)
 
 
 def read_machine(home: Path) -> Machine:
-    """This machine, now."""
-    gpus, why = _gpus()
+    """Read the facts of this machine."""
+    gpus, no_gpu = _gpus()
     return Machine(
         cpu=_cpu(),
         memory=_memory(),
         gpus=gpus,
-        no_gpu=why,
+        no_gpu=no_gpu,
         has_gpu_device=_GPU_DEVICE.exists(),
         driver=driver_version(),
         disk=_disk(home),
@@ -108,7 +109,7 @@ def read_machine(home: Path) -> Machine:
     )
 
 
-def pretend(
+def hypothetical(
     machine: Machine,
     *,
     cores: int | None = None,
@@ -116,7 +117,7 @@ def pretend(
     vram_bytes: tuple[int, ...] | None = None,
     disk_bytes: int | None = None,
 ) -> Machine:
-    """The machine with these parts instead of its own; its disk is not judged unless it is given, too."""
+    """The machine with these parts instead of its own; the disk is judged only if `disk_bytes` is given."""
     cpu, memory, gpus = machine.cpu, machine.memory, machine.gpus
     if cores is not None:
         cpu = replace(cpu, name="a processor to be", physical=cores, logical=cores, usable=cores)
@@ -126,11 +127,11 @@ def pretend(
         sizes = [size for size in vram_bytes if size]
         gpus = tuple(Gpu(i, f"to-be-{i}", "a GPU to be", size, size) for i, size in enumerate(sizes))
     disk = None if disk_bytes is None else Disk("a disk to be", disk_bytes, disk_bytes, "", is_writable=True)
-    return replace(machine, cpu=cpu, memory=memory, gpus=gpus, disk=disk, is_pretended=True)
+    return replace(machine, cpu=cpu, memory=memory, gpus=gpus, disk=disk, is_hypothetical=True)
 
 
 def filesystem_of(path: Path) -> str:
-    """The type of the file system that holds a path, as in ext4 or nfs4; "" where the system does not tell."""
+    """The type of the file system of a path, such as ext4 or nfs4; "" if the system does not report it."""
     place = _existing(path)
     mounts = [p for p in psutil.disk_partitions(all=True) if place.is_relative_to(p.mountpoint)]
     return max(mounts, key=lambda p: len(p.mountpoint)).fstype.lower() if mounts else ""
@@ -151,14 +152,14 @@ def _cpu() -> Cpu:
 
 
 def _cpuinfo() -> tuple[str, frozenset[str] | None]:
-    """The processor's name and flags, as Linux tells them."""
+    """The processor's name and flags from /proc/cpuinfo."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
     except OSError:
-        return "processor of unknown name", None
+        return "unknown processor", None
     values = {key.strip().lower(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
     flags = values.get("flags", values.get("features"))
-    name = values.get("model name", "processor of unknown name")
+    name = values.get("model name", "unknown processor")
     return name, None if flags is None else frozenset(flags.split())
 
 
@@ -171,7 +172,7 @@ def _memory() -> Memory:
 
 
 def cgroup_directories() -> list[Path]:
-    """The control groups of this process, the innermost first (Linux); what is above limits it, too."""
+    """The control groups of this process (Linux), the innermost first; the limits of all of them apply."""
     root = Path("/sys/fs/cgroup")
     try:
         own = Path("/proc/self/cgroup").read_text("utf-8").splitlines()
@@ -187,20 +188,20 @@ def cgroup_directories() -> list[Path]:
 
 
 def memory_limit(directories: list[Path]) -> int | None:
-    """Bytes, the smallest limit of all the groups; None without one."""
+    """The smallest memory limit of these control groups, in bytes; None without one."""
     names = ("memory.max", "memory.limit_in_bytes")
     limits = [value for d in directories for n in names if (value := _number(d / n)) is not None]
     return min((limit for limit in limits if limit < _UNLIMITED), default=None)
 
 
 def memory_used(directories: list[Path]) -> int | None:
-    """Bytes that the innermost group with a count has."""
+    """The memory use of the innermost group that reports it, in bytes."""
     names = ("memory.current", "memory.usage_in_bytes")
     return next((value for d in directories for n in names if (value := _number(d / n)) is not None), None)
 
 
 def cpu_quota(directories: list[Path]) -> float | None:
-    """Processors' worth of time, the smallest quota of all the groups; None without one."""
+    """The smallest CPU quota of these control groups, in processors; None without one."""
     quotas: list[float] = []
     for directory in directories:
         try:
@@ -215,7 +216,7 @@ def cpu_quota(directories: list[Path]) -> float | None:
 def _number(path: Path) -> int | None:
     try:
         return int(path.read_text("utf-8"))
-    except (OSError, ValueError):  # not there, or "max"
+    except (OSError, ValueError):  # missing, or "max"
         return None
 
 
@@ -233,5 +234,5 @@ def _disk(home: Path) -> Disk:
 
 
 def _existing(path: Path) -> Path:
-    """The path, or the nearest of its parents that is there."""
+    """The path, or its nearest parent that exists."""
     return next(place for place in (path.absolute(), *path.absolute().parents) if place.exists()).resolve()

@@ -98,18 +98,18 @@ def test_a_missing_part_is_named(tmp_path: Path) -> None:
     write_small(tmp_path, SMALL, {})
     index = {"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(ModelDamaged, match=r"lacks model-00002-of-00002\.safetensors"):
+    with pytest.raises(ModelDamaged, match=r"model-00002-of-00002\.safetensors is missing"):
         read_model_shape(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"hidden_size": None}, "has no hidden_size"),
+        ({"hidden_size": None}, "hidden_size is missing"),
         ({"num_hidden_layers": 3}, "no weights for layer 2"),
-        ({"num_attention_heads": 0}, "num_attention_heads is 0, not a number above 0"),
+        ({"num_attention_heads": 0}, "num_attention_heads is 0, not a positive integer"),
         ({"vocab_size": "many"}, "vocab_size is 'many'"),
-        ({"architectures": []}, "names not one architecture"),
+        ({"architectures": []}, "does not name exactly one architecture"),
     ],
 )
 def test_configurations_that_make_no_model_say_why(tmp_path: Path, config: dict[str, Any], message: str) -> None:
@@ -127,7 +127,7 @@ def test_unreadable_configuration_is_a_clear_error(tmp_path: Path, text: str) ->
 
 def test_a_directory_without_weights_is_a_clear_error(tmp_path: Path) -> None:
     write_config(tmp_path, MISTRAL_7B)
-    with pytest.raises(ModelDamaged, match="holds no safetensors files"):
+    with pytest.raises(ModelDamaged, match="contains no safetensors files"):
         read_model_shape(tmp_path)
 
 
