@@ -27,10 +27,11 @@ from benchmarks.filling import Shape, check, fill
 from benchmarks.machine import describe_machine
 from benchmarks.occupancy import measure_occupancy
 from benchmarks.services import DATABASES, Services, client_of, database_for, scratch_home
+from docmill.storage.attempt_metrics import GeneratedText
 from docmill.storage.columns import db_now
 from docmill.storage.database import Database
 from docmill.storage.moves.announce import Outbox
-from docmill.storage.moves.attempts import ClaimedJob, Generated, WorkerIdentity
+from docmill.storage.moves.attempts import ClaimedJob, WorkerIdentity
 from docmill.storage.moves.documents import Levels
 from docmill.storage.moves.jobs import Jobs
 from docmill.storage.moves.workers import Workers
@@ -41,7 +42,18 @@ _SMALL = 10_000
 _JOBS_A_DOCUMENT = 20
 _HELD = 64  # jobs of one worker
 _REPEATS = {"announce 100 jobs": 20, "rescue of 100 jobs": 5}
-_GENERATED = Generated("A summary.", "stop", 24, 0, 40, 0.1, 0.1, 0.8, 8.0, 100_000_000)
+_GENERATED = GeneratedText(
+    text="A summary.",
+    finish_reason="stop",
+    prompt_tokens=24,
+    cached_tokens=0,
+    completion_tokens=40,
+    queue_s=0.1,
+    prefill_s=0.1,
+    decode_s=0.8,
+    batch_size=8.0,
+    peak_memory_bytes=100_000_000,
+)
 
 
 def main() -> int:

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index, MetaData, String, UniqueConstraint
+from sqlalchemy import ForeignKey, Index, Integer, MetaData, String, UniqueConstraint
 from sqlalchemy import text as sql
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from docmill.storage.attempt_metrics import METRIC_TYPES
 from docmill.storage.columns import BigId, Epoch, Json, SafeText, TokenIds, state_column
 from docmill.storage.states import AttemptOutcome, BatchState, DocumentState, JobState
 
@@ -214,12 +215,20 @@ class Job(Base):
     )
 
 
-class Attempt(Base):
-    """One try of a job: who, on what, how long each part took, what it cost, how it ended.
+def _metric_columns() -> Any:
+    """A mixin with one nullable column per field of `AttemptMetrics`."""
+    columns = {}
+    for name, kind in METRIC_TYPES.items():
+        column_type = BigId if name.endswith("_bytes") else Integer() if kind is int else Epoch
+        columns[name] = mapped_column(column_type, nullable=True)
+    return type("MetricColumns", (), columns)
 
-    `waited_s` is the time from when the job could have run until the claim, `queue_s` that in the engine before it
-    began to read. Memory is that of the engine process, `peak_vram_bytes` what its GPUs gave it; `energy_j` the
-    attempt's share of what they drew.
+
+class Attempt(Base, _metric_columns()):  # type: ignore[misc]  # mypy sees the generated columns as Any
+    """One attempt at a job: who ran it, how it ended, and what it measured.
+
+    In addition to the columns below, the table has one for each field of `AttemptMetrics`, which documents them.
+    `waited_s` is the time from when the job could have run until it was claimed.
     """
 
     __tablename__ = "attempts"
@@ -233,16 +242,6 @@ class Attempt(Base):
     started_at: Mapped[float] = mapped_column(Epoch)
     finished_at: Mapped[float | None] = mapped_column(Epoch)
     waited_s: Mapped[float | None] = mapped_column(Epoch)
-    queue_s: Mapped[float | None] = mapped_column(Epoch)
-    prefill_s: Mapped[float | None] = mapped_column(Epoch)
-    decode_s: Mapped[float | None] = mapped_column(Epoch)
-    prompt_tokens: Mapped[int | None]
-    cached_tokens: Mapped[int | None]
-    completion_tokens: Mapped[int | None]
-    batch_size: Mapped[float | None] = mapped_column(Epoch)
-    peak_memory_bytes: Mapped[int | None] = mapped_column(BigId)
-    peak_vram_bytes: Mapped[int | None] = mapped_column(BigId)
-    energy_j: Mapped[float | None] = mapped_column(Epoch)
     error_kind: Mapped[str | None] = mapped_column(String(80))
     error: Mapped[str | None] = mapped_column(SafeText)
 

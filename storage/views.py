@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, select, text
 
+from docmill.storage.attempt_metrics import METRIC_TYPES
 from docmill.storage.database import Database
 from docmill.storage.tables import Job
 
@@ -20,52 +21,58 @@ _PAGE = 500
 Kind = type[int] | type[float] | type[str]
 
 
-def _columns(**names: str) -> Mapping[str, Kind]:
-    """`name:i` an integer, `name:f` a float, else text; each may be NULL."""
+def _columns(names: str) -> dict[str, Kind]:
+    """Parse `name:i` for an integer, `name:f` for a float and `name` for text. Every column may be NULL."""
     kinds: Mapping[str, Kind] = {"i": int, "f": float, "": str}
-    found: dict[str, Kind] = {}
-    for part in " ".join(names.values()).split():
-        name, _, kind = part.partition(":")
-        found[name] = kinds[kind]
+    parts = (part.partition(":") for part in names.split())
+    return {name: kinds[kind] for name, _, kind in parts}
+
+
+def _metric_columns() -> dict[str, Kind]:
+    """The metrics of an attempt, with the values derived from them where the views show them."""
+    derived_after = {
+        "decode_s": _columns("run_s:f engine_s:f"),
+        "completion_tokens": _columns("prefill_tokens_per_s:f tokens_per_s:f"),
+    }
+    found = _columns("prompt_tokens:i waited_s:f")
+    for name, kind in METRIC_TYPES.items():
+        found |= {name: kind} | derived_after.get(name, {})
     return found
 
 
-_MEASURED = (
-    "waited_s:f queue_s:f prefill_s:f decode_s:f run_s:f engine_s:f cached_tokens:i completion_tokens:i "
-    "prefill_tokens_per_s:f tokens_per_s:f batch_size:f peak_memory_bytes:i peak_vram_bytes:i energy_j:f"
-)
+_METRICS = _metric_columns()
 
 VIEWS: Mapping[str, Mapping[str, Kind]] = {
     "v_jobs": _columns(
-        what="job:i batch document_id:i document level:i position:i char_start:i char_end:i model state priority:i "
+        "job:i batch document_id:i document level:i position:i char_start:i char_end:i model state priority:i "
         "prompt_tokens:i max_tokens:i attempts:i failures:i losses:i deaths:i reused_from:i reused_tokens:i worker "
-        "engine created_at:f started_at:f finished_at:f",
-        measured=_MEASURED,
-        came_of_it="finish_reason text error_kind error",
-    ),
+        "engine created_at:f started_at:f finished_at:f"
+    )
+    | _METRICS
+    | _columns("finish_reason text error_kind error"),
     "v_attempts": _columns(
-        what="job:i attempt:i batch document_id:i document level:i position:i outcome worker engine model "
-        "started_at:f finished_at:f prompt_tokens:i",
-        measured=_MEASURED,
-        came_of_it="error_kind error",
-    ),
+        "job:i attempt:i batch document_id:i document level:i position:i outcome worker engine model "
+        "started_at:f finished_at:f"
+    )
+    | _METRICS
+    | _columns("error_kind error"),
     "v_documents": _columns(
-        what="document_id:i batch position:i document source state characters:i tokens:i chunks:i levels:i jobs:i "
+        "document_id:i batch position:i document source state characters:i tokens:i chunks:i levels:i jobs:i "
         "jobs_failed:i jobs_reused:i attempts:i prompt_tokens:i cached_tokens:i completion_tokens:i engine_s:f "
         "energy_j:f created_at:f started_at:f finished_at:f seconds:f summary error"
     ),
     "v_workers": _columns(
-        what="worker model engine state slots:i slots_used:i started_at:f seen_at:f stopped_at:f paused_at:f up_s:f "
+        "worker model engine state slots:i slots_used:i started_at:f seen_at:f stopped_at:f paused_at:f up_s:f "
         "samples:i occupancy:f worker_cpu_percent:f engine_cpu_percent:f gpu_percent:f power_w:f peak_rss_bytes:i "
         "peak_vram_bytes:i jobs:i prompt_tokens:i cached_tokens:i completion_tokens:i"
     ),
     "v_samples": _columns(
-        what="worker at:f minute:i slots:i slots_used:i occupancy:f rss_bytes:i worker_cpu_percent:f "
+        "worker at:f minute:i slots:i slots_used:i occupancy:f rss_bytes:i worker_cpu_percent:f "
         "engine_cpu_percent:f vram_bytes:i gpu_percent:f power_w:f jobs:i prompt_tokens:i cached_tokens:i "
         "completion_tokens:i tokens_per_s:f"
     ),
     "v_throughput": _columns(
-        what="day at:i batch model worker succeeded:i reused:i failed:i prompt_tokens:i cached_tokens:i "
+        "day at:i batch model worker succeeded:i reused:i failed:i prompt_tokens:i cached_tokens:i "
         "completion_tokens:i tokens_per_s:f engine_s:f batch_size:f energy_j:f"
     ),
 }

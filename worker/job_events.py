@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, Protocol
 
+from docmill.storage.attempt_metrics import GeneratedText
 from docmill.storage.database import Database
-from docmill.storage.moves.attempts import ClaimedJob, Failure, Generated, ReusedJob, WorkerIdentity
+from docmill.storage.moves.attempts import ClaimedJob, Failure, ReusedJob, WorkerIdentity
 from docmill.storage.moves.jobs import Jobs
 
 log = logging.getLogger("docmill.worker.jobs")
@@ -32,7 +33,7 @@ class JobObserver(Protocol):
 
     def claimed(self, job: ClaimedJob) -> None: ...
     def reused(self, job: ReusedJob) -> None: ...
-    def completed(self, job: ClaimedJob, generated: Generated) -> None: ...
+    def completed(self, job: ClaimedJob, generated: GeneratedText) -> None: ...
     def ended(self, job: ClaimedJob, ending: Ending, failure: Failure | None) -> None:
         """Every ending but `succeeded`."""
         ...
@@ -57,7 +58,7 @@ class ObservedJobs(Jobs):
                     observer.reused(job)
         return job
 
-    def complete(self, job: ClaimedJob, generated: Generated) -> bool:
+    def complete(self, job: ClaimedJob, generated: GeneratedText) -> bool:
         stored = super().complete(job, generated)
         if not stored:
             self._tell(job, Ending.FENCED)
@@ -96,7 +97,7 @@ class JobLog:
         fields = {"event": "reused", "job": job.id, "reused_from": job.reused_from}
         log.info("job %d takes the answer of job %d", job.id, job.reused_from, extra=fields)
 
-    def completed(self, job: ClaimedJob, generated: Generated) -> None:
+    def completed(self, job: ClaimedJob, generated: GeneratedText) -> None:
         seconds = generated.queue_s + generated.prefill_s + generated.decode_s
         measured = {
             "prompt_tokens": generated.prompt_tokens,

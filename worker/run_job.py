@@ -9,7 +9,7 @@ from typing import Protocol
 
 from docmill.broker.sampling import Sampling
 from docmill.storage.errors import DatabaseUnavailable, StorageError
-from docmill.storage.moves.attempts import ClaimedJob, Failure, Generated, ReusedJob
+from docmill.storage.moves.attempts import ClaimedJob, Failure, ReusedJob
 from docmill.storage.moves.jobs import Jobs
 from docmill.worker.database_retry import Patience
 from docmill.worker.engines.base import Completion, EngineClosed, EngineDied, EngineError, Request, RequestCancelled
@@ -82,7 +82,7 @@ def _attempt(job: ClaimedJob, jobs: Jobs, batcher: Generates, policy: RetryPolic
         return Verdict(Outcome.FENCED, str(error))
     except EngineError as error:
         return _fail(job, jobs, error, policy, patience)
-    if not patience.store(jobs.complete, job, _generated(completion)):
+    if not patience.store(jobs.complete, job, completion):
         return Verdict(Outcome.FENCED, "it was cancelled, expired or taken over while it ran")
     return Verdict(Outcome.DONE)
 
@@ -105,21 +105,4 @@ def _request(job: ClaimedJob) -> Request:
         max_tokens=job.max_tokens,
         sampling=Sampling.from_json(job.sampling),
         stop_token_ids=tuple(job.stop_token_ids),
-    )
-
-
-def _generated(completion: Completion) -> Generated:
-    return Generated(
-        text=completion.text,
-        finish_reason=str(completion.finish_reason),
-        prompt_tokens=completion.prompt_tokens,
-        cached_tokens=completion.cached_tokens,
-        completion_tokens=completion.completion_tokens,
-        queue_s=completion.queue_s,
-        prefill_s=completion.prefill_s,
-        decode_s=completion.decode_s,
-        batch_size=completion.batch_size,
-        peak_memory_bytes=completion.peak_memory_bytes,
-        peak_vram_bytes=completion.peak_vram_bytes,
-        energy_j=completion.energy_j,
     )

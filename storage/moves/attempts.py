@@ -12,6 +12,7 @@ from typing import Any, cast
 from sqlalchemy import Table, bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
 
+from docmill.storage.attempt_metrics import METRIC_TYPES, AttemptMetrics
 from docmill.storage.columns import db_now, greatest
 from docmill.storage.moves.counters import end_attempts
 from docmill.storage.states import AttemptOutcome
@@ -46,24 +47,6 @@ class ClaimedJob:
     failures: int
     deaths: int
     reuse_key: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Generated:
-    """What an attempt produced and measured; the columns of `results` and `attempts`."""
-
-    text: str
-    finish_reason: str
-    prompt_tokens: int
-    cached_tokens: int | None
-    completion_tokens: int
-    queue_s: float
-    prefill_s: float
-    decode_s: float
-    batch_size: float
-    peak_memory_bytes: int
-    peak_vram_bytes: int | None = None
-    energy_j: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,19 +103,13 @@ def end_attempt(
     session: Session,
     job: ClaimedJob,
     outcome: AttemptOutcome,
-    generated: Generated | None = None,
+    metrics: AttemptMetrics | None = None,
     failure: Failure | None = None,
 ) -> None:
     """End the attempt unless it has ended; one that was given up as lost may still say what it did."""
     values: dict[str, Any] = {"outcome": outcome}
-    if generated is not None:
-        values |= {
-            name: getattr(generated, name)
-            for name in (
-                "queue_s", "prefill_s", "decode_s", "prompt_tokens", "cached_tokens", "completion_tokens",
-                "batch_size", "peak_memory_bytes", "peak_vram_bytes", "energy_j",
-            )
-        }  # fmt: skip
+    if metrics is not None:
+        values |= {name: getattr(metrics, name) for name in METRIC_TYPES}
     if failure is not None:
         values |= {"error_kind": failure.kind, "error": failure.message}
     session.execute(_END, {"of_job": job.id, "of_epoch": job.epoch} | values)

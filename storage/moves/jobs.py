@@ -13,12 +13,12 @@ from typing import Any, cast
 from sqlalchemy import ColumnElement, Table, and_, bindparam, case, or_, tuple_, update
 from sqlalchemy.orm import Session
 
+from docmill.storage.attempt_metrics import GeneratedText
 from docmill.storage.columns import db_now
 from docmill.storage.database import Database
 from docmill.storage.moves.attempts import (
     ClaimedJob,
     Failure,
-    Generated,
     ReusedJob,
     WorkerIdentity,
     begin_attempt,
@@ -110,14 +110,14 @@ class Jobs:
             )
             return {(row.id, row.epoch) for row in rows}
 
-    def complete(self, job: ClaimedJob, generated: Generated) -> bool:
+    def complete(self, job: ClaimedJob, generated: GeneratedText) -> bool:
         """Store the result and count the document down, in one transaction. False: fenced out, nothing stored."""
         with self._database.write() as session:
             if not self._succeed(session, job):
                 end_attempt(session, job, AttemptOutcome.FENCED, generated)
                 return False
             store_result(
-                session, job, text=generated.text, finish_reason=generated.finish_reason,
+                session, job, text=generated.text, finish_reason=str(generated.finish_reason),
                 prompt_tokens=generated.prompt_tokens, completion_tokens=generated.completion_tokens,
             )  # fmt: skip
             end_attempt(session, job, AttemptOutcome.SUCCEEDED, generated)

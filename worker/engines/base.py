@@ -12,6 +12,7 @@ from typing import Protocol
 
 from docmill.broker.sampling import Sampling
 from docmill.errors import DocmillError
+from docmill.storage.attempt_metrics import GeneratedText
 
 RequestId = str
 
@@ -39,29 +40,15 @@ class Request:
         return len(self.prompt_ids) + self.max_tokens
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """The text of one request and what it cost. Times in seconds, memory in bytes.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion(GeneratedText):
+    """The text of one request and the metrics of `AttemptMetrics`.
 
-    `completion_tokens` counts every token generated, an end-of-text token included. `batch_size` is the mean
-    number of requests in the engine while this one ran, itself included. `cached_tokens` of the prompt were
-    not computed again; None where the engine does not tell. `peak_memory_bytes` is of the engine process,
-    `peak_vram_bytes` of its GPUs; they and `energy_j`, in joules, are the process' to fill in where the engine did not.
+    The engine process fills in `peak_memory_bytes` and `energy_j` where the engine did not.
     """
 
     request_id: RequestId
-    text: str
     finish_reason: FinishReason
-    prompt_tokens: int
-    completion_tokens: int
-    cached_tokens: int | None = None
-    queue_s: float = 0.0
-    prefill_s: float = 0.0
-    decode_s: float = 0.0
-    batch_size: float = 1.0
-    peak_memory_bytes: int = 0
-    peak_vram_bytes: int | None = None
-    energy_j: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-from docmill.storage.moves.attempts import ClaimedJob, Failure, Generated, ReusedJob, WorkerIdentity
+from docmill.storage.attempt_metrics import GeneratedText
+from docmill.storage.moves.attempts import ClaimedJob, Failure, ReusedJob, WorkerIdentity
 from docmill.worker.engines.base import EngineFacts, RequestId
 from docmill.worker.job_events import Ending
 
@@ -48,7 +49,7 @@ class WorkerMetrics:
     def reused(self, job: ReusedJob) -> None:
         self._jobs.labels(self._model, "reused").inc()
 
-    def completed(self, job: ClaimedJob, generated: Generated) -> None:
+    def completed(self, job: ClaimedJob, generated: GeneratedText) -> None:
         self._jobs.labels(self._model, Ending.SUCCEEDED).inc()
         self._prompt_tokens.inc(generated.prompt_tokens)
         self._cached_tokens.inc(generated.cached_tokens or 0)

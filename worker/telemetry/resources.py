@@ -9,7 +9,8 @@ from typing import Protocol
 
 import psutil
 
-from docmill.storage.moves.attempts import ClaimedJob, Failure, Generated, ReusedJob
+from docmill.storage.attempt_metrics import GeneratedText
+from docmill.storage.moves.attempts import ClaimedJob, Failure, ReusedJob
 from docmill.storage.moves.worker_samples import Sample
 from docmill.worker.job_events import Ending
 from docmill.worker.telemetry.gpu_meter import GpuMeter
@@ -52,7 +53,7 @@ class Sampler:
     def reused(self, job: ReusedJob) -> None:
         """Nothing was computed."""
 
-    def completed(self, job: ClaimedJob, generated: Generated) -> None:
+    def completed(self, job: ClaimedJob, generated: GeneratedText) -> None:
         with self._counting:
             self._jobs += 1
             self._prompt_tokens += generated.prompt_tokens

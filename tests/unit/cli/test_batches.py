@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy import select
 
 from docmill.producer.merge_step import Advancer
+from docmill.storage.attempt_metrics import GeneratedText
 from docmill.storage.database import Database
-from docmill.storage.moves.attempts import Failure, Generated, WorkerIdentity
+from docmill.storage.moves.attempts import Failure, WorkerIdentity
 from docmill.storage.moves.documents import Levels
 from docmill.storage.moves.jobs import Jobs
 from docmill.storage.states import JobState
@@ -108,8 +109,12 @@ class Cluster:
                 self.jobs.fail(job, Failure("engine", "the GPU fell off the bus"))
             else:
                 self.jobs.complete(
-                    job, Generated(text, "stop", job.prompt_tokens, None, 9, 0.1, 0.2, 0.3, 1.0, 1 << 20)
-                )
+                    job,
+                    GeneratedText(
+                        text=text, finish_reason="stop", prompt_tokens=job.prompt_tokens, completion_tokens=9,
+                        queue_s=0.1, prefill_s=0.2, decode_s=0.3, peak_memory_bytes=1 << 20,
+                    ),
+                )  # fmt: skip
         self.settle()
 
     def settle(self) -> None:

@@ -23,8 +23,9 @@ from docmill.cli.services.logs import configure_logging
 from docmill.producer.dispatcher import DispatchCounts
 from docmill.producer.dispatcher_metrics import DispatcherMetrics
 from docmill.settings.errors import SettingsError
+from docmill.storage.attempt_metrics import GeneratedText
 from docmill.storage.database import Database
-from docmill.storage.moves.attempts import Failure, Generated, WorkerIdentity
+from docmill.storage.moves.attempts import Failure, WorkerIdentity
 from docmill.storage.reads.live_status import LiveStatus
 from docmill.worker.engines.base import EngineFacts
 from docmill.worker.job_events import JobLog, JobObserver, ObservedJobs
@@ -35,7 +36,7 @@ from tests.unit.worker.conftest import LEASE_S, Stored, migrated, stored
 __all__ = ["migrated", "stored"]
 DEPLOY = Path(__file__).parents[3] / "deploy"
 IDENTITY = WorkerIdentity("host/cpu-1", "simulated", "simulated")
-ANSWER = Generated(
+ANSWER = GeneratedText(
     text="t", finish_reason="stop", prompt_tokens=100, cached_tokens=40, completion_tokens=11, queue_s=0.5,
     prefill_s=1.5, decode_s=2.0, batch_size=1.0, peak_memory_bytes=1,
 )  # fmt: skip

@@ -16,8 +16,9 @@ from docmill.producer.merge_step import Advancer
 from docmill.producer.model_text import ModelText
 from docmill.producer.submission import OnDocument, Resume, Submission, Submitted
 from docmill.producer.tasks import Task
+from docmill.storage.attempt_metrics import GeneratedText
 from docmill.storage.database import Database
-from docmill.storage.moves.attempts import ClaimedJob, Failure, Generated, ReusedJob, WorkerIdentity
+from docmill.storage.moves.attempts import ClaimedJob, Failure, ReusedJob, WorkerIdentity
 from docmill.storage.moves.documents import Levels
 from docmill.storage.moves.jobs import Jobs
 from docmill.storage.reads.documents import DocumentReport
@@ -69,9 +70,9 @@ class Store:
                 continue
             tokens = min(job.max_tokens, max(1, self.text.tokenizer.count(text)))
             finish = "length" if tokens == job.max_tokens else "stop"
-            generated = Generated(
-                text, finish, job.prompt_tokens, 0, tokens, queue_s=0.0, prefill_s=0.1, decode_s=0.1,
-                batch_size=1.0, peak_memory_bytes=1,
+            generated = GeneratedText(
+                text=text, finish_reason=finish, prompt_tokens=job.prompt_tokens, cached_tokens=0,
+                completion_tokens=tokens, prefill_s=0.1, decode_s=0.1, peak_memory_bytes=1,
             )  # fmt: skip
             assert jobs.complete(job, generated)
         return len(queued)

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from docmill.storage.attempt_metrics import GeneratedText
 from docmill.storage.database import Database
 from docmill.storage.moves.announce import Outbox
-from docmill.storage.moves.attempts import ClaimedJob, Generated, WorkerIdentity
+from docmill.storage.moves.attempts import ClaimedJob, WorkerIdentity
 from docmill.storage.moves.batches import Batches
 from docmill.storage.moves.documents import Levels
 from docmill.storage.moves.jobs import Jobs
@@ -54,11 +55,12 @@ def new_jobs(
     ]  # fmt: skip
 
 
-def generated(text: str = "a text", *, completion_tokens: int = 7, prompt_tokens: int = 3) -> Generated:
+def generated(text: str = "a text", *, completion_tokens: int = 7, prompt_tokens: int = 3) -> GeneratedText:
     """What an engine could have said."""
-    return Generated(
-        text, "stop", prompt_tokens, 1, completion_tokens,
-        queue_s=0.1, prefill_s=0.2, decode_s=0.3, batch_size=2.5, peak_memory_bytes=1 << 20,
+    return GeneratedText(
+        text=text, finish_reason="stop", prompt_tokens=prompt_tokens, cached_tokens=1,
+        completion_tokens=completion_tokens, queue_s=0.1, prefill_s=0.2, decode_s=0.3, batch_size=2.5,
+        peak_memory_bytes=1 << 20,
     )  # fmt: skip
 
 

@@ -43,8 +43,8 @@ class Scripted:
 
 def completed(request: Request) -> Completion:
     return Completion(
-        request.id, "a text", FinishReason.STOP, prompt_tokens=3, completion_tokens=7, cached_tokens=2, queue_s=0.5,
-        prefill_s=0.25, decode_s=1.5, batch_size=2.5, peak_memory_bytes=1024,
+        request_id=request.id, text="a text", finish_reason=FinishReason.STOP, prompt_tokens=3, completion_tokens=7,
+        cached_tokens=2, queue_s=0.5, prefill_s=0.25, decode_s=1.5, batch_size=2.5, peak_memory_bytes=1024,
     )  # fmt: skip
 
 

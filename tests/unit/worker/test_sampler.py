@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
-from docmill.storage.moves.attempts import ClaimedJob, Generated
+from docmill.storage.attempt_metrics import GeneratedText
+from docmill.storage.moves.attempts import ClaimedJob
 from docmill.worker.heartbeat import Leases
 from docmill.worker.telemetry.resources import Sampler
 from tests.unit.worker.conftest import LEASE_S, Stored
@@ -42,7 +43,9 @@ def sampler(clock: Clock, pid: int | None = None, every_s: float = EVERY_S) -> S
 def finish(observer: Sampler, stored: Stored, index: int) -> None:
     job = stored.jobs().claim(stored.job_ids[index])
     assert isinstance(job, ClaimedJob)
-    observer.completed(job, Generated("a", "stop", 100, 40, 20, 0.1, 0.2, 0.3, 1.0, 1))
+    observer.completed(
+        job, GeneratedText(text="a", finish_reason="stop", prompt_tokens=100, cached_tokens=40, completion_tokens=20)
+    )
 
 
 def test_the_memory_is_that_of_worker_and_engine(clock: Clock) -> None:
