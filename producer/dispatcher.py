@@ -15,6 +15,7 @@ from celery import Celery
 from docmill.broker.errors import BrokerError
 from docmill.broker.publish import publish
 from docmill.producer.merge_step import Advancer
+from docmill.settings.defaults import Producer
 from docmill.storage.errors import StorageError
 from docmill.storage.moves.announce import Outbox
 from docmill.storage.moves.documents import Levels
@@ -22,6 +23,7 @@ from docmill.storage.moves.documents import Levels
 log = logging.getLogger(__name__)
 _IDLE_TIMES = 4  # intervals between two rounds while no batch is at work: who submits announces the first jobs
 _PUBLISH = 500  # jobs published and marked at a time: as many are doubled at worst
+_DEFAULTS = Producer()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +34,9 @@ class DispatchPolicy:
     four, nine, ... times as long. A job lost `max_losses` times with its worker is failed.
     """
 
-    interval_s: float = 0.25
-    watermark: int | None = None
-    republish_s: float = 60.0
+    interval_s: float = _DEFAULTS.dispatch_interval_s
+    watermark: int | None = _DEFAULTS.watermark
+    republish_s: float = _DEFAULTS.republish_s
     max_losses: int = 10
 
 

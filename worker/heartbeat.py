@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from docmill.settings.defaults import LEASE_RENEWALS
 from docmill.storage.errors import StorageError
 from docmill.storage.moves.attempts import ClaimedJob
 from docmill.storage.moves.jobs import Jobs
@@ -102,7 +103,7 @@ class Leases:
 
     def _run(self) -> None:
         is_failing = False
-        while not self._stop.wait(self._lease_s / 3):
+        while not self._stop.wait(self._lease_s / LEASE_RENEWALS):
             try:
                 self.beat()
                 is_failing = False
@@ -118,7 +119,7 @@ class Leases:
 
         In a thread of its own, for a beat may hang in a database that does not even refuse.
         """
-        while not self._stop.wait(self._lease_s / 3):
+        while not self._stop.wait(self._lease_s / LEASE_RENEWALS):
             if time.monotonic() - self._renewed_at > self._lease_s:
                 with self._lock:
                     held = list(self._held)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from docmill.settings.defaults import Worker
 from docmill.worker.engines.base import EngineDied, RequestRefused
+
+_DEFAULTS = Worker()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +33,8 @@ class RetryPolicy:
     alone in it `poison_deaths` times is poison; other failures do not count towards that.
     """
 
-    max_attempts: int = 3
-    poison_deaths: int = 3
+    max_attempts: int = _DEFAULTS.max_attempts
+    poison_deaths: int = _DEFAULTS.poison_deaths
     base_s: float = 1.0
     max_s: float = 60.0
 

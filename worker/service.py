@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import celery.worker.state as celery_state
@@ -59,11 +59,11 @@ class WorkerOptions:
     """
 
     spec: EngineSpec
-    lookahead: int = 3
-    lease_s: float = 6.0
-    drain_timeout_s: float = 0.0
-    policy: RetryPolicy = field(default_factory=RetryPolicy)
-    sample_s: float = 10.0
+    lookahead: int
+    lease_s: float
+    drain_timeout_s: float
+    policy: RetryPolicy
+    sample_s: float
     device: str = "cpu"
     metrics: MetricsEndpoint | None = None
 

@@ -14,13 +14,12 @@ from typing import cast
 from sqlalchemy import Double, Integer, Select, Table, and_, bindparam, case, func, select, update
 from sqlalchemy.orm import Session
 
+from docmill.settings.defaults import WORKER_SEEN_S
 from docmill.storage.columns import db_now
 from docmill.storage.database import Database
 from docmill.storage.moves.counters import count_failed, end_attempts
 from docmill.storage.states import AttemptOutcome, BatchState, JobState
 from docmill.storage.tables import Attempt, Batch, Document, Job, Worker
-
-_WORKER_SEEN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +154,7 @@ _HAS_EXPIRED = and_(Job.state == JobState.RUNNING, Job.lease_until < db_now())
 _MODELS_AT_WORK = select(Batch.model).where(_AT_WORK).distinct()
 _PUBLISHED = select(func.count()).where(_IS_PUBLISHED)
 _SLOTS = select(func.coalesce(func.sum(Worker.slots), 0)).where(
-    Worker.model == bindparam("model"), Worker.stopped_at.is_(None), Worker.seen_at > db_now() - _WORKER_SEEN_S
+    Worker.model == bindparam("model"), Worker.stopped_at.is_(None), Worker.seen_at > db_now() - WORKER_SEEN_S
 )
 _BATCHES_TO_ANNOUNCE = (
     select(Batch.id)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from sqlalchemy import exists, func, select
 
+from docmill.settings.defaults import WORKER_SEEN_S
 from docmill.storage.columns import db_now
 from docmill.storage.database import Database
 from docmill.storage.states import BatchState, JobState
 from docmill.storage.tables import Batch, Job, Worker
 
-SEEN_S = 60.0  # a worker whose heartbeat is older is taken for gone
 LATE_S = 30.0  # what a dispatcher leaves undone for so long, no dispatcher does
 _PINGS = 11
 
@@ -40,7 +40,7 @@ class WorkerSeen:
     @property
     def is_alive(self) -> bool:
         """Whether it was seen lately."""
-        return self.seen_ago_s <= SEEN_S
+        return self.seen_ago_s <= WORKER_SEEN_S
 
 
 @dataclass(frozen=True, slots=True)

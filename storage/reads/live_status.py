@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import func, select
 
+from docmill.settings.defaults import WORKER_SEEN_S
 from docmill.storage.columns import db_now
 from docmill.storage.database import Database
 from docmill.storage.reads.batch_status import BatchStatus, batches_now, status_of
@@ -18,7 +19,6 @@ from docmill.storage.reads.reports import FailureReason
 from docmill.storage.states import AttemptOutcome, BatchState, JobState
 from docmill.storage.tables import Attempt, Batch, Job, Worker
 
-_WORKER_SEEN_S = 60.0
 _FAILURES = 1_000
 _AT_WORK = (BatchState.VALIDATING, BatchState.IN_PROGRESS, BatchState.FINALIZING, BatchState.CANCELLING)
 
@@ -90,7 +90,7 @@ class LiveStatus:
                 model: counts
                 for model, *counts in session.execute(
                     select(Worker.model, func.count(), func.sum(Worker.slots))
-                    .where(Worker.stopped_at.is_(None), Worker.seen_at > db_now() - _WORKER_SEEN_S)
+                    .where(Worker.stopped_at.is_(None), Worker.seen_at > db_now() - WORKER_SEEN_S)
                     .group_by(Worker.model)
                 )
             }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import func, select
 
+from docmill.settings.defaults import WORKER_SEEN_S
 from docmill.storage.columns import db_now
 from docmill.storage.database import Database
 from docmill.storage.errors import NoSuchBatch
@@ -16,7 +17,6 @@ from docmill.storage.states import AttemptOutcome, JobState
 from docmill.storage.tables import Attempt, Batch, Job, Worker
 
 _RATE_MEMORY_S = 7 * 24 * 3600.0
-_WORKER_SEEN_S = 60.0
 _ALL = Wanted()
 
 
@@ -70,7 +70,7 @@ class Reports:
                     Worker.name, Worker.model, Worker.engine, Worker.slots, Worker.running, Worker.started_at,
                     Worker.seen_at,
                 )
-                .where(Worker.stopped_at.is_(None), Worker.seen_at > db_now() - _WORKER_SEEN_S)
+                .where(Worker.stopped_at.is_(None), Worker.seen_at > db_now() - WORKER_SEEN_S)
                 .order_by(Worker.name)
             )  # fmt: skip
             return [WorkerStatus(*row) for row in rows]

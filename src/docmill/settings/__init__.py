@@ -1,1 +1,1 @@
-"""config.yaml, the environment and flags, read once at the entry point into frozen settings."""
+"""The settings: defaults.py states them, load.py reads them from flags, the environment and config.yaml."""

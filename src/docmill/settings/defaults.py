@@ -1,4 +1,8 @@
-"""The settings, frozen. Sizes in tokens unless their name says otherwise, times in seconds (`_s`)."""
+"""Every setting of docmill with its type, unit, range and default, in the order of config.yaml.
+
+Names ending in `_s` are in seconds, in `_bytes` in bytes, in `_tokens` in tokens. This module is the only place that
+states a default; other modules import it or take the value as an argument. docs/configuration.md explains the keys.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +17,20 @@ from docmill.engine_table import ENGINE_NAMES
 from docmill.settings.errors import SettingsError
 from docmill.settings.sampling_presets import named_temperature
 
+# Not configurable:
+DEFAULT_SLOTS = 16  # jobs in the engine at once if neither worker.slots nor optimization.batch_size is set
+LEASE_RENEWALS = 3  # how often a worker renews its leases (its heartbeat) within worker.lease_s
+WORKER_SEEN_S = 60.0  # a worker whose last heartbeat is older than this counts as gone
 
-def _number(value: Any) -> Any:
+
+def _reject_bool(value: Any) -> Any:
     if isinstance(value, bool):
-        raise ValueError("it should be a number")  # noqa: TRY004 - what pydantic makes a validation error of
+        raise ValueError("it should be a number")  # noqa: TRY004 - pydantic turns only ValueError into its own error
     return value
 
 
-Whole = Annotated[int, BeforeValidator(_number)]
-Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Whole = Annotated[int, BeforeValidator(_reject_bool)]
+Real = Annotated[float, BeforeValidator(_reject_bool), Field(allow_inf_nan=False)]
 Count = Annotated[Whole, Field(ge=1)]
 Seconds = Annotated[Real, Field(gt=0)]
 Port = Annotated[Whole, Field(ge=1, le=65535)]
@@ -30,39 +39,37 @@ if TYPE_CHECKING:
 else:
     EngineName = Literal["auto", *ENGINE_NAMES]
 
-DEFAULT_SLOTS = 16  # jobs at once in an engine, if neither worker.slots nor optimization.batch_size is set
-
 
 class Section(BaseModel):
-    """A part of config.yaml: frozen, and without unknown keys."""
+    """A section of config.yaml: immutable, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Optimization(Section):
-    """How the engine runs the model. `threads` and `batch_size` default by the machine."""
+    """`llm.optimization`: how the engine runs the model."""
 
-    quantization: Literal["fp16", "int8", "int6", "int4"] | None = None
-    threads: Count | None = None
-    batch_size: Count | None = None
-    cuda_enabled: bool | None = None
-    cuda_layers: Literal["all"] | Annotated[Whole, Field(ge=0)] | None = None
-    kv_cache: bool = True
+    quantization: Literal["fp16", "int8", "int6", "int4"] | None = None  # of keys and values; None: the engine's own
+    threads: Count | None = None  # of the engine; None: one per physical core
+    batch_size: Count | None = None  # jobs in the engine at once; None: DEFAULT_SLOTS
+    cuda_enabled: bool | None = None  # None: if there is a GPU
+    cuda_layers: Literal["all"] | Annotated[Whole, Field(ge=0)] | None = None  # layers on the GPU
+    kv_cache: bool = True  # no engine supports false
 
 
 class Profile(Section):
-    """A model and how to use it. What is None is left to the task and the model."""
+    """`llm` and every section `*_llm`: a model and how to use it. None leaves a value to the task and the model."""
 
-    model: Annotated[str, Field(min_length=1)] = "smollm2-135m-instruct"
-    temperature: Annotated[Real, BeforeValidator(named_temperature), Field(ge=0, le=5)] | None = None
+    model: Annotated[str, Field(min_length=1)] = "smollm2-135m-instruct"  # catalogue name, path or OWNER/REPO
+    temperature: Annotated[Real, BeforeValidator(named_temperature), Field(ge=0, le=5)] | None = None  # 0: greedy
     top_p: Annotated[Real, Field(gt=0, le=1)] | None = None
     top_k: Annotated[Whole, Field(ge=0)] | None = None
     min_p: Annotated[Real, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[Real, Field(gt=0, le=10)] | None = None
     seed: Whole | None = None
-    max_tokens: Count = 512
-    context_window: Count | None = None
-    chunk_tokens: Count | None = None
+    max_tokens: Count = 512  # longest output of a job, in tokens
+    context_window: Count | None = None  # tokens of prompt and output together; None: the model's own
+    chunk_tokens: Count | None = None  # longest chunk, in tokens; None: the catalogue's suggestion
     optimization: Optimization = Optimization()
 
     @model_validator(mode="after")
@@ -75,48 +82,45 @@ class Profile(Section):
 
 
 class Broker(Section):
-    """`url` None: an embedded Valkey."""
+    """`broker`: where messages are queued."""
 
-    url: str | None = None
+    url: str | None = None  # redis:// or rediss://; None: an embedded Valkey
 
 
 class Storage(Section):
-    """`url` None: SQLite under the home directory."""
+    """`storage`: where batches, jobs and results are stored."""
 
-    url: str | None = None
+    url: str | None = None  # sqlite:// or postgresql://; None: SQLite in the home directory
 
 
 class Worker(Section):
-    """A lease of `lease_s` is renewed every third of it; a job of a dead worker waits that long.
+    """`worker`: how a worker takes and runs jobs."""
 
-    What it uses is stored every `sample_s`, 0: never. `metrics_port` None: no metrics are exported.
-    """
-
-    engine: EngineName = "auto"
-    slots: Count | None = None
-    lookahead: Annotated[Whole, Field(ge=0)] = 3
-    lease_s: Seconds = 6.0
-    max_attempts: Count = 3
-    poison_deaths: Count = 3
-    drain_timeout_s: Annotated[Real, Field(ge=0)] = 0.0
-    sample_s: Annotated[Real, Field(ge=0)] = 10.0
-    metrics_port: Port | None = None
+    engine: EngineName = "auto"  # auto: chosen by the format and architecture of the model
+    slots: Count | None = None  # jobs in the engine at once; None: optimization.batch_size
+    lookahead: Annotated[Whole, Field(ge=0)] = 3  # further jobs that wait in the worker, so that the engine never idles
+    lease_s: Seconds = 6.0  # how long a job belongs to a worker that has stopped renewing its lease
+    max_attempts: Count = 3  # failures after which a job fails
+    poison_deaths: Count = 3  # engine crashes with a job alone in the engine after which the job fails as Poison
+    drain_timeout_s: Annotated[Real, Field(ge=0)] = 0.0  # time for running jobs to finish after SIGTERM
+    sample_s: Annotated[Real, Field(ge=0)] = 10.0  # interval of the resource samples; 0: none
+    metrics_port: Port | None = None  # Prometheus; None: no metrics
     metrics_address: str = "127.0.0.1"
 
 
 class Producer(Section):
-    """Intake, chunking and the dispatcher."""
+    """`producer`: reading documents, chunking and the dispatcher."""
 
-    chunk_tokens: Count | None = None
-    overlap_tokens: Annotated[Whole, Field(ge=0)] = 0
-    encoding: str | None = None
-    text_field: str = "text"
+    chunk_tokens: Count | None = None  # longest chunk, in tokens; None: the profile's
+    overlap_tokens: Annotated[Whole, Field(ge=0)] = 0  # text repeated from the previous chunk, in tokens
+    encoding: str | None = None  # of documents that are not UTF-8 and have no byte-order mark; None: detected
+    text_field: str = "text"  # the field of JSONL and CSV rows that holds the text
     max_document_bytes: Count = 1 << 30
-    max_archive_bytes: Count = 64 << 30
-    watermark: Count | None = None
-    dispatch_interval_s: Seconds = 0.25
-    republish_s: Seconds = 60.0
-    metrics_port: Port | None = None
+    max_archive_bytes: Count = 64 << 30  # of all files of a zip, unpacked
+    watermark: Count | None = None  # most messages in a model's queue; None: 4 per listening slot, at least 1,000
+    dispatch_interval_s: Seconds = 0.25  # between rounds of the dispatcher while batches are in progress
+    republish_s: Seconds = 60.0  # age at which a message that no worker has taken counts as lost
+    metrics_port: Port | None = None  # Prometheus; None: no metrics
     metrics_address: str = "127.0.0.1"
 
     @field_validator("encoding")
@@ -125,14 +129,14 @@ class Producer(Section):
         try:
             codecs.lookup(encoding or "utf-8")
         except (LookupError, ValueError):
-            raise ValueError("there is no such encoding") from None
+            raise ValueError("this encoding does not exist") from None
         return encoding
 
 
 class Settings(Section):
-    """Everything. `profiles` holds `llm` and every `*_llm` section by name."""
+    """All settings. `profiles` holds `llm` and every `*_llm` section by name, `sources` where each value was set."""
 
-    home: Path
+    home: Path  # database, models, caches and logs
     profiles: Mapping[str, Profile]
     broker: Broker = Broker()
     storage: Storage = Storage()
@@ -141,8 +145,8 @@ class Settings(Section):
     sources: Mapping[str, str] = Field(default_factory=dict, exclude=True, repr=False)
 
     def profile(self, name: str | None = None) -> Profile:
-        """The profile of this name, `llm` by default. Raises SettingsError naming those there are."""
+        """The profile of this name, `llm` by default. Raises SettingsError, naming the known ones."""
         try:
             return self.profiles[name or "llm"]
         except KeyError:
-            raise SettingsError(f"there is no profile {name!r}; there are {', '.join(self.profiles)}") from None
+            raise SettingsError(f"unknown profile {name!r}; the profiles are {', '.join(self.profiles)}") from None

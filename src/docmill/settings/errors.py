@@ -1,4 +1,4 @@
-"""What can be wrong with the configuration."""
+"""The error for wrong settings."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from docmill.errors import WrongUse
 
 
 class SettingsError(WrongUse):
-    """A setting is wrong; the message names where it was set, its value and what would be right."""
+    """A setting is wrong. The message says where it was set, its value and what is allowed."""

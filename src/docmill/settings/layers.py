@@ -1,4 +1,4 @@
-"""The layers settings come from, each with where every value was set: flags, environment, file, defaults."""
+"""The sources of settings: flags, environment and file, as layers that remember where each value was set."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ _HOME = "DOCMILL_HOME"
 
 @dataclass(slots=True)
 class Layer:
-    """Values by their path of keys, and where each of them (and each section) was set."""
+    """Values by key, and where each value and each section was set."""
 
     values: dict[Key, Any] = field(default_factory=dict)
     sources: dict[Key, str] = field(default_factory=dict)
 
     def put(self, key: Key, value: Any, source: str) -> None:
-        """Set one value; the top-level `optimization` belongs to `llm`."""
-        self.values[home_of(key)] = value
-        self.sources[home_of(key)] = source
+        """Set one value."""
+        self.values[canonical(key)] = value
+        self.sources[canonical(key)] = source
 
 
 def file_layer(path: Path) -> Layer:
-    """The values of a YAML file, each with its line. Raises SettingsError."""
+    """The values of a YAML file, with their lines. Raises SettingsError."""
     try:
         node = yaml.compose(path.read_text("utf-8"), Loader=yaml.SafeLoader)
     except OSError as error:
-        raise SettingsError(f"the configuration {path} cannot be read: {error.strerror}") from None
+        raise SettingsError(f"cannot read the configuration {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise SettingsError(f"the configuration {path} is not UTF-8") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise SettingsError(f"{path}{line}: not YAML: {getattr(error, 'problem', None) or error}") from None
+        raise SettingsError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
     layer = Layer()
     if isinstance(node, yaml.MappingNode):
         _walk(node, (), path, layer)
     elif node is not None:
-        raise SettingsError(f"{path}: the file must hold sections like `llm:`, not a single value or a list")
+        raise SettingsError(f"{path}: the file must contain sections such as `llm:`, not a single value or a list")
     return layer
 
 
 def environment_layer(environment: Mapping[str, str]) -> Layer:
-    """`DOCMILL_SECTION__KEY=value`, and `DOCMILL_HOME`; an empty value or `null` sets none. Raises SettingsError."""
+    """`DOCMILL_SECTION__KEY=value` and `DOCMILL_HOME`; an empty value or `null` means None. Raises SettingsError."""
     layer = Layer()
     for name, text in sorted(environment.items()):
         if not name.startswith(_PREFIX):
@@ -64,12 +64,12 @@ def environment_layer(environment: Mapping[str, str]) -> Layer:
             layer.put(tuple(parts), None if text.lower() in ("", "null", "~") else text, name)
         elif section := next((s for s in SECTIONS if parts[0].startswith(f"{s}_")), None):
             meant = f"{_PREFIX}{section}__{parts[0].removeprefix(f'{section}_')}".upper()
-            raise SettingsError(f"{name}: section and key are parted by two underscores; did you mean {meant}?")
+            raise SettingsError(f"{name}: section and key are separated by two underscores; did you mean {meant}?")
     return layer
 
 
 def override_layer(overrides: Mapping[str, Any]) -> Layer:
-    """Flags: `{"llm.temperature": 0.2}`."""
+    """Flags, as in `{"llm.temperature": 0.2}`."""
     layer = Layer()
     for dotted, value in overrides.items():
         layer.put(tuple(dotted.split(".")), value, "flag")
@@ -77,7 +77,7 @@ def override_layer(overrides: Mapping[str, Any]) -> Layer:
 
 
 def merge(*layers: Layer) -> Layer:
-    """One layer; earlier ones win."""
+    """Combine layers; values of earlier layers win."""
     merged = Layer()
     for layer in reversed(layers):
         merged.sources |= layer.sources
@@ -85,8 +85,8 @@ def merge(*layers: Layer) -> Layer:
     return merged
 
 
-def home_of(key: Key) -> Key:
-    """Where a key lies: the top-level `optimization` in `llm`."""
+def canonical(key: Key) -> Key:
+    """The key under which a setting is stored: a top-level `optimization` belongs to `llm`."""
     return ("llm", *key) if key[0] == "optimization" else key
 
 
@@ -94,14 +94,14 @@ def _walk(section: yaml.MappingNode, key: Key, path: Path, layer: Layer) -> None
     for key_node, node in section.value:
         where = f"{path}:{key_node.start_mark.line + 1}"
         if not isinstance(key_node, yaml.ScalarNode):
-            raise SettingsError(f"{where}: a key must be a word")
-        child = home_of((*key, str(key_node.value)))
+            raise SettingsError(f"{where}: a key must be a plain word")
+        child = canonical((*key, str(key_node.value)))
         name = ".".join(child)
         if child in layer.sources:
             raise SettingsError(f"{where}: {name} is set twice, here and at {layer.sources[child]}")
         layer.sources[child] = where
         if isinstance(node, yaml.MappingNode):
-            if len(child) > 2:  # nothing lies deeper than llm.optimization.threads; an alias can be endless
+            if len(child) > 2:  # llm.optimization.threads is the deepest; a YAML alias can nest endlessly
                 raise SettingsError(f"{where}: {name} is a value, not a section")
             _walk(node, child, path, layer)
             continue

@@ -1,4 +1,4 @@
-"""Read the settings once: flags, environment (`DOCMILL_*`), `config.yaml`, defaults, in this order."""
+"""Load the settings once: flags win over the environment (`DOCMILL_*`), the environment over config.yaml."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def load_settings(
     overrides: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Settings:
-    """The effective settings. `overrides` are flags by dotted key. Raises SettingsError.
+    """Load the effective settings. `overrides` are flags by dotted key. Raises SettingsError.
 
-    The file is `config`, else `$DOCMILL_CONFIG`, else `./config.yaml` where there is one.
+    The file is `config`, otherwise `$DOCMILL_CONFIG`, otherwise `./config.yaml` if it exists.
     """
     env = os.environ if environment is None else environment
     file = _config_file(config, env)
@@ -47,7 +47,7 @@ def load_settings(
 
 
 def effective(settings: Settings) -> Iterator[tuple[str, Any, str]]:
-    """Every setting as (dotted key, value, where it was set), credentials masked."""
+    """Every setting as (dotted key, value, where it was set), with masked credentials."""
     yield "home", str(settings.home), settings.sources.get("home", "default")
     for name, profile in settings.profiles.items():
         yield from _leaves((name,), profile, settings.sources)
@@ -96,9 +96,9 @@ def _check_sections(tree: Mapping[str, Any], layer: Layer) -> None:
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(_TOP)} and any *_llm"
             raise SettingsError(f"{where}: unknown section {name!r}; {hint}")
         if name == "home" and not isinstance(value, str | Path | None):
-            raise SettingsError(f"{where}: home is the path of a directory, not {value!r}")
+            raise SettingsError(f"{where}: home must be the path of a directory, not {value!r}")
         if name != "home" and not isinstance(value, dict):
-            raise SettingsError(f"{where}: {name} is a section with keys, not {mask(repr(value))}")
+            raise SettingsError(f"{where}: {name} must be a section with keys, not {mask(repr(value))}")
 
 
 def _is_profile(name: str) -> bool:
@@ -106,7 +106,7 @@ def _is_profile(name: str) -> bool:
 
 
 def _explain(errors: Sequence[ErrorDetails], layer: Layer) -> str:
-    """The first wrong setting: where it was set, its value, what is allowed, and the nearest of that."""
+    """Describe the first wrong setting: where it was set, its value, what is allowed, and the nearest allowed value."""
     error = errors[0]
     key = _key_of(error, layer)
     name = ".".join(key)
@@ -115,9 +115,9 @@ def _explain(errors: Sequence[ErrorDetails], layer: Layer) -> str:
         near = get_close_matches(key[-1], _fields_of(key), n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(_fields_of(key))}"
         return f"{where}: unknown key {name}; {hint}"
-    message = " or ".join(_message(e) for e in errors if _key_of(e, layer) == key)  # a union's members each say theirs
+    message = " or ".join(_message(e) for e in errors if _key_of(e, layer) == key)  # unions give several
     value = error["input"]
-    if isinstance(value, Mapping) and _is_profile(key[-1]):  # a profile's keys that contradict each other
+    if isinstance(value, Mapping) and _is_profile(key[-1]):  # keys of a profile that contradict each other
         culprits = ((*key, "max_tokens"), (*key, "context_window"))
         where = next((layer.sources[culprit] for culprit in culprits if culprit in layer.sources), where)
         return f"{where}: {name}: {message}"
@@ -132,7 +132,7 @@ def _key_of(error: ErrorDetails, layer: Layer) -> Key:
     key: Key = tuple(str(part) for part in error["loc"])
     key = key[1:] if key[0] == "profiles" else key
     while len(key) > 1 and key not in layer.sources:
-        key = key[:-1]  # unions add their member's name to the path
+        key = key[:-1]  # pydantic appends the names of union members to the path
     return key
 
 

@@ -92,9 +92,9 @@ def test_anchors_may_be_shared_between_profiles(tmp_path: Path) -> None:
         ("llm:\n  max_tokens: true\n", "{file}:2: llm.max_tokens is True: it should be a number"),
         ("llm: {model: [a, b]}\n", "{file}:1: llm.model is ['a', 'b']: it should be a valid string"),
         ("llm: {model: {name: a}}\n", "{file}:1: llm.model is {'name': 'a'}: it should be a valid string"),
-        ("llm: mistral-7b\n", "{file}:1: llm is a section with keys, not 'mistral-7b'"),
-        ("llm:\n- a\n", "{file}:1: llm is a section with keys, not ['a']"),
-        ("home: 7\n", "{file}:1: home is the path of a directory, not 7"),
+        ("llm: mistral-7b\n", "{file}:1: llm must be a section with keys, not 'mistral-7b'"),
+        ("llm:\n- a\n", "{file}:1: llm must be a section with keys, not ['a']"),
+        ("home: 7\n", "{file}:1: home must be the path of a directory, not 7"),
         ("llm:\n\n  temperature: 7\n", "{file}:3: llm.temperature is 7: it should be less than or equal to 5"),
         ("llm: {top_p: 0}\n", "llm.top_p is 0: it should be greater than 0"),
         ("llm: {temperature: .nan}\n", "llm.temperature is nan: it should be"),
@@ -104,20 +104,20 @@ def test_anchors_may_be_shared_between_profiles(tmp_path: Path) -> None:
         ("optimization: {cuda_layers: -3}\n", "it should be 'all' or it should be greater than or equal to 0"),
         ("optimization: {cuda_layers: al}\n", "did you mean all?"),
         ("worker: {engine: llama.cpp}\n", "did you mean llamacpp?"),
-        ("producer: {encoding: utf-9}\n", "{file}:1: producer.encoding is 'utf-9': there is no such encoding"),
+        ("producer: {encoding: utf-9}\n", "{file}:1: producer.encoding is 'utf-9': this encoding does not exist"),
         ("llm:\n  max_tokens: 8192\n  context_window: 8192\n", "{file}:2: llm: max_tokens 8192 leaves no room"),
         ("small_llm: {context_window: 512}\n", "{file}:1: small_llm: max_tokens 512 leaves no room for text"),
         ("llm: {seed: 1}\nllm: {seed: 2}\n", "{file}:2: llm is set twice, here and at {file}:1"),
         ("llm:\n  seed: 1\n  seed: 2\n", "{file}:3: llm.seed is set twice, here and at {file}:2"),
         ("optimization: {threads: 1}\nllm:\n  optimization: {threads: 2}\n", "{file}:3: llm.optimization is set twice"),
-        ("llm: {seed: 1\n", "{file}:2: not YAML: "),
-        ("llm:\n\tseed: 1\n", "{file}:2: not YAML: "),
-        ("just words", "{file}: the file must hold sections"),
-        ("- llm\n", "{file}: the file must hold sections"),
+        ("llm: {seed: 1\n", "{file}:2: not valid YAML: "),
+        ("llm:\n\tseed: 1\n", "{file}:2: not valid YAML: "),
+        ("just words", "{file}: the file must contain sections"),
+        ("- llm\n", "{file}: the file must contain sections"),
         ("llm: {model: !!python/name:os.system x}\n", "{file}:1: llm.model: could not determine a constructor"),
         ("llm: {seed: 2026-13-45}\n", "{file}:1: llm.seed: month must be in 1..12"),
         ("llm: &x {optimization: *x}\n", "{file}:1: llm.optimization.optimization is a value, not a section"),
-        ("? [llm]\n: {seed: 1}\n", "{file}:1: a key must be a word"),
+        ("? [llm]\n: {seed: 1}\n", "{file}:1: a key must be a plain word"),
     ],
 )  # fmt: skip
 def test_an_error_names_line_key_value_and_the_nearest_right_one(tmp_path: Path, text: str, expected: str) -> None:
@@ -129,7 +129,7 @@ def test_an_error_names_line_key_value_and_the_nearest_right_one(tmp_path: Path,
 
 
 def test_a_file_that_is_missing_or_not_utf8_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"nowhere\.yaml cannot be read: No such file"):
+    with pytest.raises(SettingsError, match=r"cannot read the configuration .*nowhere\.yaml: No such file"):
         load_settings(tmp_path / "nowhere.yaml", environment={})
     latin = tmp_path / "latin.yaml"
     latin.write_bytes("llm: {model: é}".encode("latin-1"))
@@ -139,5 +139,5 @@ def test_a_file_that_is_missing_or_not_utf8_is_named(tmp_path: Path) -> None:
 
 def test_an_unknown_profile_names_those_there_are(tmp_path: Path) -> None:
     settings = load_settings(write(tmp_path, AS_THE_USER_WROTE_IT), environment={})
-    with pytest.raises(SettingsError, match="there is no profile 'fast_llm'; there are llm, advanced_llm"):
+    with pytest.raises(SettingsError, match="unknown profile 'fast_llm'; the profiles are llm, advanced_llm"):
         settings.profile("fast_llm")

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from docmill.settings.defaults import WORKER_SEEN_S
 from docmill.storage.database import Database
 from docmill.storage.errors import DatabaseUnavailable
 from docmill.storage.moves.announce import Outbox
 from docmill.storage.moves.attempts import ClaimedJob
-from docmill.storage.reads.health import LATE_S, SEEN_S, read_work, time_answers
+from docmill.storage.reads.health import LATE_S, read_work, time_answers
 from tests.unit.storage.conftest import Mill, generated
 
 
@@ -42,7 +43,7 @@ def test_open_jobs_are_counted_by_model_without_those_of_paused_and_ended_batche
 
 def test_a_worker_is_alive_while_its_heartbeat_is_young_and_gone_from_the_list_once_it_ended(mill: Mill) -> None:
     mill.register("old", slots=4, model="a")
-    mill.let_pass(SEEN_S + 5)
+    mill.let_pass(WORKER_SEEN_S + 5)
     mill.register("young", slots=8, model="b").seen(running=3)
     mill.register("ended", slots=8).stopped()
     workers = {worker.name: worker for worker in read_work(mill.database).workers}

@@ -8,8 +8,9 @@ from docmill.broker.broker_health import BrokerHealth
 from docmill.formatting import gib
 from docmill.insight.checkup.services import BrokerFacts, DatabaseFacts, ModelFacts, Services
 from docmill.insight.findings import Finding, Status
+from docmill.settings.defaults import WORKER_SEEN_S
 from docmill.sizing.machine import Machine
-from docmill.storage.reads.health import SEEN_S, Answer, Work
+from docmill.storage.reads.health import Answer, Work
 
 # What the same bytes are called by different systems: all of them go over a network, where SQLite's locks do not hold.
 NETWORK_FILESYSTEMS = frozenset(
@@ -161,7 +162,7 @@ def _check_workers(work: Work) -> Iterator[Finding]:
     gone = [worker for worker in work.workers if not worker.is_alive]
     unserved = {model: jobs for model, jobs in work.jobs.items() if model not in {worker.model for worker in alive}}
     for model, jobs in unserved.items():
-        what = f"{_jobs(jobs)} open for {model}, and no worker that serves it was seen for {SEEN_S:.0f} s"
+        what = f"{_jobs(jobs)} open for {model}, and no worker that serves it was seen for {WORKER_SEEN_S:.0f} s"
         yield Finding(_SERVICES, "workers", Status.WARN, what, f"`docmill worker --model {model}` where it can run")
     if gone:
         names = ", ".join(worker.name for worker in gone[:3]) + (" ..." if len(gone) > 3 else "")
