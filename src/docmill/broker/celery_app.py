@@ -7,15 +7,24 @@ may come twice or not at all. Measured with celery 5.7 and kombu 5.7 (older komb
 from __future__ import annotations
 
 from celery import Celery
+from celery.loaders.app import AppLoader
+from celery.utils.collections import DictAttribute
 
 TASK_NAME = "docmill.run_job"
 PRIORITIES = range(10)  # 0 is served first
 DEFAULT_PRIORITY = 5
 
 
+class _NoConfigFile(AppLoader):  # type: ignore[misc]
+    """Ignores `CELERY_CONFIG_MODULE`, which would import a module from the current directory."""
+
+    def read_configuration(self, env: str = "") -> DictAttribute:
+        return DictAttribute({})
+
+
 def make_app(broker_url: str) -> Celery:
     """A Celery app on this broker. `redis://`, `rediss://` or `redis+socket://` (see `socket_url`)."""
-    app = Celery("docmill", broker=broker_url, set_as_current=False)
+    app = Celery("docmill", broker=broker_url, loader=_NoConfigFile, set_as_current=False)
     app.conf.update(
         task_serializer="json",
         accept_content=["json"],

@@ -13,8 +13,9 @@ from typing import NoReturn
 
 import click
 
-from docmill.cli.services.restarts import UNEXPECTED
 from docmill.errors import DocmillError
+
+INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits(3)
 
 _COMMANDS = {
     "run": "Summarize documents on this machine, everything included.",
@@ -129,6 +130,7 @@ def main() -> NoReturn:
 
     1 for failure, 2 for wrong use, 70 for what docmill does not know.
     """
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # engine processes do not import files of the current directory
     try:
         code = cli.main(prog_name="docmill", standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
@@ -154,5 +156,9 @@ def _explain(error: Exception) -> int:
     if isinstance(error, OSError) and error.strerror:
         click.echo(f"docmill: {f'{error.filename}: ' if error.filename else ''}{error.strerror}", err=True)
         return 1
-    click.echo(f"docmill: unexpected {type(error).__name__}: {error} (`docmill --debug ...` shows where)", err=True)
-    return UNEXPECTED
+    click.echo(
+        f"docmill: internal error, please report it: {type(error).__name__}: {error} "
+        "(run the command as `docmill --debug ...` to see the traceback)",
+        err=True,
+    )
+    return INTERNAL_ERROR

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from docmill.cli.services.restarts import UNEXPECTED
+from docmill.cli.main import INTERNAL_ERROR
 from docmill.engine_table import ENGINE_NAMES
 from docmill.settings.defaults import Worker
 from docmill.storage.database import Database
@@ -128,8 +128,9 @@ def test_an_error_that_docmill_does_not_know_has_an_exit_code_of_its_own(
 ) -> None:
     monkeypatch.setattr("docmill.producer.composition.Reports", None)
     outcome = docmill("status")
-    assert outcome.code == UNEXPECTED
-    assert said(outcome).startswith("unexpected TypeError: 'NoneType' object is not callable (`docmill --debug ...`")
+    assert outcome.code == INTERNAL_ERROR
+    assert said(outcome).startswith("internal error, please report it: TypeError: 'NoneType' object is not callable (")
+    assert "`docmill --debug ...`" in said(outcome)
 
 
 @pytest.mark.parametrize("url", ["mysql://db/docmill", "docmill.db", "sqlite://"])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 
 import click
 
@@ -14,6 +12,7 @@ from docmill.cli.context import CliContext, pass_context
 from docmill.cli.options import metrics_address_option, metrics_port_option
 from docmill.cli.services.connections import await_database, service_broker_url
 from docmill.cli.services.logs import configure_logging
+from docmill.cli.services.signals import stop_event
 from docmill.producer.composition import Backend
 from docmill.storage.reads.live_status import LiveStatus
 
@@ -40,8 +39,6 @@ def dispatcher(context: CliContext, metrics_port: int | None, metrics_address: s
 
         registry = export(MetricsEndpoint(port, metrics_address or chosen.metrics_address))
         registry.register(DispatcherMetrics(service.counts, LiveStatus(database)))
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_event()
     log.info("dispatcher at work on %s", database)
     service.run(stop)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -12,6 +10,7 @@ import click
 from docmill.cli.context import CliContext, pass_context
 from docmill.cli.model_download import ensure_model
 from docmill.cli.options import engine_option, slots_option
+from docmill.cli.services.signals import stop_event
 from docmill.cli.services.stack import Stack
 from docmill.producer.composition import Backend
 from docmill.storage.errors import DatabaseUnavailable
@@ -38,9 +37,7 @@ def up(
     options = ["--model", name]
     options += ["--engine", engine] if engine else []
     options += ["--slots", str(slots)] if slots else []
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_event()
     with Stack(settings, context.global_options, options) as stack:
         backend = Backend(settings)
         if with_flower:

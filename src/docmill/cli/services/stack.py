@@ -1,56 +1,39 @@
-"""The one-machine stack: embedded broker, dispatcher and worker, as `docmill run` and `docmill up` start it.
+"""The services of `docmill run` and `docmill up` on one machine: embedded broker, dispatcher and worker.
 
-The services are the same commands that a cluster runs, as child processes in sessions of their own: Ctrl-C
-reaches only the command in the foreground, which then ends them in order. They end with it whatever kills it.
+Dispatcher and worker are the commands that a cluster runs, as child processes. Ctrl-C reaches only the command in
+the foreground, which then ends them in order.
 """
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
 import click
 from filelock import FileLock, Timeout
 
-from docmill.broker.child_processes import die_with_parent
 from docmill.broker.embedded_broker import EmbeddedBroker
-from docmill.cli.services.restarts import Restarts
+from docmill.cli.services.child_service import ChildService, stop_all
 from docmill.producer.composition import broker_directory, database_url
 from docmill.settings.defaults import Settings
 from docmill.storage.database import Database
 from docmill.storage.schema import require_current, upgrade
 
-_STOP_S = 15.0
-
 
 class StackFailed(click.ClickException):
-    """A service of the stack ended and cannot be brought back."""
+    """A service of the stack ended and cannot be started again."""
 
 
 class AlreadyRunning(click.ClickException):
-    """Another stack runs on this home."""
-
-
-@dataclass(slots=True)
-class _Service:
-    name: str
-    arguments: Sequence[str]
-    log: Path
-    process: subprocess.Popen[bytes] | None = None
-    restarts: Restarts = field(default_factory=Restarts)
+    """Another stack runs with the same home."""
 
 
 class Stack:
-    """A context manager: the services run while the block does.
+    """A context manager: the services run as long as the block.
 
-    `global_options` are handed to the services' commands (as in `docmill --profile big worker`).
+    `global_options` go before the services' commands (as in `docmill --profile big worker`), `worker_options` after
+    the worker's.
     """
 
     def __init__(self, settings: Settings, global_options: Sequence[str], worker_options: Sequence[str]) -> None:
@@ -69,14 +52,15 @@ class Stack:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise AlreadyRunning(
-                f"another docmill already runs on {self._settings.home}; use `docmill submit` beside it, or --home"
+                f"another docmill already runs on {self._settings.home}; add work to it with `docmill submit`, "
+                "or use another --home"
             ) from None
         try:
             self._prepare_database()
             if self._broker is not None:
                 self._broker.start()
             for service in self._services:
-                self._launch(service)
+                service.start()
         except BaseException:
             self.stop()
             raise
@@ -94,38 +78,26 @@ class Stack:
 
     @property
     def service_pids(self) -> list[int]:
-        """The process ids of the services that run now."""
-        return [service.process.pid for service in self._services if service.process is not None]
+        """The process ids of the services that run."""
+        return [service.pid for service in self._services if service.pid is not None]
 
     def check(self) -> None:
-        """Restart what has died. Raises StackFailed when it keeps dying, with its last words."""
+        """Start services again that have ended. Raises StackFailed with the last log line of one that keeps ending."""
         if self._broker is not None and not self._broker.is_alive():
             self._broker.start()
         for service in self._services:
-            if service.process is None or service.process.poll() is None:
-                continue
-            if not service.restarts.may_follow(service.process.returncode):
-                raise StackFailed(f"the {service.name} ended: {last_words(service.log)} (all of it: {service.log})")
-            self._launch(service)
+            if not service.restart_if_ended():
+                raise StackFailed(f"the {service.name} ended: {service.last_log_line()} (full log: {service.log})")
 
     def add(self, name: str, arguments: Sequence[str]) -> None:
-        """Run one more command of docmill beside the others."""
+        """Run another docmill command with the stack."""
         service = self._service(name, arguments)
         self._services.append(service)
-        self._launch(service)
+        service.start()
 
     def stop(self) -> None:
-        """End everything: the worker first, so that it can put its jobs back; then the broker."""
-        running = [s.process for s in self._services if s.process is not None and s.process.poll() is None]
-        for process in running:
-            process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + _STOP_S + self._settings.worker.drain_timeout_s
-        for process in running:
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        """End everything: the services first, so that the worker can put its jobs back; then the broker."""
+        stop_all(self._services, self._settings.worker.drain_timeout_s)
         if self._broker is not None:
             self._broker.stop()
         self._lock.release()
@@ -140,34 +112,8 @@ class Stack:
         finally:
             database.close()
 
-    def _service(self, name: str, arguments: Sequence[str]) -> _Service:
-        return _Service(name, arguments, self.logs / f"{name}.log")
-
-    def _launch(self, service: _Service) -> None:
-        service.restarts.started()
-        service.log.parent.mkdir(parents=True, exist_ok=True)
-        with service.log.open("ab") as log:
-            log.write(f"--- {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} start\n".encode())
-            log.flush()
-            service.process = subprocess.Popen(
-                [sys.executable, "-m", "docmill", *self._options, *service.arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **self._environment()},
-                start_new_session=True,
-                preexec_fn=die_with_parent,
-            )
-
-    def _environment(self) -> Mapping[str, str]:
+    def _service(self, name: str, arguments: Sequence[str]) -> ChildService:
         environment = {"DOCMILL_HOME": str(self._settings.home), "PYTHONUNBUFFERED": "1"}
         if self._broker is not None:
             environment["DOCMILL_BROKER__URL"] = self._broker.url
-        return environment
-
-
-def last_words(log: Path) -> str:
-    """The last line of a log file that says something."""
-    lines = [line.strip() for line in log.read_text("utf-8", "replace").splitlines()[-50:]]
-    spoken = [line for line in lines if line and not line.startswith("---")]
-    return spoken[-1] if spoken else "it said nothing"
+        return ChildService(name, [*self._options, *arguments], environment, self.logs / f"{name}.log")
