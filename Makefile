@@ -84,4 +84,4 @@ bench: install-dev ## The benchmarks behind every figure in the docs
 	$(BIN)/python -m benchmarks.scale
 
 clean: ## Remove what was made here
-	rm -rf $(VENV) $(DEMO_OUT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(DEMO_OUT) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
