@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 
-from docmill.insight.diagnosis import diagnose
-from docmill.insight.diagnosis.rule_input import Surroundings
-from docmill.insight.diagnosis.run_diagnosis import look_at_batch
+from docmill.insight.diagnosis.registry import Host
+from docmill.insight.diagnosis.run_diagnosis import diagnose, diagnose_batch
 from docmill.insight.findings import Status
 from docmill.producer.model_text import ModelText
-from docmill.storage.reads.batch_evidence import evidence_of
+from docmill.storage.reads.batch_evidence import read_evidence
 from tests.families.tiny_gguf import write_tiny_gguf
 from tests.integration.conftest import STEADY, Cluster
 
@@ -26,7 +25,7 @@ FAST = {"decode_steps_per_s": 20_000.0, "prefill_tokens_per_s": 10_000_000.0}
 
 def warned(cluster: Cluster, batch_id: str) -> set[str]:
     """The checks that warn, as `docmill doctor --batch` has them."""
-    _, findings = look_at_batch(cluster.backend.database, batch_id, cluster.settings.home)
+    _, findings = diagnose_batch(cluster.backend.database, batch_id, cluster.settings.home)
     assert all(finding.advice for finding in findings if finding.status is Status.WARN)
     return {finding.check for finding in findings if finding.status is Status.WARN}
 
@@ -87,12 +86,12 @@ def test_attempts_without_memory_are_found_by_their_words(make_cluster: MakeClus
 
 
 def test_a_peak_close_to_the_machines_memory_is_told(cluster: Cluster) -> None:
-    evidence = evidence_of(cluster.backend.database, run(cluster, 2, engine=STEADY))
+    evidence = read_evidence(cluster.backend.database, run(cluster, 2, engine=STEADY))
     assert evidence.peak_memory_bytes > 0
-    roomy = Surroundings(cores=4, memory_bytes=2 * evidence.peak_memory_bytes, vram_bytes=0, has_template=True)
+    roomy = Host(cores=4, memory_bytes=2 * evidence.peak_memory_bytes, vram_bytes=0, has_chat_template=True)
     tight = replace(roomy, memory_bytes=int(1.05 * evidence.peak_memory_bytes))
-    for around, status in ((roomy, Status.PASS), (tight, Status.WARN)):
-        (finding,) = [f for f in diagnose(evidence, around) if f.check == "peak of memory"]
+    for host, status in ((roomy, Status.PASS), (tight, Status.WARN)):
+        (finding,) = [f for f in diagnose(evidence, host) if f.check == "peak of memory"]
         assert finding.status is status
 
 
@@ -132,14 +131,14 @@ def test_a_real_engine_on_one_thread_leaves_cores_standing_by(make_cluster: Make
     cluster.run("worker", "--engine", "llamacpp", "--slots", "2")
     batch_id = cluster.submit(cluster.documents(6, words=60), merge="none", max_tokens=48)
     cluster.wait_for_end(batch_id)
-    evidence = evidence_of(cluster.backend.database, batch_id)
+    evidence = read_evidence(cluster.backend.database, batch_id)
     (worker,) = evidence.workers
     alone = replace(evidence, workers=[replace(worker, engine_cpu_percent=98.0)])  # other tests may have run beside it
     assert worker.engine_cpu_percent is not None
     assert 0 < worker.engine_cpu_percent < 115
     for seen, cores, warns in ((alone, 1, False), (alone, 8, True), (evidence, 8, True)):
-        around = Surroundings(cores=cores, memory_bytes=0, vram_bytes=0, has_template=True)
-        found = [f for f in diagnose(seen, around) if f.check in ("one thread", "other programs")]
+        host = Host(cores=cores, memory_bytes=0, vram_bytes=0, has_chat_template=True)
+        found = [f for f in diagnose(seen, host) if f.check in ("one thread", "other programs")]
         assert any(finding.status is Status.WARN for finding in found) is warns, found
 
 

@@ -1,1 +1,1 @@
-"""What docmill tells people from measured evidence: doctor, tune, reports, traces. Judgement; storage asks."""
+"""Judgements on what was measured: doctor, tune, reports, traces. The queries are in `docmill.storage.reads`."""

@@ -36,7 +36,7 @@ def test_report_knows_prices_and_an_earlier_batch(docmill: Docmill, environment:
     prices = ("--price-per-hour", "3600", "--energy-price", "0.5", "--watts", "100", "--currency", "EUR")
     assert docmill("report", batches[1], "--against", batches[0], "--out", "r.html", *prices).code == 0
     page = (environment / "r.html").read_text(encoding="utf-8")
-    assert f"Against batch {batches[0]}" in page
+    assert f"Compared with batch {batches[0]}" in page
     assert "6.00\u00a0EUR" in page
 
 

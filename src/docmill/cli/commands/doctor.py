@@ -18,7 +18,7 @@ from docmill.formatting import counted, gib, gib_of
 from docmill.insight.advice.config_text import config_text
 from docmill.insight.advice.recommend import Choice, Recommendation, UseCase, recommend
 from docmill.insight.checkup.run_checkup import examine
-from docmill.insight.diagnosis.run_diagnosis import look_at_batch
+from docmill.insight.diagnosis.run_diagnosis import diagnose_batch
 from docmill.insight.findings import Finding, Status, worst
 from docmill.producer.composition import Backend
 from docmill.sizing.catalogue_fit import Fit
@@ -102,7 +102,7 @@ def doctor(
 def _diagnose(context: CliContext, batch: str, *, as_json: bool) -> None:
     backend = Backend(context.settings)
     batch_id = backend.batches.find(batch).id
-    evidence, findings = look_at_batch(backend.database, batch_id, context.settings.home)
+    evidence, findings = diagnose_batch(backend.database, batch_id, context.settings.home)
     if as_json:
         facts = {name: value for name, value in asdict(evidence).items() if name not in ("texts", "plan")}
         shown = [asdict(finding) for finding in findings]

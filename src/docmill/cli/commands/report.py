@@ -13,8 +13,8 @@ from docmill.insight.report.chart_style import PlotsUnavailable
 from docmill.insight.report.comparison import compare
 from docmill.insight.report.cost import Prices, cost_of
 from docmill.insight.report.html_page import render
-from docmill.insight.report.report_data import measure
-from docmill.insight.report.to_json import as_record
+from docmill.insight.report.report_data import read_report
+from docmill.insight.report.to_json import to_json
 from docmill.producer.composition import Backend
 
 _AMOUNT = click.FloatRange(min=0)
@@ -62,21 +62,21 @@ def report(
     if watts is not None and energy_price is None:
         raise click.UsageError("--watts needs the price of their energy: --energy-price, for a kWh")
     backend = Backend(context.settings)
-    numbers = measure(backend.database, backend.batches.find(batch).id)
+    data = read_report(backend.database, backend.batches.find(batch).id)
     prices = Prices(price_per_hour, energy_price, watts, currency)
-    cost = cost_of(numbers, prices)
+    cost = cost_of(data, prices)
     comparison = None
     if against is not None:
-        earlier = measure(backend.database, backend.batches.find(against).id)
-        comparison = compare(numbers, earlier, cost, cost_of(earlier, prices))
+        earlier = read_report(backend.database, backend.batches.find(against).id)
+        comparison = compare(data, earlier, cost, cost_of(earlier, prices))
     shown_cost = cost if prices.are_given else None
     if as_json:
-        print_json(as_record(numbers, shown_cost, comparison))
+        print_json(to_json(data, shown_cost, comparison))
         return
     try:
-        page = render(numbers, shown_cost, comparison)
+        page = render(data, shown_cost, comparison)
     except PlotsUnavailable as error:
         raise click.ClickException(str(error)) from None
-    path = out or Path(f"docmill-report-{numbers.status.id}.html")
+    path = out or Path(f"docmill-report-{data.status.id}.html")
     path.write_text(page, encoding="utf-8")
     click.echo(f"wrote {path} ({len(page.encode()) / 1000:,.0f} kB)", err=True)

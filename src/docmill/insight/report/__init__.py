@@ -1,1 +1,1 @@
-"""A batch as one self-contained HTML page, or as the same numbers in JSON."""
+"""A report on one batch, as a self-contained HTML page or as JSON."""

@@ -1,10 +1,10 @@
-"""The figures of a report, each from numbers of one or two batches."""
+"""The figures of a report, each drawn from the data of one or two batches."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
 from docmill.formatting import number, percent, precise_duration
 from docmill.insight.report.chart_style import (
@@ -16,19 +16,17 @@ from docmill.insight.report.chart_style import (
     RUNNING,
     WAITING,
     WRITTEN,
-    Drawing,
     Figure,
-    tick_label,
-    ticks_between,
+    draw,
 )
-from docmill.insight.report.report_data import ReportNumbers
-from docmill.insight.report.timeline import Course
-from docmill.storage.reads.batch_timeline import Distribution, Duration, SamplesOfWorker
+from docmill.insight.report.report_data import ReportData
+from docmill.insight.report.timeline import Timeline
+from docmill.storage.reads.batch_timeline import Distribution, Duration, WorkerUsage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_UNITS = (
+_TIME_UNITS = (
     (2 * 86400.0, 86400.0, "days"),
     (3 * 3600.0, 3600.0, "hours"),
     (180.0, 60.0, "minutes"),
@@ -36,200 +34,204 @@ _UNITS = (
 )
 _GIB = 1 << 30
 _SHORTEST_S = 0.001
-_GUIDES = (0.5, 0.9, 0.99)
+_GUIDES = {0.5: "p50", 0.9: "p90", 0.99: "p99"}
+_DASHED, _DOTTED = (0, (5, 1.5)), (0, (1, 1.2))
 _LINES = {
-    Duration.WAIT: (WAITING, (0, (1, 1.2)), "wait"),
-    Duration.PREFILL: (READ, "solid", "prefill"),
-    Duration.DECODE: (WRITTEN, (0, (5, 1.5)), "decode"),
+    Duration.WAIT: (WAITING, _DOTTED),
+    Duration.PREFILL: (READ, "solid"),
+    Duration.DECODE: (WRITTEN, _DASHED),
 }
+_TICKS_S = (
+    *(step * size for size in (0.001, 0.01, 0.1, 1.0) for step in (1, 2, 5)), 10.0, 20.0,
+    *(minutes * 60.0 for minutes in (1, 2, 5, 10, 20)), *(hours * 3600.0 for hours in (1, 2, 5, 10, 24, 48, 120, 240)),
+)  # fmt: skip
+_MOST_TICKS = 6
 
 
-def throughput(course: Course) -> Figure:
-    """Tokens read and written a second over time, stacked."""
-    peak = max(read + written for read, written in zip(course.read_per_s, course.written_per_s, strict=True))
-    drawing = Drawing(
-        "throughput",
-        "Tokens a second over time",
-        f"Tokens read and written in each of {len(course.running)} equal intervals; most at once {number(peak)}/s.",
-    )
-    with drawing as axes:
-        edges = _elapsed(axes, course.edges_s())
-        both = [read + written for read, written in zip(course.read_per_s, course.written_per_s, strict=True)]
-        axes.stairs(course.read_per_s, edges, fill=True, color=READ, label="read", linewidth=0)
-        axes.stairs(both, edges, baseline=course.read_per_s, fill=True, color=WRITTEN, label="written", linewidth=0)
+def throughput(timeline: Timeline) -> Figure:
+    """Tokens read and written per second over time, stacked."""
+    both = [read + written for read, written in zip(timeline.read_per_s, timeline.written_per_s, strict=True)]
+    peak = max(both)
+
+    def paint(axes: Axes) -> None:
+        edges = _time_axis(axes, timeline.edges_s())
+        axes.stairs(timeline.read_per_s, edges, fill=True, color=READ, label="read", linewidth=0)
+        axes.stairs(both, edges, baseline=timeline.read_per_s, fill=True, color=WRITTEN, label="written", linewidth=0)
         axes.set_ylim(0, peak * 1.05 or 1)
         axes.yaxis.set_major_formatter(
             lambda value, _: f"{value / 1000:g} k" if value and peak >= 10_000 else f"{value:,.0f}"
         )
         axes.set_ylabel("tokens/s")
-        _legend(axes, 2)
-    return drawing.figure()
+        _legend(axes)
+
+    return draw(
+        "throughput",
+        "Tokens per second over time",
+        f"Tokens read and written in each of {len(both)} equal intervals; the peak is {number(peak)}/s.",
+        paint,
+    )
 
 
-def occupancy(course: Course) -> Figure:
-    """Jobs in the engines and slots over time."""
-    share = course.occupancy
-    told = f"; {percent(share)} of them were in use on average" if share is not None else ""
-    drawing = Drawing(
+def occupancy(timeline: Timeline) -> Figure:
+    """Jobs in the engines, and slots, over time."""
+
+    def paint(axes: Axes) -> None:
+        edges = _time_axis(axes, timeline.edges_s())
+        axes.stairs(timeline.running, edges, fill=True, color=RUNNING, label="jobs in the engine", linewidth=0)
+        if any(timeline.slots):
+            axes.stairs(
+                timeline.slots, edges, baseline=None, color=INK, label="slots", linestyle=(0, (4, 2)), linewidth=1.4
+            )
+        axes.set_ylim(0, max(*timeline.running, *timeline.slots, 1) * 1.08)
+        axes.set_ylabel("jobs")
+        _legend(axes)
+
+    share = timeline.occupancy
+    used = f"; {percent(share)} of them were in use on average" if share is not None else ""
+    return draw(
         "occupancy",
         "Jobs in the engine over time",
-        f"Jobs of this batch that an engine read or wrote, and the slots there were{told}.",
+        f"Jobs of this batch that an engine was reading or writing, and the number of slots{used}.",
+        paint,
     )
-    with drawing as axes:
-        edges = _elapsed(axes, course.edges_s())
-        axes.stairs(course.running, edges, fill=True, color=RUNNING, label="jobs in the engine", linewidth=0)
-        if any(course.slots):
-            axes.stairs(
-                course.slots, edges, baseline=None, color=INK, label="slots", linestyle=(0, (4, 2)), linewidth=1.4
-            )
-        axes.set_ylim(0, max(*course.running, *course.slots, 1) * 1.08)
-        axes.set_ylabel("jobs")
-        _legend(axes, 2)
-    return drawing.figure()
 
 
-def durations(numbers: ReportNumbers) -> Figure:
-    """The share of attempts whose wait, prefill and decode took at most so long."""
-    found = {duration: numbers.durations[duration] for duration in _LINES if duration in numbers.durations}
-    told = "; ".join(f"half of the attempts: {name} within {precise_duration(d.at(0.5))}" for name, d in found.items())
-    drawing = Drawing("durations", "How long jobs waited, read and wrote", f"Cumulative shares on a log axis; {told}.")
-    with drawing as axes:
+def durations(data: ReportData) -> Figure:
+    """The share of attempts whose wait, prefill and decode took at most a given time."""
+    found = {duration: data.durations[duration] for duration in _LINES if duration in data.durations}
+
+    def paint(axes: Axes) -> None:
         for duration, distribution in found.items():
-            colour, dashes, name = _LINES[duration]
-            axes.plot(_visible(distribution), distribution.shares, color=colour, linestyle=dashes, label=name)
+            colour, dashes = _LINES[duration]
+            axes.plot(_visible(distribution), distribution.shares, color=colour, linestyle=dashes, label=duration)
         _cumulative(axes, list(found.values()))
-        _legend(axes, 3)
-    return drawing.figure()
+
+    medians = ", ".join(f"{name} {precise_duration(d.at(0.5))}" for name, d in found.items())
+    description = f"Cumulative shares on a logarithmic axis. Medians: {medians}."
+    return draw("durations", "How long jobs waited, read and wrote", description, paint)
 
 
 def overlaid(duration: Duration, this: Distribution, earlier: Distribution) -> Figure:
     """One duration's distribution in two batches."""
-    colour, _, name = _LINES[duration]
-    median, earlier_median = (precise_duration(distribution.at(0.5)) for distribution in (this, earlier))
-    drawing = Drawing(
-        f"against-{name}",
-        f"{name.capitalize()}, this batch and the earlier one",
-        f"Half of the attempts took at most {median} in this batch, {earlier_median} in the earlier one.",
+
+    def paint(axes: Axes) -> None:
+        axes.plot(_visible(earlier), earlier.shares, color=MUTED, linestyle=(0, (4, 2)), label="earlier")
+        axes.plot(_visible(this), this.shares, color=_LINES[duration][0], label="this batch")
+        _cumulative(axes, [this, earlier])
+
+    return draw(
+        f"against-{duration}",
+        f"{duration.capitalize()}, this batch and the earlier one",
+        f"The median is {precise_duration(this.at(0.5))} in this batch and {precise_duration(earlier.at(0.5))} in the "
+        "earlier one.",
+        paint,
         height_in=3.0,
     )
-    with drawing as axes:
-        axes.plot(_visible(earlier), earlier.shares, color=MUTED, linestyle=(0, (4, 2)), label="earlier")
-        axes.plot(_visible(this), this.shares, color=colour, label="this batch")
-        _cumulative(axes, [this, earlier])
-        _legend(axes, 2)
-    return drawing.figure()
 
 
-def memory(numbers: ReportNumbers) -> Figure | None:
+def memory(data: ReportData) -> Figure | None:
     """All workers' memory over time; None without samples."""
-    rss = _by_bucket(numbers, lambda sample: sample.rss_bytes)
+    rss = _sum_over_workers(data, lambda usage: usage.rss_bytes / _GIB)
+    vram = _sum_over_workers(data, lambda usage: usage.vram_bytes and usage.vram_bytes / _GIB)
     if len(rss) < 2:
         return None
-    vram = _by_bucket(numbers, lambda sample: sample.vram_bytes)
-    of_gpus = f", {_gib(vram):.1f} GiB of VRAM" if vram else ""
-    drawing = Drawing(
-        "memory",
-        "Memory over time",
-        f"Of all workers and engines together; at most {_gib(rss):.1f} GiB at once{of_gpus}.",
-    )
-    with drawing as axes:
-        for points, colour, dashes, name in ((rss, READ, "solid", "memory"), (vram, WRITTEN, (0, (5, 1.5)), "VRAM")):
-            if points:
-                edges = _elapsed(axes, [at for at, _ in points], whole=numbers.span.seconds)
-                axes.plot(edges, [size / _GIB for _, size in points], color=colour, linestyle=dashes, label=name)
-        axes.set_ylim(0, max(_gib(rss), _gib(vram)) * 1.15)
+
+    def paint(axes: Axes) -> None:
+        _plot(axes, data, rss, color=READ, label="memory")
+        if vram:
+            _plot(axes, data, vram, color=WRITTEN, linestyle=_DASHED, label="VRAM")
+        axes.set_ylim(0, max(*rss.values(), *vram.values()) * 1.15)
         axes.set_ylabel("GiB")
-        _legend(axes, 2)
-    return drawing.figure()
+        _legend(axes)
+
+    of_gpus = f", and of GPU memory {max(vram.values()):.1f} GiB" if vram else ""
+    description = f"Of all workers and engines together. The peak is {max(rss.values()):.1f} GiB{of_gpus}."
+    return draw("memory", "Memory over time", description, paint)
 
 
-def utilization(numbers: ReportNumbers) -> Figure | None:
-    """Cores and GPUs at work over time; None without samples."""
-    cpu = _by_bucket(numbers, lambda sample: sample.cpu_percent)
-    if len(cpu) < 2:
+def utilization(data: ReportData) -> Figure | None:
+    """Busy cores and GPUs over time; None without samples."""
+    cores = _sum_over_workers(data, lambda usage: usage.cpu_percent / 100)
+    gpus = _sum_over_workers(data, lambda usage: usage.gpu_percent)
+    gpu_workers = len({usage.worker for usage in data.usage if usage.gpu_percent is not None})
+    if len(cores) < 2:
         return None
-    gpu = _by_bucket(numbers, lambda sample: sample.gpu_percent)
-    mean = sum(load for _, load in cpu) / len(cpu) / 100
-    drawing = Drawing(
-        "utilization",
-        "Processors over time",
-        f"Cores at work in all workers and engines together, {mean:.1f} on average"
-        + ("; and the mean share of their time that GPUs worked." if gpu else "."),
-    )
-    with drawing as axes:
-        edges = _elapsed(axes, [at for at, _ in cpu], whole=numbers.span.seconds)
-        axes.plot(edges, [load / 100 for _, load in cpu], color=RUNNING, label="cores at work")
-        axes.set_ylim(0, max(load for _, load in cpu) / 100 * 1.15 or 1)
+
+    def paint(axes: Axes) -> None:
+        _plot(axes, data, cores, color=RUNNING, label="busy cores")
+        axes.set_ylim(0, max(cores.values()) * 1.15 or 1)
         axes.set_ylabel("cores")
-        if gpu:
-            beside = axes.twinx()
-            workers = max(1, len({sample.worker for sample in numbers.samples if sample.gpu_percent is not None}))
-            edges = _elapsed(axes, [at for at, _ in gpu], whole=numbers.span.seconds)
-            beside.plot(edges, [load / workers for _, load in gpu], color=OTHER, linestyle=(0, (5, 1.5)))
-            axes.plot([], [], color=OTHER, linestyle=(0, (5, 1.5)), label="GPU %")
-            beside.set_ylim(0, 105)
-            beside.grid(visible=False)
-        _legend(axes, 2)
-    return drawing.figure()
+        if gpus:
+            right = axes.twinx()
+            mean = {at_s: load / gpu_workers for at_s, load in gpus.items()}
+            _plot(right, data, mean, color=OTHER, linestyle=_DASHED)
+            axes.plot([], [], color=OTHER, linestyle=_DASHED, label="GPU %")
+            right.set_ylim(0, 105)
+            right.grid(visible=False)
+        _legend(axes)
+
+    mean = sum(cores.values()) / len(cores)
+    of_gpus = ", and the mean utilization of the GPUs" if gpus else ""
+    description = f"Busy cores of all workers and engines together, {mean:.1f} on average{of_gpus}."
+    return draw("utilization", "Processors over time", description, paint)
 
 
-def _elapsed(axes: Axes, at_s: Sequence[float], whole: float | None = None) -> list[float]:
-    """Label the axis in a unit that suits the whole length; the moments in that unit."""
-    length_s = whole if whole is not None else at_s[-1]
-    size, unit = next((size, unit) for least, size, unit in _UNITS if length_s >= least)
+def _time_axis(axes: Axes, at_s: Sequence[float], length_s: float | None = None) -> list[float]:
+    """Label the time axis in a unit that suits its length, by default the last moment; the moments in that unit."""
+    length_s = at_s[-1] if length_s is None else length_s
+    size, unit = next((size, unit) for least, size, unit in _TIME_UNITS if length_s >= least)
     axes.set_xlim(0, length_s / size)
     axes.set_xlabel(f"{unit} since the first job began")
     return [at / size for at in at_s]
 
 
+def _plot(axes: Axes, data: ReportData, points: dict[float, float], **style: Any) -> None:
+    axes.plot(_time_axis(axes, list(points), data.span.seconds), list(points.values()), **style)
+
+
 def _cumulative(axes: Axes, shown: Sequence[Distribution]) -> None:
-    """A log axis of durations over an axis of shares, with guides at the percentiles that the table names."""
+    """A logarithmic axis of durations and an axis of shares, with guides at the percentiles of the table."""
     values = [value for distribution in shown for value in _visible(distribution)]
-    least, most = min(values), max(2 * _SHORTEST_S, *values)
+    least, most = min(values) * 0.9, max(2 * _SHORTEST_S, *values) * 1.1
     axes.set_xscale("log")
-    axes.set_xlim(least * 0.9, most * 1.1)
+    axes.set_xlim(least, most)
     axes.set_ylim(0, 1.02)
     axes.minorticks_off()
-    ticks = list(ticks_between(least * 0.9, most * 1.1))
-    axes.set_xticks(ticks, [tick_label(tick) for tick in ticks])
-    axes.set_yticks([0, *_GUIDES], ["0", "p50", "p90", "p99"])
+    ticks = [tick for tick in _TICKS_S if least <= tick <= most]
+    ticks = ticks[:: -(-len(ticks) // _MOST_TICKS) or 1]
+    axes.set_xticks(ticks, [_tick_label(tick) for tick in ticks])
+    axes.set_yticks([0, *_GUIDES], ["0", *_GUIDES.values()])
     for share in _GUIDES:
         axes.axhline(share, color=GRID, linewidth=1.0, zorder=0)
+    _legend(axes)
+
+
+def _tick_label(seconds: float) -> str:
+    """`5 ms`, `0.2 s`, `20 s`, `5 min`, `2 h`, `2 d`."""
+    for least, size, unit in ((172800.0, 86400.0, "d"), (3600.0, 3600.0, "h"), (60.0, 60.0, "min")):
+        if seconds >= least:
+            return f"{seconds / size:g} {unit}"
+    return f"{seconds:g} s" if seconds >= 0.1 else f"{seconds * 1000:g} ms"
 
 
 def _visible(distribution: Distribution) -> list[float]:
-    """The values, what is too short for a log axis at its left end."""
+    """The values; those too short for a logarithmic axis at its left end."""
     return [max(_SHORTEST_S, value) for value in distribution.values]
 
 
-def _legend(axes: Axes, columns: int) -> None:
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, borderaxespad=0.2, handlelength=1.8)
+def _legend(axes: Axes) -> None:
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderaxespad=0.2, handlelength=1.8)
 
 
-def _by_bucket(numbers: ReportNumbers, read: Callable[[SamplesOfWorker], float | None]) -> list[tuple[float, float]]:
-    """(Middle of the bucket in seconds, sum over the workers); a worker without a sample there keeps its last one."""
-    return list(_carried(numbers, read))
-
-
-def _carried(numbers: ReportNumbers, read: Callable[[SamplesOfWorker], float | None]) -> Iterator[tuple[float, float]]:
-    by_bucket: dict[int, list[SamplesOfWorker]] = defaultdict(list)
-    for sample in numbers.samples:
-        by_bucket[sample.bucket].append(sample)
+def _sum_over_workers(data: ReportData, read: Callable[[WorkerUsage], float | None]) -> dict[float, float]:
+    """The sum over the workers by moment in seconds. A worker without a sample keeps its last one until it ends."""
+    ended_s = {worker.name: worker.ended_at - data.span.began_at for worker in data.workers}
     last: dict[str, float] = {}
-    for bucket in sorted(by_bucket):
-        at = numbers.span.began_at + bucket * numbers.sample_width_s
-        last = {name: value for name, value in last.items() if _works(numbers, name, at)}
-        for sample in by_bucket[bucket]:
-            value = read(sample)
-            if value is not None:
-                last[sample.worker] = value
-        if last:
-            yield (bucket + 0.5) * numbers.sample_width_s, sum(last.values())
-
-
-def _works(numbers: ReportNumbers, worker: str, at: float) -> bool:
-    return any(known.name == worker and known.ended_at >= at for known in numbers.workers)
-
-
-def _gib(points: Sequence[tuple[float, float]]) -> float:
-    return max((size for _, size in points), default=0.0) / _GIB
+    sums: dict[float, float] = {}
+    for at_s, usages in groupby(data.usage, key=lambda usage: usage.at_s):
+        measured = ((usage.worker, read(usage)) for usage in usages)
+        last |= {worker: value for worker, value in measured if value is not None}
+        working = [value for worker, value in last.items() if ended_s[worker] >= at_s]
+        if working:
+            sums[at_s] = sum(working)
+    return sums

@@ -1,17 +1,17 @@
-"""What a batch cost: the time of machines and their energy, from measured seconds and joules."""
+"""What a batch cost: machine time and energy, from measured seconds and joules."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
 
-from docmill.insight.report.report_data import ReportNumbers
+from docmill.insight.report.report_data import ReportData
 
 _J_A_KWH = 3.6e6
 
 
 class EnergyBasis(StrEnum):
-    """Where the energy comes from. PARTLY: only some attempts have it, and the sum is theirs alone."""
+    """How the energy is known. PARTLY: only some attempts measured it, and the sum covers only these."""
 
     MEASURED = "measured"
     PARTLY = "partly measured"
@@ -20,7 +20,7 @@ class EnergyBasis(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """What the user says: the price of one worker's hour and of a kWh, and watts of a worker that are not measured."""
+    """The prices of a worker's hour and of a kWh, and the power of a worker whose energy is not measured, in watts."""
 
     per_hour: float | None = None
     per_kwh: float | None = None
@@ -34,7 +34,7 @@ class Prices:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Amounts are None where their price or their quantity is not known."""
+    """The cost of a batch. An amount is None if its price or its quantity is not known."""
 
     prices: Prices
     worker_hours: float
@@ -52,23 +52,23 @@ class Cost:
 
     @property
     def per_document(self) -> float | None:
-        """Of those that are done."""
-        return self._for(self.documents_done)
+        """Per finished document."""
+        return self._per(self.documents_done)
 
     @property
     def per_million_tokens(self) -> float | None:
-        """Read and written."""
-        return self._for(self.tokens / 1e6)
+        """Per million tokens read and written."""
+        return self._per(self.tokens / 1e6)
 
-    def _for(self, amount: float) -> float | None:
-        return self.total / amount if self.total is not None and amount else None
+    def _per(self, quantity: float) -> float | None:
+        return self.total / quantity if self.total is not None and quantity else None
 
 
-def cost_of(numbers: ReportNumbers, prices: Prices) -> Cost:
-    """Workers are paid from their first to their last job in the batch; energy is measured rather than assumed."""
-    hours = numbers.worker_seconds / 3600
-    kwh, basis = _energy(numbers, prices, hours)
-    status = numbers.status
+def cost_of(data: ReportData, prices: Prices) -> Cost:
+    """The cost at these prices: each worker's time from its first to its last job, and its energy."""
+    hours = sum(worker.seconds for worker in data.workers) / 3600
+    kwh, basis = _energy(data, prices, hours)
+    status = data.status
     return Cost(
         prices=prices,
         worker_hours=hours,
@@ -77,14 +77,15 @@ def cost_of(numbers: ReportNumbers, prices: Prices) -> Cost:
         energy_basis=basis,
         energy=None if prices.per_kwh is None or kwh is None else prices.per_kwh * kwh,
         documents_done=status.documents_total - status.documents_open - status.documents_failed,
-        tokens=numbers.tokens,
+        tokens=data.tokens,
     )
 
 
-def _energy(numbers: ReportNumbers, prices: Prices, hours: float) -> tuple[float | None, EnergyBasis | None]:
-    measured = numbers.succeeded.energy_measured
-    measured_kwh = sum(totals.energy_j for totals in numbers.outcomes.values()) / _J_A_KWH
-    if measured and measured == numbers.succeeded.attempts:
+def _energy(data: ReportData, prices: Prices, hours: float) -> tuple[float | None, EnergyBasis | None]:
+    """kWh: measured if every successful attempt measured it, otherwise assumed or partly measured."""
+    measured = data.succeeded.energy_measured
+    measured_kwh = sum(totals.energy_j for totals in data.outcomes.values()) / _J_A_KWH
+    if measured and measured == data.succeeded.attempts:
         return measured_kwh, EnergyBasis.MEASURED
     if prices.watts is not None:
         return prices.watts * hours / 1000, EnergyBasis.ASSUMED

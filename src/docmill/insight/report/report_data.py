@@ -1,25 +1,22 @@
-"""Everything a report says about one batch, measured."""
+"""All measurements of one batch that a report shows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from docmill.insight.report.timeline import Course, buckets_for, course_of
+from docmill.insight.report.timeline import Timeline, build_timeline
 from docmill.storage.database import Database
+from docmill.storage.reads import measurements as reads
 from docmill.storage.reads.batch_status import BatchStatus
-from docmill.storage.reads.batch_timeline import BatchTimeline, Distribution, Duration, SamplesOfWorker
-from docmill.storage.reads.measurement_types import (
-    DocumentTotals,
-    FailedAttempts,
-    FailedDocument,
-    LevelTotals,
-    OutcomeTotals,
-    SlowJob,
-    Span,
-    WorkerTotals,
+from docmill.storage.reads.batch_timeline import (
+    Distribution,
+    Duration,
+    WorkerUsage,
+    attempts_in_engines,
+    read_distribution,
+    read_usage,
 )
-from docmill.storage.reads.measurements import BatchMeasurements
 from docmill.storage.reads.reports import Reports
 from docmill.storage.states import AttemptOutcome
 
@@ -27,41 +24,36 @@ LARGEST_DOCUMENTS = 20
 SLOWEST_JOBS = 12
 FAILED_DOCUMENTS = 20
 SHARES = (*(number / 100 for number in range(100)), 0.995, 0.999, 1.0)
-_SAMPLE_BUCKETS = 60
+_USAGE_MOMENTS = 60
 
 
 @dataclass(frozen=True, slots=True)
-class ReportNumbers:
-    """Of one batch. Lists are cut; `course` is None while nothing has run, durations lack what was not measured."""
+class ReportData:
+    """One batch. Lists are cut at a limit; `timeline` is None before any job has run; `durations` has only those
+    that were measured."""
 
     status: BatchStatus
-    span: Span
-    outcomes: Mapping[AttemptOutcome, OutcomeTotals]
+    span: reads.Span
+    outcomes: Mapping[AttemptOutcome, reads.OutcomeTotals]
     reused_tokens: int
-    levels: Sequence[LevelTotals]
-    workers: Sequence[WorkerTotals]
-    documents: Sequence[DocumentTotals]
-    failed_attempts: Sequence[FailedAttempts]
-    failed_documents: Sequence[FailedDocument]
-    slowest: Sequence[SlowJob]
+    levels: Sequence[reads.LevelTotals]
+    workers: Sequence[reads.WorkerTotals]
+    documents: Sequence[reads.DocumentTotals]
+    failed_attempts: Sequence[reads.FailedAttempts]
+    failed_documents: Sequence[reads.FailedDocument]
+    slowest: Sequence[reads.SlowJob]
     durations: Mapping[Duration, Distribution]
-    course: Course | None
-    samples: Sequence[SamplesOfWorker]
-    sample_width_s: float
-
-    def attempts(self, outcome: AttemptOutcome) -> int:
-        """How many attempts ended so."""
-        return self.outcomes[outcome].attempts if outcome in self.outcomes else 0
+    timeline: Timeline | None
+    usage: Sequence[WorkerUsage]
 
     @property
     def attempts_total(self) -> int:
         return sum(totals.attempts for totals in self.outcomes.values())
 
     @property
-    def succeeded(self) -> OutcomeTotals:
-        """The attempts that computed a result: theirs are the tokens that count."""
-        none = OutcomeTotals(AttemptOutcome.SUCCEEDED, 0, 0, 0, 0, 0, 0.0, 0)
-        return self.outcomes.get(AttemptOutcome.SUCCEEDED, none)
+    def succeeded(self) -> reads.OutcomeTotals:
+        """The attempts that computed a result; only their tokens count."""
+        return self._totals(AttemptOutcome.SUCCEEDED)
 
     @property
     def tokens(self) -> int:
@@ -70,7 +62,7 @@ class ReportNumbers:
 
     @property
     def cached_tokens(self) -> int | None:
-        """Tokens read that were not computed again; None where no engine told."""
+        """Prompt tokens that came from a cache; None if no engine reports them."""
         return self.succeeded.cached_tokens if self.succeeded.cached_measured else None
 
     @property
@@ -85,54 +77,55 @@ class ReportNumbers:
 
     @property
     def occupancy(self) -> float | None:
-        return self.course.occupancy if self.course else None
+        return self.timeline.occupancy if self.timeline else None
 
     @property
     def failure_share(self) -> float | None:
         """Failed attempts among those that succeeded or failed."""
-        failed = self.attempts(AttemptOutcome.FAILED)
+        failed = self._totals(AttemptOutcome.FAILED).attempts
         tried = failed + self.succeeded.attempts
         return failed / tried if tried else None
 
     @property
-    def worker_seconds(self) -> float:
-        """Of all workers, each from its first to its last job in the batch."""
-        return sum(worker.seconds for worker in self.workers)
+    def slots(self) -> int:
+        """Of all workers."""
+        return sum(worker.slots for worker in self.workers)
 
     @property
     def peak_memory_bytes(self) -> int:
         """The largest engine process, or worker with its engine."""
-        sampled = (sample.rss_bytes for sample in self.samples)
-        return max((*sampled, *(worker.peak_memory_bytes for worker in self.workers)), default=0)
+        return max((*(u.rss_bytes for u in self.usage), *(w.peak_memory_bytes for w in self.workers)), default=0)
 
     @property
     def peak_vram_bytes(self) -> int | None:
-        found = [worker.peak_vram_bytes for worker in self.workers] + [sample.vram_bytes for sample in self.samples]
-        return max((peak for peak in found if peak is not None), default=None)
+        peaks = [worker.peak_vram_bytes for worker in self.workers] + [usage.vram_bytes for usage in self.usage]
+        return max((peak for peak in peaks if peak is not None), default=None)
+
+    def _totals(self, outcome: AttemptOutcome) -> reads.OutcomeTotals:
+        return self.outcomes.get(outcome, reads.OutcomeTotals(outcome))
 
 
-def measure(database: Database, batch_id: str) -> ReportNumbers:
-    """Read them. Raises NoSuchBatch."""
+def read_report(database: Database, batch_id: str) -> ReportData:
+    """Query everything. Raises NoSuchBatch."""
     status = Reports(database).batch(batch_id)
-    measurements, timeline = BatchMeasurements(database), BatchTimeline(database)
-    span = measurements.span(batch_id)
-    outcomes = {totals.outcome: totals for totals in measurements.outcomes(batch_id)}
-    workers = measurements.workers(batch_id)
-    buckets = buckets_for(sum(totals.attempts for totals in outcomes.values()))
-    found = {duration: timeline.distribution(batch_id, duration, SHARES) for duration in Duration}
-    return ReportNumbers(
-        status=status,
-        span=span,
-        outcomes=outcomes,
-        reused_tokens=measurements.reused_tokens(batch_id),
-        levels=measurements.levels(batch_id),
-        workers=workers,
-        documents=measurements.largest_documents(batch_id, LARGEST_DOCUMENTS),
-        failed_attempts=measurements.failed_attempts(batch_id),
-        failed_documents=measurements.failed_documents(batch_id, FAILED_DOCUMENTS),
-        slowest=measurements.slowest_jobs(batch_id, SLOWEST_JOBS),
-        durations={duration: distribution for duration, distribution in found.items() if distribution},
-        course=course_of(timeline.changes(batch_id, span, buckets), span, buckets, workers),
-        samples=timeline.samples([worker.name for worker in workers], span, _SAMPLE_BUCKETS),
-        sample_width_s=span.seconds / _SAMPLE_BUCKETS,
-    )
+    with database.read() as session:
+        span = reads.read_span(session, batch_id)
+        outcomes = {totals.outcome: totals for totals in reads.outcome_totals(session, batch_id)}
+        workers = reads.worker_totals(session, batch_id)
+        attempts = sum(totals.attempts for totals in outcomes.values())
+        durations = {duration: read_distribution(session, batch_id, duration, SHARES) for duration in Duration}
+        return ReportData(
+            status=status,
+            span=span,
+            outcomes=outcomes,
+            reused_tokens=reads.reused_tokens(session, batch_id),
+            levels=reads.level_totals(session, batch_id),
+            workers=workers,
+            documents=reads.largest_documents(session, batch_id, LARGEST_DOCUMENTS),
+            failed_attempts=reads.failed_attempts(session, batch_id),
+            failed_documents=reads.failed_documents(session, batch_id, FAILED_DOCUMENTS),
+            slowest=reads.slowest_jobs(session, batch_id, SLOWEST_JOBS),
+            durations={duration: found for duration, found in durations.items() if found},
+            timeline=build_timeline(attempts_in_engines(session, batch_id), attempts, span, workers),
+            usage=read_usage(session, [worker.name for worker in workers], span, _USAGE_MOMENTS),
+        )

@@ -1,26 +1,24 @@
-"""The course of a batch: how many jobs were in the engines, and how fast they read and wrote, bucket by bucket.
+"""How many jobs were in the engines over time, and how fast the engines read and wrote.
 
-Each attempt is taken to read, then to write at its own constant rate. Then the sum over all attempts up to a moment
-`t` is a sum of straight lines, `weight * (t - at)` for every change before `t`; bucket by bucket these need only the
-changes' weights and their weighted times, which the database adds up. The means are exact, whatever the number of
-attempts.
+Each attempt reads its prompt at a constant rate during its prefill, and writes at a constant rate during its decode.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from docmill.storage.reads.batch_timeline import Change
-from docmill.storage.reads.measurement_types import Span, WorkerTotals
+from docmill.storage.reads.measurements import Span, WorkerTotals
+from docmill.storage.states import AttemptOutcome
 
 _MOST_BUCKETS = 120
 _FEWEST_BUCKETS = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
-    """The means of each bucket of `width_s` seconds: jobs in the engines, slots there were, tokens a second."""
+class Timeline:
+    """Means per bucket of `width_s` seconds: jobs in the engines, slots of the workers, tokens per second."""
 
     width_s: float
     running: Sequence[float]
@@ -30,55 +28,54 @@ class Course:
 
     @property
     def occupancy(self) -> float | None:
-        """The share of the slots that held a job of the batch; None where nobody knows how many there were."""
+        """The share of the slots that held a job of the batch; None if the number of slots is not known."""
         slots = sum(self.slots)
-        if not slots:
-            return None
-        return sum(min(running, most) for running, most in zip(self.running, self.slots, strict=True)) / slots
+        return sum(map(min, self.running, self.slots)) / slots if slots else None
 
     def edges_s(self) -> list[float]:
-        """The buckets' limits, in seconds since the first one's begin; one more than there are buckets."""
+        """The limits of the buckets, in seconds from the start; one more than there are buckets."""
         return [number * self.width_s for number in range(len(self.running) + 1)]
 
 
-def buckets_for(attempts: int) -> int:
-    """As many as can be drawn, and no more than there is something to see in."""
-    return max(_FEWEST_BUCKETS, min(_MOST_BUCKETS, attempts))
-
-
-def course_of(changes: Sequence[Change], span: Span, buckets: int, workers: Sequence[WorkerTotals]) -> Course | None:
-    """None where no time has passed."""
+def build_timeline(attempts: Iterable[Any], count: int, span: Span, workers: Sequence[WorkerTotals]) -> Timeline | None:
+    """The timeline of about `count` attempts (rows of `attempts_in_engines`); None if no time has passed."""
+    buckets = max(_FEWEST_BUCKETS, min(_MOST_BUCKETS, count))
     width_s = span.seconds / buckets
     if width_s <= 0:
         return None
-    return Course(
-        width_s,
-        _means([(c.bucket, c.running, c.running_at) for c in changes], width_s, buckets),
-        [_slots(workers, span.began_at + number * width_s, width_s) for number in range(buckets)],
-        _means([(c.bucket, c.read, c.read_at) for c in changes], width_s, buckets),
-        _means([(c.bucket, c.written, c.written_at) for c in changes], width_s, buckets),
-    )
+    running, slots, read, written = (_Buckets(buckets, width_s) for _ in range(4))
+    for attempt in attempts:
+        entered_s = attempt.started_at - span.began_at + (attempt.queue_s or 0.0)
+        if attempt.outcome is AttemptOutcome.SUCCEEDED and attempt.prefill_s is not None:
+            first_token_s = entered_s + attempt.prefill_s
+            left_s = first_token_s + (attempt.decode_s or 0.0)
+            read.spread(attempt.prompt_tokens or 0, entered_s, first_token_s)
+            written.spread(attempt.completion_tokens or 0, first_token_s, left_s)
+        else:
+            left_s = (attempt.finished_at or span.ended_at) - span.began_at
+        running.spread(left_s - entered_s, entered_s, left_s)
+    for worker in workers:
+        slots.spread(worker.slots * worker.seconds, worker.began_at - span.began_at, worker.ended_at - span.began_at)
+    return Timeline(width_s, running.means, slots.means, read.means, written.means)
 
 
-def _means(changes: Sequence[tuple[int, float, float]], width_s: float, buckets: int) -> list[float]:
-    """The mean level of each bucket from (bucket, sum of changes, sum of changes times when)."""
-    change, weighted = [0.0] * buckets, [0.0] * buckets
-    for number, weight, weight_at in changes:
-        change[number] += weight
-        weighted[number] += weight_at
-    means: list[float] = []
-    level = 0.0  # at the beginning of the bucket
-    for number in range(buckets):
-        end = (number + 1) * width_s
-        inside = change[number] * end - weighted[number]
-        means.append(max(0.0, level + inside / width_s))
-        level += change[number]
-    return means
+class _Buckets:
+    """Means per second in buckets of equal width."""
 
+    def __init__(self, count: int, width_s: float) -> None:
+        self.means = [0.0] * count
+        self._width_s = width_s
 
-def _slots(workers: Sequence[WorkerTotals], begin: float, width_s: float) -> float:
-    """The mean number of slots in a bucket, each worker's from its first to its last job."""
-    return sum(
-        worker.slots * max(0.0, min(worker.ended_at, begin + width_s) - max(worker.began_at, begin)) / width_s
-        for worker in workers
-    )
+    def spread(self, amount: float, begin_s: float, end_s: float) -> None:
+        """Spread an amount evenly over the time from `begin_s` to `end_s`; the last bucket takes what is later."""
+        means, width_s = self.means, self._width_s
+        last = min(int(end_s / width_s), len(means) - 1)
+        first = min(int(begin_s / width_s), last)
+        if first == last:
+            means[first] += amount / width_s
+            return
+        per_s = amount / (end_s - begin_s)
+        means[first] += per_s * (first + 1 - begin_s / width_s)
+        for bucket in range(first + 1, last):
+            means[bucket] += per_s
+        means[last] += per_s * (end_s / width_s - last)

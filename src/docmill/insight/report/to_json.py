@@ -1,4 +1,4 @@
-"""A report's numbers as a JSON object: times are Unix seconds, durations seconds, sizes bytes."""
+"""A report as a JSON object. Times are seconds since 1970, durations seconds, sizes bytes."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 from docmill.insight.report.comparison import Comparison
 from docmill.insight.report.cost import Cost
-from docmill.insight.report.report_data import ReportNumbers
+from docmill.insight.report.report_data import ReportData
 from docmill.storage.reads.batch_timeline import Distribution
 
 _SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
 
-def as_record(numbers: ReportNumbers, cost: Cost | None, comparison: Comparison | None) -> dict[str, Any]:
-    """What the page shows, unrounded."""
-    status, done, course = numbers.status, numbers.succeeded, numbers.course
+def to_json(data: ReportData, cost: Cost | None, comparison: Comparison | None) -> dict[str, Any]:
+    """The data of the page, unrounded."""
+    status, done = data.status, data.succeeded
     return {
         "batch": status.id,
         "state": status.state,
@@ -23,7 +23,7 @@ def as_record(numbers: ReportNumbers, cost: Cost | None, comparison: Comparison 
         "task": status.task,
         "metadata": dict(status.metadata),
         "created_at": status.created_at,
-        "began_at": numbers.span.began_at if numbers.attempts_total else None,
+        "began_at": data.span.began_at if data.attempts_total else None,
         "ended_at": status.ended_at,
         "documents": {
             "total": status.documents_total,
@@ -32,25 +32,25 @@ def as_record(numbers: ReportNumbers, cost: Cost | None, comparison: Comparison 
         },
         "jobs": {"total": status.jobs_total, "reused": status.jobs_reused}
         | {str(state): count for state, count in status.jobs_by_state.items()},
-        "attempts": {str(outcome): totals.attempts for outcome, totals in numbers.outcomes.items()},
+        "attempts": {str(outcome): totals.attempts for outcome, totals in data.outcomes.items()},
         "prompt_tokens": done.prompt_tokens,
-        "cached_tokens": numbers.cached_tokens,
+        "cached_tokens": data.cached_tokens,
         "completion_tokens": done.completion_tokens,
-        "reused_tokens": numbers.reused_tokens,
-        "working_s": numbers.span.seconds,
+        "reused_tokens": data.reused_tokens,
+        "working_s": data.span.seconds,
         "elapsed_s": status.elapsed_s,
-        "tokens_per_s": numbers.tokens_per_s,
-        "occupancy": numbers.occupancy,
-        "peak_memory_bytes": numbers.peak_memory_bytes,
-        "peak_vram_bytes": numbers.peak_vram_bytes,
-        "durations": {str(duration): _percentiles(found) for duration, found in numbers.durations.items()},
-        "course": asdict(course) if course else None,
-        "levels": [asdict(level) for level in numbers.levels],
-        "largest_documents": [asdict(document) for document in numbers.documents],
-        "failures": [asdict(failed) for failed in numbers.failed_attempts],
-        "failed_documents": [asdict(document) for document in numbers.failed_documents],
-        "slowest_jobs": [asdict(job) for job in numbers.slowest],
-        "workers": [asdict(worker) for worker in numbers.workers],
+        "tokens_per_s": data.tokens_per_s,
+        "occupancy": data.occupancy,
+        "peak_memory_bytes": data.peak_memory_bytes,
+        "peak_vram_bytes": data.peak_vram_bytes,
+        "durations": {str(duration): _percentiles(found) for duration, found in data.durations.items()},
+        "course": asdict(data.timeline) if data.timeline else None,
+        "levels": [asdict(level) for level in data.levels],
+        "largest_documents": [asdict(document) for document in data.documents],
+        "failures": [asdict(failed) for failed in data.failed_attempts],
+        "failed_documents": [asdict(document) for document in data.failed_documents],
+        "slowest_jobs": [asdict(job) for job in data.slowest],
+        "workers": [asdict(worker) for worker in data.workers],
         "cost": _cost(cost) if cost else None,
         "against": _comparison(comparison) if comparison else None,
     }
@@ -69,8 +69,8 @@ def _cost(cost: Cost) -> dict[str, Any]:
 
 
 def _comparison(comparison: Comparison) -> dict[str, Any]:
-    rows = {
-        row.key: {"this": row.this, "earlier": row.earlier, "ratio": row.ratio, "verdict": row.verdict or None}
-        for row in comparison.rows
+    measures = {
+        m.key: {"this": m.this, "earlier": m.earlier, "ratio": m.ratio, "verdict": m.verdict or None}
+        for m in comparison.measures
     }
-    return {"batch": comparison.earlier.status.id, "remarks": list(comparison.remarks), "measures": rows}
+    return {"batch": comparison.earlier.status.id, "remarks": list(comparison.remarks), "measures": measures}

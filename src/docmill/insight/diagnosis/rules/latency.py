@@ -1,77 +1,74 @@
-"""High latency: jobs wait for a slot, the window is larger than they need, or slots stand empty."""
+"""High latency: jobs wait for a slot, the context window is too large, or slots are idle."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from docmill.insight.diagnosis.rule_input import Surroundings, judged
+from docmill.insight.diagnosis.registry import Host, RuleSection
 from docmill.insight.findings import Finding
 from docmill.storage.reads.batch_evidence import Evidence
 
-_SECTION = "latency"
-_WAITS_AS_LONG = 20  # times its own running: the queue is what a job waits for
-_WAITS_S = 1.0
-_WINDOW_UNUSED = 4  # times the longest job
+LATENCY = RuleSection("latency")
+_LONG_WAIT_RUNS = 20  # a job that waits this many times its own run time waits for the queue
+_LONG_WAIT_S = 1.0
+_UNUSED_WINDOW = 4  # times the longest job
 _SMALLEST_WINDOW = 512
-_LITTLE_OCCUPANCY = 0.4
-_JOBS_A_SLOT = 4  # fewer than these, and the ramp and the tail are most of the run
+_LOW_OCCUPANCY = 0.4
+_JOBS_PER_SLOT = 4  # with fewer jobs, most of the run is start and end
 
 
-def queue_wait(evidence: Evidence, _: Surroundings) -> Iterator[Finding]:
+@LATENCY.rule
+def queue_wait(evidence: Evidence, _: Host) -> Iterator[Finding]:
     """Jobs wait long for a free slot."""
     if evidence.waited_s is None or not evidence.succeeded:
         return
     slots = sum(worker.slots for worker in evidence.workers)
-    yield judged(
-        _SECTION,
+    yield LATENCY.judged(
         "queue wait",
-        f"a job waited {evidence.waited_s:,.1f} s to be taken, and then ran {evidence.run_s:,.1f} s (means)",
-        is_bad=_waits_long(evidence),
+        f"on average, a job waited {evidence.waited_s:,.1f} s in the queue and then ran for {evidence.run_s:,.1f} s",
+        is_bad=_is_long_wait(evidence),
         advice=(
-            f"{slots} slots are too few for {evidence.jobs:,} jobs: more slots (worker.slots, where the memory "
-            "allows) or more workers take them earlier"
+            f"{slots} slots are too few for {evidence.jobs:,} jobs: add slots (worker.slots, if they fit in memory) "
+            "or workers"
         ),
     )
 
 
-def unused_window(evidence: Evidence, _: Surroundings) -> Iterator[Finding]:
-    """The context window is larger than the documents need, while slots are what the jobs wait for."""
+@LATENCY.rule
+def unused_window(evidence: Evidence, _: Host) -> Iterator[Finding]:
+    """The context window is larger than the jobs need, and the jobs wait for slots."""
     window = int(evidence.plan.get("context_window", 0))
     longest = evidence.longest_tokens
     if not window or not longest:
         return
     enough = max(_SMALLEST_WINDOW, 1 << (longest - 1).bit_length())
-    yield judged(
-        _SECTION,
+    yield LATENCY.judged(
         "context window",
-        f"the window is {window:,} tokens, the longest prompt and output together are {longest:,}",
-        is_bad=_waits_long(evidence) and window >= _WINDOW_UNUSED * longest,
+        f"the context window is {window:,} tokens; the longest prompt plus its output is {longest:,} tokens",
+        is_bad=_is_long_wait(evidence) and window >= _UNUSED_WINDOW * longest,
         advice=(
-            f"llm.context_window: {enough:,} is enough; the memory it frees holds about {window // enough} times as "
-            "many slots (`docmill plan`), and slots are what jobs wait for here"
+            f"set llm.context_window to {enough:,}: the memory this frees holds about {window // enough} times as "
+            "many slots (`docmill plan`), and jobs wait for slots here"
         ),
     )
 
 
-def occupancy(evidence: Evidence, _: Surroundings) -> Iterator[Finding]:
-    """The engine's slots stand empty while there is work."""
+@LATENCY.rule
+def occupancy(evidence: Evidence, _: Host) -> Iterator[Finding]:
+    """The engine's slots are idle while jobs wait."""
     for worker in evidence.workers:
-        share = worker.occupancy
-        if share is None:
-            continue
-        yield judged(
-            _SECTION,
-            "occupancy",
-            f"{worker.name}: its {worker.slots} slots worked {share:.0%} of their time, {worker.batch_size:.1f} jobs "
-            "at once",
-            is_bad=share < _LITTLE_OCCUPANCY and worker.jobs >= _JOBS_A_SLOT * worker.slots,
-            advice=(
-                "the engine is not given enough to do: see the findings on the processor, raise worker.lookahead, "
-                "and look at the dispatcher's log"
-            ),
-        )
+        if worker.occupancy is not None:
+            yield LATENCY.judged(
+                "occupancy",
+                f"{worker.name}: its {worker.slots} slots were busy {worker.occupancy:.0%} of the time, with "
+                f"{worker.batch_size:.1f} jobs at once",
+                is_bad=worker.occupancy < _LOW_OCCUPANCY and worker.jobs >= _JOBS_PER_SLOT * worker.slots,
+                advice=(
+                    "the engine is waiting for jobs: see the findings on the processor, raise worker.lookahead, and "
+                    "read the dispatcher's log"
+                ),
+            )
 
 
-def _waits_long(evidence: Evidence) -> bool:
-    waited_s = evidence.waited_s or 0.0
-    return waited_s > max(_WAITS_S, _WAITS_AS_LONG * evidence.run_s)
+def _is_long_wait(evidence: Evidence) -> bool:
+    return (evidence.waited_s or 0.0) > max(_LONG_WAIT_S, _LONG_WAIT_RUNS * evidence.run_s)

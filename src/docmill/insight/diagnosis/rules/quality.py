@@ -1,95 +1,84 @@
-"""Poor quality: too much chance, answers that loop, end too early or are empty, a model not spoken to in its form."""
+"""Poor text: too much randomness, answers that repeat themselves, are cut or empty, a missing chat template."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from docmill.insight.diagnosis.rule_input import Surroundings, judged
+from docmill.insight.diagnosis.registry import Host, RuleSection
 from docmill.insight.findings import Finding
 from docmill.insight.repetition import share_repeated
 from docmill.storage.reads.batch_evidence import Evidence
 
-_SECTION = "quality"
-_HOT = 0.8
-_LOOPING_ANSWERS, _REPEATED = 0.1, 0.5  # share of answers that loop, share of such an answer that is repetition
-_CUT = 0.6  # share of answers
-_EMPTY = 0.02  # share of answers
+QUALITY = RuleSection("quality")
+_HIGH_TEMPERATURE = 0.8
+_REPEATED = 0.5  # an answer loops if this share of it is repetition
+_LOOPING, _CUT, _EMPTY = 0.1, 0.6, 0.02  # shares of the answers
 
 
-def temperature(evidence: Evidence, _: Surroundings) -> Iterator[Finding]:
-    """Too much chance for a task that shall keep to the text."""
+@QUALITY.rule
+def temperature(evidence: Evidence, _: Host) -> Iterator[Finding]:
+    """The temperature is too high for a task that must keep to the text."""
     value = float(evidence.plan.get("sampling", {}).get("temperature", 0.0))
-    yield judged(
-        _SECTION,
+    yield QUALITY.judged(
         "temperature",
-        f"temperature {value:g}",
-        is_bad=value > _HOT,
+        f"the temperature is {value:g}",
+        is_bad=value > _HIGH_TEMPERATURE,
         advice=(
-            "too high for keeping to a text: llm.temperature: 0.2 (--preset focused), or 0 for the same answer each "
-            "time"
+            "too high to keep to a text: set llm.temperature to 0.2 (--preset focused), or to 0 for the same answer "
+            "every time"
         ),
     )
 
 
-def loops(evidence: Evidence, _: Surroundings) -> Iterator[Finding]:
-    """Answers that say the same again and again."""
+@QUALITY.rule
+def loops(evidence: Evidence, _: Host) -> Iterator[Finding]:
+    """Answers that repeat the same text."""
     if not evidence.texts:
         return
     looping = sum(share_repeated(text) >= _REPEATED for text in evidence.texts)
-    yield judged(
-        _SECTION,
+    yield QUALITY.judged(
         "loops",
-        f"{looping} of {len(evidence.texts)} answers looked at repeat themselves",
-        is_bad=looping > _LOOPING_ANSWERS * len(evidence.texts),
-        advice=(
-            "llm.repetition_penalty: 1.1, or a little temperature (0.2 to 0.7); a very small model may need a larger "
-            "one in its place"
-        ),
+        f"{looping} of {len(evidence.texts)} sampled answers repeat themselves",
+        is_bad=looping > _LOOPING * len(evidence.texts),
+        advice="set llm.repetition_penalty to 1.1 or llm.temperature to 0.2 to 0.7, or use a larger model",
     )
 
 
-def cut_answers(evidence: Evidence, _: Surroundings) -> Iterator[Finding]:
-    """Answers that ended because they might be no longer."""
-    answers, cut = _answers(evidence), evidence.finish_reasons.get("length", 0)
-    if answers:
-        yield judged(
-            _SECTION,
+@QUALITY.rule
+def cut_answers(evidence: Evidence, _: Host) -> Iterator[Finding]:
+    """Answers that reached the maximum length."""
+    if evidence.answers:
+        cut = evidence.finish_reasons.get("length", 0)
+        yield QUALITY.judged(
             "cut answers",
-            f"{cut:,} of {answers:,} answers ended at their longest (finish_reason length)",
-            is_bad=cut > _CUT * answers,
-            advice="a larger --summary-tokens or llm.max_tokens, or ask for less in the task's prompt",
+            f"{cut:,} of {evidence.answers:,} answers were cut at their maximum length (finish_reason length)",
+            is_bad=cut > _CUT * evidence.answers,
+            advice="raise --summary-tokens or llm.max_tokens, or ask for shorter answers in the task's prompt",
         )
 
 
-def empty_answers(evidence: Evidence, _: Surroundings) -> Iterator[Finding]:
-    """Answers without a word."""
-    answers = _answers(evidence)
-    if answers:
-        yield judged(
-            _SECTION,
+@QUALITY.rule
+def empty_answers(evidence: Evidence, _: Host) -> Iterator[Finding]:
+    """Answers without text."""
+    if evidence.answers:
+        yield QUALITY.judged(
             "empty answers",
-            f"{evidence.empty_texts:,} of {answers:,} answers are empty",
-            is_bad=evidence.empty_texts > _EMPTY * answers,
+            f"{evidence.empty_texts:,} of {evidence.answers:,} answers are empty",
+            is_bad=evidence.empty_texts > _EMPTY * evidence.answers,
             advice=(
-                "look at a prompt: the task's template may leave nothing to answer, a stop string may stand at the "
-                "beginning, or the model may want its chat template"
+                "read a prompt: the task's template may leave nothing to answer, the answer may "
+                "begin with a stop string, or the model may need its chat template"
             ),
         )
 
 
-def chat_template(evidence: Evidence, around: Surroundings) -> Iterator[Finding]:
-    """An instruction model that is not spoken to in its own form."""
-    if around.has_template is None:
-        return
-    has = "has one" if around.has_template else "has none: its prompts are bare text"
-    yield judged(
-        _SECTION,
-        "chat template",
-        f"{evidence.model} {has}",
-        is_bad=not around.has_template,
-        advice="use an instruction-tuned model, or put the model's template into its tokenizer_config.json",
-    )
-
-
-def _answers(evidence: Evidence) -> int:
-    return sum(evidence.finish_reasons.values())
+@QUALITY.rule
+def chat_template(evidence: Evidence, host: Host) -> Iterator[Finding]:
+    """The model has no chat template, so its prompts are plain text."""
+    if host.has_chat_template is not None:
+        yield QUALITY.judged(
+            "chat template",
+            f"{evidence.model} has {'a' if host.has_chat_template else 'no'} chat template",
+            is_bad=not host.has_chat_template,
+            advice="use an instruction-tuned model, or add the model's template to its tokenizer_config.json",
+        )

@@ -10,8 +10,8 @@ import pytest
 from docmill.insight.report.comparison import compare
 from docmill.insight.report.cost import Prices, cost_of
 from docmill.insight.report.html_page import render
-from docmill.insight.report.report_data import measure
-from docmill.insight.report.to_json import as_record
+from docmill.insight.report.report_data import read_report
+from docmill.insight.report.to_json import to_json
 from docmill.storage.database import Database
 from docmill.storage.reads.batch_timeline import Duration
 from docmill.storage.states import AttemptOutcome, BatchState
@@ -72,8 +72,8 @@ def full_page(database: Database) -> str:
     stored = store(database, tries, failed_documents=failed_documents, notes={"customer": "Ægir & søn"})
     for worker in workers:
         add_samples(database, worker, [(at, (2 + at) << 28, 150.0, 1 << 30) for at in range(0, 22, 2)])
-    numbers = measure(database, stored.batch)
-    earlier = measure(database, store(database, [Try(at) for at in range(9)]).batch)
+    numbers = read_report(database, stored.batch)
+    earlier = read_report(database, store(database, [Try(at) for at in range(9)]).batch)
     cost = cost_of(numbers, PRICES)
     return render(numbers, cost, compare(numbers, earlier, cost, cost_of(earlier, PRICES)))
 
@@ -104,7 +104,7 @@ def test_the_page_says_what_was_measured(full_page: str) -> None:
         "decode (writing) 2.00 s 2.00 s 2.00 s 2.00 s 2.00 s", "merge, level 1", "engine_died 3 3",
         "c.bin it is not text", "Slowest jobs", "peak VRAM", "energy, assumed", "200 W all the time",
         "this batch earlier this / earlier", "Tokens by document", "Memory over time", "Processors over time",
-        "tokens reused 110 by 1 equal job",
+        "tokens reused 110 from 1 identical job",
     ):  # fmt: skip
         assert told in text
 
@@ -137,7 +137,7 @@ def test_names_and_messages_are_shown_and_never_obeyed(database: Database) -> No
         database, tries, documents=NASTY, failed_documents=[(name, name) for name in NASTY], model=NASTY[0],
         task=NASTY[1], notes=dict.fromkeys(NASTY[:3], NASTY[0]),
     )  # fmt: skip
-    numbers = measure(database, stored.batch)
+    numbers = read_report(database, stored.batch)
     page = Page(render(numbers, None, None))
     assert not {"script", "img"} & set(page.tags)
     assert not [name for name, _ in page.attributes if name.startswith("on")]
@@ -149,7 +149,7 @@ def test_names_and_messages_are_shown_and_never_obeyed(database: Database) -> No
 
 
 def test_a_batch_without_documents_has_a_page(database: Database) -> None:
-    numbers = measure(database, store(database, [], documents=(), state=BatchState.FAILED).batch)
+    numbers = read_report(database, store(database, [], documents=(), state=BatchState.FAILED).batch)
     cost = cost_of(numbers, PRICES)
     page = Page(render(numbers, cost, compare(numbers, numbers, cost, cost)))
     assert "No job of this batch ran." in page.text
@@ -158,7 +158,9 @@ def test_a_batch_without_documents_has_a_page(database: Database) -> None:
 
 def test_a_batch_with_nothing_but_failures_has_a_page(database: Database) -> None:
     tries = [failed(at, "out_of_memory", "the cache does not fit") for at in range(5)]
-    numbers = measure(database, store(database, tries, documents=(), failed_documents=[("a.txt", "all failed")]).batch)
+    numbers = read_report(
+        database, store(database, tries, documents=(), failed_documents=[("a.txt", "all failed")]).batch
+    )
     text = Page(
         render(numbers, cost_of(numbers, PRICES), compare(numbers, numbers, *[cost_of(numbers, PRICES)] * 2))
     ).text
@@ -171,26 +173,26 @@ def test_a_batch_with_nothing_but_failures_has_a_page(database: Database) -> Non
 def test_a_running_batch_is_told_so_far(database: Database) -> None:
     runs = Try(0, ended=None, outcome=AttemptOutcome.RUNNING, queue=None, prefill=None, decode=None, completion=None)
     waits = store(database, [], state=BatchState.VALIDATING).batch
-    assert "No job of this batch has run yet." in Page(render(measure(database, waits), None, None)).text
-    first = measure(database, store(database, [runs], state=BatchState.IN_PROGRESS).batch)
+    assert "No job of this batch has run yet." in Page(render(read_report(database, waits), None, None)).text
+    first = read_report(database, store(database, [runs], state=BatchState.IN_PROGRESS).batch)
     assert "So far 0 of 1 job succeeded" in Page(render(first, cost_of(first, PRICES), None)).text
-    later = measure(database, store(database, [runs, Try(0)], state=BatchState.IN_PROGRESS).batch)
+    later = read_report(database, store(database, [runs, Try(0)], state=BatchState.IN_PROGRESS).batch)
     text = Page(render(later, None, None)).text
     assert "in progress" in text
     assert "So far 1 of 2 jobs succeeded" in text
-    assert "the batch was still at work" in text
+    assert "the batch was still running" in text
 
 
 def test_a_single_job_that_took_no_time_has_a_page(database: Database) -> None:
     instant = Try(0, queue=0.0, prefill=0.0, decode=0.0, waited=0.0, prompt=0, completion=0)
-    numbers = measure(database, store(database, [instant]).batch)
+    numbers = read_report(database, store(database, [instant]).batch)
     assert "1 of 1 job succeeded" in Page(render(numbers, None, None)).text
 
 
 def test_the_record_holds_the_same_numbers_as_json(database: Database) -> None:
-    numbers = measure(database, store(database, [Try(at, waited=None) for at in range(10)]).batch)
+    numbers = read_report(database, store(database, [Try(at, waited=None) for at in range(10)]).batch)
     cost = cost_of(numbers, PRICES)
-    record = json.loads(json.dumps(as_record(numbers, cost, compare(numbers, numbers, cost, cost))))
+    record = json.loads(json.dumps(to_json(numbers, cost, compare(numbers, numbers, cost, cost))))
     assert record["durations"]["decode"] == {"count": 10, "mean": 2.0, "p50": 2.0, "p90": 2.0, "p99": 2.0, "max": 2.0}
     assert "wait" not in record["durations"]
     assert (record["prompt_tokens"], record["completion_tokens"], record["cached_tokens"]) == (1000, 100, None)
@@ -201,10 +203,10 @@ def test_the_record_holds_the_same_numbers_as_json(database: Database) -> None:
 
 
 def test_a_hundred_thousand_attempts_make_no_larger_a_page(sqlite: Database) -> None:
-    numbers = measure(sqlite, store_many(sqlite, 100_000))
+    numbers = read_report(sqlite, store_many(sqlite, 100_000))
     assert numbers.durations[Duration.WAIT].count == 99_800
     assert numbers.durations[Duration.WAIT].at(0.99) == pytest.approx(1980.02, rel=1e-4)
     html = render(numbers, cost_of(numbers, PRICES), None)
     assert "99,800 of 100,000 jobs succeeded" in Page(html).text
     assert len(html) < 150_000
-    assert len(json.dumps(as_record(numbers, None, None))) < 60_000
+    assert len(json.dumps(to_json(numbers, None, None))) < 60_000

@@ -6,7 +6,7 @@ import pytest
 
 from docmill.insight.report.comparison import Verdict, compare
 from docmill.insight.report.cost import Cost, EnergyBasis, Prices, cost_of
-from docmill.insight.report.report_data import ReportNumbers, measure
+from docmill.insight.report.report_data import ReportData, read_report
 from docmill.storage.database import Database
 from tests.unit.insight.report.batches import Try, store
 
@@ -15,15 +15,15 @@ HOUR = 3600.0
 
 
 @pytest.fixture
-def two_hours(sqlite: Database) -> ReportNumbers:
+def two_hours(sqlite: Database) -> ReportData:
     """Two workers, an hour each, whose energy was not measured."""
     tries = [
         Try(0, prefill=HOUR / 2, decode=HOUR / 2, prompt=900_000, completion=100_000, worker=w) for w in ("w1", "w2")
     ]
-    return measure(sqlite, store(sqlite, tries, documents=("a", "b", "c", "d")).batch)
+    return read_report(sqlite, store(sqlite, tries, documents=("a", "b", "c", "d")).batch)
 
 
-def test_workers_are_paid_for_their_hours(two_hours: ReportNumbers) -> None:
+def test_workers_are_paid_for_their_hours(two_hours: ReportData) -> None:
     cost = cost_of(two_hours, Prices(per_hour=0.5))
     assert cost.machines == cost.total == pytest.approx(1.0)
     assert cost.energy is None
@@ -31,7 +31,7 @@ def test_workers_are_paid_for_their_hours(two_hours: ReportNumbers) -> None:
     assert cost.per_million_tokens == pytest.approx(0.5)
 
 
-def test_energy_that_was_not_measured_costs_nothing_until_it_is_assumed(two_hours: ReportNumbers) -> None:
+def test_energy_that_was_not_measured_costs_nothing_until_it_is_assumed(two_hours: ReportData) -> None:
     unknown = cost_of(two_hours, Prices(per_kwh=0.3))
     assert (unknown.energy_kwh, unknown.energy_basis, unknown.total) == (None, None, None)
     assumed = cost_of(two_hours, Prices(per_kwh=0.3, watts=250))
@@ -43,7 +43,7 @@ def test_energy_that_was_not_measured_costs_nothing_until_it_is_assumed(two_hour
 def test_measured_energy_goes_before_assumed_and_the_rest_is_said_to_be_missing(sqlite: Database) -> None:
     def cost(*joules: float | None, watts: float | None = None) -> Cost:
         tries = [Try(at, energy=energy) for at, energy in enumerate(joules)]
-        return cost_of(measure(sqlite, store(sqlite, tries).batch), Prices(per_hour=None, per_kwh=0.4, watts=watts))
+        return cost_of(read_report(sqlite, store(sqlite, tries).batch), Prices(per_hour=None, per_kwh=0.4, watts=watts))
 
     whole = cost(KWH, KWH, watts=1e6)
     assert (whole.energy_basis, whole.energy_kwh) == (EnergyBasis.MEASURED, 2.0)
@@ -55,17 +55,19 @@ def test_measured_energy_goes_before_assumed_and_the_rest_is_said_to_be_missing(
 
 def test_a_batch_that_did_nothing_has_no_price_by_document(sqlite: Database) -> None:
     nothing = cost_of(
-        measure(sqlite, store(sqlite, [], documents=()).batch), Prices(per_hour=1.0, per_kwh=1.0, watts=9)
+        read_report(sqlite, store(sqlite, [], documents=()).batch), Prices(per_hour=1.0, per_kwh=1.0, watts=9)
     )
     assert (nothing.total, nothing.per_document, nothing.per_million_tokens) == (0.0, None, None)
 
 
 def test_a_comparison_says_what_became_better_and_what_worse(sqlite: Database) -> None:
-    earlier = measure(sqlite, store(sqlite, [Try(at, decode=2.0, memory=1 << 30) for at in range(4)]).batch)
-    this = measure(sqlite, store(sqlite, [Try(at, decode=1.0, memory=2 << 30, prompt=101) for at in range(4)]).batch)
+    earlier = read_report(sqlite, store(sqlite, [Try(at, decode=2.0, memory=1 << 30) for at in range(4)]).batch)
+    this = read_report(
+        sqlite, store(sqlite, [Try(at, decode=1.0, memory=2 << 30, prompt=101) for at in range(4)]).batch
+    )
     prices = Prices(per_hour=1.0)
     found = compare(this, earlier, cost_of(this, prices), cost_of(earlier, prices))
-    rows = {row.key: row for row in found.rows}
+    rows = {row.key: row for row in found.measures}
     assert (rows["decode_p50_s"].ratio, rows["decode_p50_s"].verdict) == (0.5, Verdict.BETTER)
     assert (rows["peak_memory_bytes"].ratio, rows["peak_memory_bytes"].verdict) == (2.0, Verdict.WORSE)
     assert rows["tokens_per_s"].verdict is Verdict.BETTER
@@ -78,22 +80,27 @@ def test_a_comparison_says_what_became_better_and_what_worse(sqlite: Database) -
 
 
 def test_what_grows_with_the_work_is_not_judged_between_unlike_amounts_of_it(sqlite: Database) -> None:
-    earlier = measure(sqlite, store(sqlite, [Try(at) for at in range(4)]).batch)
-    this = measure(sqlite, store(sqlite, [Try(at, waited=9.0, decode=3.0) for at in range(9)]).batch)
+    earlier = read_report(sqlite, store(sqlite, [Try(at) for at in range(4)]).batch)
+    this = read_report(sqlite, store(sqlite, [Try(at, waited=9.0, decode=3.0) for at in range(9)]).batch)
     prices = Prices(per_hour=1.0)
     found = compare(this, earlier, cost_of(this, prices), cost_of(earlier, prices))
-    rows = {row.key: row.verdict for row in found.rows}
+    rows = {row.key: row.verdict for row in found.measures}
     assert {rows[key] for key in ("working_s", "wait_p50_s", "cost")} == {Verdict.NEUTRAL}
     assert rows["decode_p50_s"] is Verdict.WORSE
     assert rows["cost_per_million_tokens"] is not Verdict.NEUTRAL
 
 
-def test_a_comparison_says_what_makes_two_batches_unlike(two_hours: ReportNumbers, sqlite: Database) -> None:
-    other = measure(sqlite, store(sqlite, [], documents=(), model="another", task="outline").batch)
+def test_a_comparison_says_what_makes_two_batches_unlike(two_hours: ReportData, sqlite: Database) -> None:
+    other = read_report(sqlite, store(sqlite, [], documents=(), model="another", task="outline").batch)
     cost = cost_of(two_hours, Prices())
     remarks = " ".join(compare(two_hours, other, cost, cost_of(other, Prices())).remarks)
-    for told in ("Another model: a model here, another then", "Another task", "Another engine", "number of slots: 4"):
-        assert told in remarks
-    assert "Another amount of work, 2,000,000 tokens here, 0 then" in remarks
+    for text in (
+        "model differs: a model in this batch, another in",
+        "task differs",
+        "engine differs",
+        "slots differs",
+    ):
+        assert text in remarks
+    assert "amount of work differs: 2,000,000 tokens in this batch, 0 in the earlier one" in remarks
     same = replace(other, outcomes=two_hours.outcomes, status=two_hours.status, workers=two_hours.workers)
     assert compare(two_hours, same, cost, cost).remarks == ()
