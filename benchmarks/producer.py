@@ -115,15 +115,14 @@ def _measure(child: str, options: argparse.Namespace, home: Path, file: str | Pa
     return measured
 
 
-def _prepared(options: argparse.Namespace) -> tuple[Any, Any, Any]:
+def _prepared(options: argparse.Namespace) -> tuple[Any, Any]:
     from docmill.producer.composition import Backend
+    from docmill.producer.submission import SubmitOptions
     from docmill.settings.load import load_settings
 
     backend = Backend(load_settings(environment={"DOCMILL_HOME": options.home}))
-    submission, text = backend.prepare(
-        (str(options.file),), chunk_tokens=options.chunk_tokens, overlap_tokens=options.overlap
-    )
-    return backend, submission, text
+    chosen = SubmitOptions(chunk_tokens=options.chunk_tokens, overlap_tokens=options.overlap)
+    return backend, backend.prepare((str(options.file),), chosen)
 
 
 def chunk_file(options: argparse.Namespace) -> dict[str, Any]:
@@ -131,12 +130,12 @@ def chunk_file(options: argparse.Namespace) -> dict[str, Any]:
     from docmill.producer.chunking.document_chunks import split_document
     from docmill.producer.intake.sources import Document, read_documents
 
-    _, submission, text = _prepared(options)
+    _, submission = _prepared(options)
     clock = _Clock()
     chunks = tokens = 0
     for document in read_documents(submission.inputs, submission.intake):
         assert isinstance(document, Document)
-        for chunk in split_document(document, submission.plan, submission.task, text):
+        for chunk in split_document(document, submission.plan, submission.task, submission.model_text):
             chunks += 1
             tokens += chunk.tokens
     return clock.read(options) | {
@@ -149,12 +148,12 @@ def chunk_file(options: argparse.Namespace) -> dict[str, Any]:
 def submit_file(options: argparse.Namespace) -> dict[str, Any]:
     """Child: submit the file and publish all of its jobs."""
     from docmill.broker.embedded_broker import EmbeddedBroker
-    from docmill.producer.batch_writer import Submitter
+    from docmill.producer.batch_writer import BatchWriter
     from docmill.producer.composition import broker_directory, database_url
     from docmill.storage.database import Database
     from docmill.storage.schema import upgrade
 
-    backend, submission, text = _prepared(options)
+    backend, submission = _prepared(options)
     with ExitStack() as stack:
         stack.enter_context(EmbeddedBroker(broker_directory(backend.settings)))
         postgres = options.child == "postgres"
@@ -162,9 +161,9 @@ def submit_file(options: argparse.Namespace) -> dict[str, Any]:
         database = Database(url)
         upgrade(database)
         clock = _Clock()
-        submitted = Submitter(database, text).submit(submission)
+        submitted = BatchWriter(database).submit(submission)
         report = clock.read(options)
-        jobs, publish_s = _publish_all(backend, database, submitted.batch_id, text.model.name)
+        jobs, publish_s = _publish_all(backend, database, submitted.id, submission.model_text.model.name)
         database.close()
     return report | {
         "jobs": jobs,
@@ -175,14 +174,14 @@ def submit_file(options: argparse.Namespace) -> dict[str, Any]:
 
 def _publish_all(backend: Any, database: Any, batch_id: str, model: str) -> tuple[int, float]:
     from docmill.producer.dispatcher import Dispatcher, DispatchPolicy
-    from docmill.producer.merge_step import Advancer
+    from docmill.producer.level_planner import LevelPlanner
     from docmill.storage.moves.announce import Outbox
     from docmill.storage.moves.documents import Levels
     from docmill.storage.reads.reports import Reports
 
     jobs = Reports(database).batch(batch_id).jobs_total
     levels = Levels(database)
-    advancer = Advancer(levels, backend.settings.home)
+    advancer = LevelPlanner(levels, backend.settings.home)
     policy = DispatchPolicy(watermark=jobs)
     dispatcher = Dispatcher(Outbox(database), levels, advancer, backend.broker(), policy)
     began, published = time.monotonic(), 0

@@ -38,6 +38,8 @@ from docmill.catalogue.pull import pull
 from docmill.cli.commands.worker import WorkerFlags, worker_options
 from docmill.cli.services.stack import Stack
 from docmill.producer.composition import Backend
+from docmill.producer.submission import SubmitOptions
+from docmill.producer.wait_for_batch import wait_for_batch
 from docmill.settings.defaults import Settings
 from docmill.settings.load import load_settings
 from docmill.storage.states import BatchState
@@ -160,13 +162,13 @@ def _round(backend: Backend, bare: Bare, options: argparse.Namespace, *, number:
     with tempfile.TemporaryDirectory() as scratch:
         document = Path(scratch) / f"round-{number}.txt"
         document.write_text(prose(seed=number, characters=jobs * options.chunk_tokens * 3), encoding="utf-8")
-        submission, text = backend.prepare(
-            (str(document),), merge="none", chunk_tokens=options.chunk_tokens, max_tokens=options.max_tokens,
+        chosen = SubmitOptions(
+            merge="none", chunk_tokens=options.chunk_tokens, max_tokens=options.max_tokens,
             sampling={"temperature": 0.0}, reuse=False,
         )  # fmt: skip
-        batch_id = backend.submit(submission, text).batch_id
+        batch_id = backend.submit(backend.prepare((str(document),), chosen)).id
         requests = _requests(backend, batch_id)
-        status = backend.wait(batch_id, interval_s=2.0)  # each look costs the engine some of two cores
+        status = wait_for_batch(backend.reports, batch_id, interval_s=2.0)  # each query costs the engine CPU time
     assert status.state is BatchState.COMPLETED, status
     assert status.ended_at is not None
     assert status.in_progress_at is not None

@@ -22,6 +22,7 @@ from docmill.catalogue.find_model import SIMULATED, SIMULATED_VOCABULARY
 from docmill.catalogue.pull import pull
 from docmill.producer.batch_plan import Plan
 from docmill.producer.composition import Backend, broker_directory, database_url
+from docmill.producer.submission import SubmitOptions
 from docmill.settings.load import load_settings
 from docmill.storage.columns import db_now
 from docmill.storage.database import Database
@@ -124,8 +125,7 @@ class Services:
     def plan(self, **wishes: Any) -> Plan:
         """The plan of a batch whose documents' answers are joined."""
         chosen: dict[str, Any] = {"merge": "concat", "max_tokens": 64} | wishes
-        submission, _ = self.backend.prepare(("-",), **chosen)
-        return submission.plan
+        return self.backend.prepare(("-",), SubmitOptions(**chosen)).plan
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Run a command of docmill beside the others."""

@@ -1,7 +1,7 @@
-"""Submit documents: read, split, store, publish the first jobs, leave.
+"""Write a submission to the database: read its documents, split them, store chunks and first jobs.
 
-Rows are written in transactions of bounded size. A submission that dies is taken up again by the same one: its
-whole documents are recognized by their content, the half-written one is written anew.
+Rows are written in transactions of bounded size. Repeating an interrupted submission continues it: complete documents
+are recognized by their content, and a partly written document is written again.
 """
 
 from __future__ import annotations
@@ -16,31 +16,27 @@ from docmill.producer.chunking.document_chunks import split_document
 from docmill.producer.document_hash import content_hash_of, identity_of
 from docmill.producer.errors import DocumentUnreadable, IdempotencyKeyReused, NothingToDo, ProducerError
 from docmill.producer.intake.sources import Document, Skipped, read_documents
-from docmill.producer.merge_step import new_job
-from docmill.producer.model_text import ModelText
-from docmill.producer.submission import OnDocument, Resume, Submission, Submitted
-from docmill.producer.tasks import MergeStrategy
+from docmill.producer.jobs import chunk_jobs
+from docmill.producer.submission import OnDocument, Resume, Submission, SubmittedBatch
 from docmill.storage.database import Database
 from docmill.storage.errors import IdempotencyKeyTaken
 from docmill.storage.moves.batches import Batches
 from docmill.storage.moves.new_batches import NewBatch, NewChunk, Submissions
-from docmill.storage.moves.new_jobs import NewJob
 from docmill.storage.moves.submitter_lock import take_up
 from docmill.storage.states import BatchState
 from docmill.storage.tables import Batch
 
-_ANOTHER_S = 0.5  # between two looks at a submission that another process is at
-_ROWS = 200  # chunks, and jobs, a transaction: at most a few megabytes
+_RETRY_S = 0.5  # between two checks of a submission that another process is writing
+_ROWS = 200  # chunks, and jobs, per transaction: at most a few megabytes
 
 
-class Submitter:
-    """Writes submissions into one database."""
+class BatchWriter:
+    """Writes submissions to one database."""
 
-    def __init__(self, database: Database, text: ModelText) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
         self._submissions = Submissions(database)
         self._batches = Batches(database)
-        self._text = text
 
     def submit(
         self,
@@ -48,17 +44,17 @@ class Submitter:
         *,
         resume: Resume = Resume.UNFINISHED,
         on_document: OnDocument | None = None,
-    ) -> Submitted:
-        """Store every readable document. Raises ProducerError when there is none, or an input does not exist.
+    ) -> SubmittedBatch:
+        """Store every readable document. Raises ProducerError if there is none or an input does not exist.
 
-        Where another process submits the same at this moment, this one waits for it.
+        If another process is writing the same submission, wait for it.
         """
         documents = read_documents(submission.inputs, submission.intake)
         batch_id, resumed = self._open_batch(submission, resume)
         if resumed and submission.idempotency_key is not None:
             first = self._batches.find(batch_id)
             if first.state is not BatchState.VALIDATING:
-                return Submitted(batch_id, first.documents_total, (), (), resumed=True)
+                return SubmittedBatch(batch_id, first.documents_total, (), (), resumed=True)
         return self._fill(batch_id, submission, documents, resumed, on_document)
 
     def _open_batch(self, submission: Submission, resume: Resume) -> tuple[str, bool]:
@@ -68,14 +64,14 @@ class Submitter:
                 if take_up(self._database, found.id):
                     self._submissions.discard_unfinished_documents(found.id)
                     return found.id, True
-                time.sleep(_ANOTHER_S)
+                time.sleep(_RETRY_S)
                 continue
             if found is not None and (
                 submission.idempotency_key is not None
                 or (resume is Resume.ANY and not self._has_grown(found.id, submission))
             ):
                 return found.id, True
-            with suppress(IdempotencyKeyTaken):  # by another process just now
+            with suppress(IdempotencyKeyTaken):  # another process was faster
                 return self._new_batch(submission), False
 
     def _earlier(self, submission: Submission) -> Batch | None:
@@ -88,7 +84,7 @@ class Submitter:
         return found
 
     def _has_grown(self, batch_id: str, submission: Submission) -> bool:
-        """Whether the inputs hold a document that this batch, which takes no more, does not."""
+        """True if the inputs hold a document that this batch, which accepts no more documents, does not have."""
         known = self._submissions.known_documents(batch_id)
         for document in read_documents(submission.inputs, submission.intake):
             if isinstance(document, Document):
@@ -101,7 +97,7 @@ class Submitter:
         return self._submissions.create(
             NewBatch(
                 submission_key=submission.key,
-                model=self._text.model.name,
+                model=submission.model_text.model.name,
                 task=submission.plan.task.name,
                 plan=submission.plan.to_json(),
                 metadata=submission.metadata,
@@ -117,9 +113,9 @@ class Submitter:
         batch_id: str,
         submission: Submission,
         documents: Iterator[Document | Skipped],
-        resumed: bool,  # noqa: FBT001 - a fact that is passed through
+        resumed: bool,  # noqa: FBT001
         on_document: OnDocument | None,
-    ) -> Submitted:
+    ) -> SubmittedBatch:
         known = self._submissions.known_documents(batch_id) if resumed else set()
         skipped: list[Skipped] = []
         warnings: list[str] = []
@@ -144,7 +140,7 @@ class Submitter:
                 skipped.append(Skipped(document.name, reason))
         if self._batches.find(batch_id).state is BatchState.VALIDATING:
             self._close(batch_id, stored, skipped)
-        return Submitted(batch_id, stored, skipped, warnings, resumed)
+        return SubmittedBatch(batch_id, stored, skipped, warnings, resumed)
 
     def _close(self, batch_id: str, stored: int, skipped: Sequence[Skipped]) -> None:
         if stored:
@@ -157,7 +153,7 @@ class Submitter:
     def _store(
         self, batch_id: str, submission: Submission, document: Document, content_hash: str, identity: str
     ) -> None:
-        plan = submission.plan
+        plan, text = submission.plan, submission.model_text
         document_id = self._submissions.begin_document(
             batch_id,
             name=document.name,
@@ -167,14 +163,14 @@ class Submitter:
             remarks=document.warnings,
         )
         characters = tokens = count = 0
-        for some in _batched(split_document(document, plan, submission.task, self._text), _ROWS):
+        for some in _batched(split_document(document, plan, submission.task, text), _ROWS):
             self._submissions.add_chunks(
                 batch_id,
                 document_id,
                 [NewChunk(c.index, c.start, c.end, c.tokens, c.text) for c in some],
             )
-            if first_jobs := self._first_jobs(submission, some):
-                self._submissions.add_jobs(batch_id, document_id, first_jobs)
+            if jobs := chunk_jobs(plan, text, some, priority=submission.priority):
+                self._submissions.add_jobs(batch_id, document_id, jobs)
             characters = some[-1].end
             tokens += sum(chunk.tokens for chunk in some)
             count += len(some)
@@ -186,18 +182,6 @@ class Submitter:
             chunk_count=count,
             max_tokens=plan.output_tokens(count),
         )
-
-    def _first_jobs(self, submission: Submission, chunks: Sequence[Chunk]) -> Sequence[NewJob]:
-        """One for each chunk; with merge strategy refine the document's first chunk alone has one before the rest."""
-        plan = submission.plan
-        return [
-            new_job(
-                plan, self._text, chunk.prompt, level=0, position=chunk.index, inputs=(chunk.index, chunk.index),
-                max_tokens=plan.output_reserve, priority=submission.priority,
-            )
-            for chunk in chunks
-            if chunk.index == 0 or plan.merge_strategy is not MergeStrategy.REFINE
-        ]  # fmt: skip
 
 
 def _batched(chunks: Iterator[Chunk], size: int) -> Iterator[list[Chunk]]:

@@ -14,7 +14,7 @@ from celery import Celery
 
 from docmill.broker.errors import BrokerError
 from docmill.broker.publish import publish
-from docmill.producer.merge_step import Advancer
+from docmill.producer.level_planner import LevelPlanner
 from docmill.settings.defaults import Producer
 from docmill.storage.errors import StorageError
 from docmill.storage.moves.announce import Outbox
@@ -54,10 +54,12 @@ class DispatchCounts:
 class Dispatcher:
     """One dispatcher; `run` it in a thread or a process of its own."""
 
-    def __init__(self, outbox: Outbox, levels: Levels, advancer: Advancer, app: Celery, policy: DispatchPolicy) -> None:
+    def __init__(
+        self, outbox: Outbox, levels: Levels, planner: LevelPlanner, app: Celery, policy: DispatchPolicy
+    ) -> None:
         self._outbox = outbox
         self._levels = levels
-        self._advancer = advancer
+        self._planner = planner
         self._app = app
         self._policy = policy
         self.counts = DispatchCounts()
@@ -94,7 +96,7 @@ class Dispatcher:
             log.warning("%d jobs were taken back from workers that stopped answering", rescued)
         ended = self._levels.ended()
         for document in ended:
-            self._advancer.advance(document)
+            self._planner.advance(document)
             self.counts.documents_advanced += 1
         self._levels.settle_batches()
         models = self._outbox.models_at_work()

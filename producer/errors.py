@@ -28,6 +28,14 @@ class DocumentUnreadable(ProducerError):
         super().__init__(f"{name}: {reason}")
 
 
+class RecordInvalid(ProducerError):
+    """A text given in memory has no usable id, or its row lacks a field."""
+
+    def __init__(self, place: int, reason: str) -> None:
+        self.place = place
+        super().__init__(f"record {place} (counted from 0): {reason}")
+
+
 class WindowTooLarge(ProducerError):
     """A context window that the model was not made for."""
 

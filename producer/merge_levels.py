@@ -1,8 +1,8 @@
-"""From the answers of one level to the next level, or to the document's summary: decided here, done elsewhere.
+"""Decide what follows an ended level of a document: the next merge level, packed into jobs, or the summary.
 
-Merging spends the model only where it must: where a level's answers together are no longer than the summary
-asked for, they are the summary. (A small model loses more in a second pass than it gains; see
-docs/decisions/0003-merging.md for the measurement.)
+The model merges only where it must: answers that together are no longer than the requested summary are joined and
+are the summary. (A small model loses more in a second pass than it gains; docs/decisions/0003-merging.md has the
+measurement.)
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from docmill.producer.batch_plan import Plan
-from docmill.producer.tasks import MergeStrategy
+from docmill.producer.task_files import MergeStrategy
 from docmill.storage.moves.documents import LevelResult
 
 SEPARATOR = "\n\n"
@@ -21,14 +21,14 @@ _SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*(?=\s|$)|[。！？][\"'”�
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The document's summary. `text` None: each window keeps an answer of its own."""
+    """The document is finished with this summary; None with merge strategy none, where every window has its own."""
 
     text: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One job of the next level: the answers `first` to `last` of this one, joined."""
+    """One job of the next level: the answers `first` to `last` of this level, joined."""
 
     first: int
     last: int
@@ -37,7 +37,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class NextLevel:
-    """The jobs of the next level, in order; `remark` says what had to be cut."""
+    """The jobs of the next level, in order. `remark` says which answers were cut."""
 
     groups: list[Group]
     max_tokens: int
@@ -46,7 +46,7 @@ class NextLevel:
 
 @dataclass(frozen=True, slots=True)
 class NextChunk:
-    """Refine: the next chunk, with the summary so far."""
+    """Merge strategy refine: the next chunk is read with the summary so far."""
 
     position: int
     summary: str
@@ -72,10 +72,10 @@ def decide(
     count: Callable[[str], int],
     cut: Callable[[str, int], str],
 ) -> Decision:
-    """What follows on a level whose jobs have all succeeded.
+    """What follows a level whose jobs have all succeeded.
 
-    `room_tokens` is what a merge prompt can take beside its template; `count` counts a text's tokens; `cut`
-    shortens a text to so many tokens.
+    `room_tokens` is the room for text in a merge prompt, `count` counts the tokens of a text, and `cut` shortens a
+    text to a number of tokens.
     """
     texts = [whole_sentences(result) for result in results]
     if plan.merge_strategy is MergeStrategy.REFINE:
@@ -98,7 +98,7 @@ def _next_level(
     count: Callable[[str], int],
     cut: Callable[[str, int], str],
 ) -> NextLevel | GiveUp:
-    share = max(1, room_tokens // 2 - 2)  # two always fit a job, so every level has at most half the jobs
+    share = max(1, room_tokens // 2 - 2)  # two always fit one job: every level halves the jobs
     shortened = [cut(text, share) if count(text) > share else text for text in texts]
     cuts = sum(short != text for short, text in zip(shortened, texts, strict=True))
     groups = _pack(shortened, room_tokens, count)
@@ -123,7 +123,7 @@ def _pack(texts: Sequence[str], room_tokens: int, count: Callable[[str], int]) -
 
 
 def whole_sentences(result: LevelResult) -> str:
-    """The text without white space around it and, where it ran into its token limit, no torn last sentence."""
+    """The stripped text, without its last sentence if the token limit cut that sentence off."""
     text = result.text.strip()
     if result.finish_reason != "length":
         return text

@@ -1,12 +1,12 @@
-"""Names of documents, as every terminal, log and table can show them."""
+"""Document names that every terminal, log and table can show."""
 
 from __future__ import annotations
 
 import re
 
-_UNSHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # lone surrogates: file names need not be UTF-8
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # file names need not be UTF-8: lone surrogates
 
 
-def shown_name(name: str) -> str:
-    """The name with U+FFFD for each control character, which could move a terminal's cursor or forge a log line."""
-    return _UNSHOWN.sub("\ufffd", name)
+def printable_name(name: str) -> str:
+    """The name with U+FFFD for each control character, which could move a cursor or forge a line of a log."""
+    return _UNPRINTABLE.sub("\ufffd", name)

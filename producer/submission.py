@@ -1,4 +1,4 @@
-"""What is to be submitted, and what became of it."""
+"""What is to be submitted, with which options, and what was stored."""
 
 from __future__ import annotations
 
@@ -8,19 +8,50 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from docmill.producer.batch_plan import Plan
+from docmill.producer.intake.records import Record
 from docmill.producer.intake.sources import Document, IntakeOptions, Skipped
-from docmill.producer.tasks import Task
+from docmill.producer.model_text import ModelText
+from docmill.producer.task_files import Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitOptions:
+    """The options of a submission, as `docmill.Client.submit` documents them.
+
+    None leaves an option to the profile, the task and the model. `sampling` holds those of
+    `docmill.broker.sampling.Sampling`.
+    """
+
+    profile: str | None = None
+    task: str = "summarize"
+    prompt: str | None = None
+    model: str | None = None
+    merge: str | None = None
+    summary_tokens: int | None = None
+    max_tokens: int | None = None
+    chunk_tokens: int | None = None
+    overlap_tokens: int | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    priority: int = 5
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    deadline_s: float | None = None
+    idempotency_key: str | None = None
+    reuse: bool = True
+    encoding: str | None = None
+    text_field: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What to submit: inputs as `docmill.producer.intake.sources` takes them, and how."""
+    """A checked submission. `inputs` are those of `docmill.producer.intake.sources.read_documents`."""
 
-    inputs: Sequence[str]
+    inputs: Sequence[str | Record]
     plan: Plan
     task: Task
+    model_text: ModelText
     intake: IntakeOptions = field(default_factory=IntakeOptions)
     priority: int = 5
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -30,28 +61,42 @@ class Submission:
 
     @property
     def key(self) -> str:
-        """Equal for submissions of the same inputs with the same plan: what a repeated one is known by."""
-        inputs = [item if item == "-" else str(Path(item).absolute()) for item in self.inputs]
+        """Equal for submissions of the same inputs with the same plan, to recognize a repeated submission."""
+        inputs = [_input_key(item) for item in self.inputs]
         content = json.dumps([inputs, self.plan.to_json(), self.priority], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
-class Submitted:
-    """What became of it. `resumed`: an earlier, same submission was taken up or found finished."""
+class SubmittedBatch:
+    """A stored batch; `str()` gives its id.
 
-    batch_id: str
+    `documents` counts the stored documents, `skipped` lists those that could not be read, with the reason.
+    `resumed`: an earlier, equal submission was continued or had already ended.
+    """
+
+    id: str
     documents: int
     skipped: Sequence[Skipped]
     warnings: Sequence[str]
     resumed: bool
 
+    def __str__(self) -> str:
+        return self.id
+
 
 class Resume(StrEnum):
-    """Which earlier batch of the same submission is taken up rather than doubled."""
+    """Which earlier batch of the same submission is continued instead of submitting the documents again."""
 
-    UNFINISHED = "unfinished"  # one whose submission died half way
-    ANY = "any"  # the newest, also when it runs or is completed
+    UNFINISHED = "unfinished"  # one whose submission was interrupted
+    ANY = "any"  # the newest, even if it is in progress or completed
 
 
 OnDocument = Callable[[Document | Skipped], None]
+
+
+def _input_key(item: str | Record) -> str | list[str]:
+    if isinstance(item, Record):
+        text = item.text if isinstance(item.text, str) else repr(item.text)
+        return [item.id, hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()]
+    return item if item == "-" else str(Path(item).absolute())

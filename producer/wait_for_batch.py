@@ -1,4 +1,4 @@
-"""A batch's status for as long as it lasts, though the database is away in between."""
+"""Follow a batch until it has ended, also through an outage of the database."""
 
 from __future__ import annotations
 
@@ -13,17 +13,22 @@ from docmill.storage.reads.reports import Reports
 log = logging.getLogger(__name__)
 
 
-def follow(reports: Reports, batch_id: str, *, interval_s: float) -> Iterator[BatchStatus]:
-    """The batch's status every `interval_s` seconds, the last when it has ended.
+def batch_statuses(
+    reports: Reports, batch_id: str, *, interval_s: float = 0.5, timeout_s: float | None = None
+) -> Iterator[BatchStatus]:
+    """The batch's status every `interval_s` seconds; the last one is that of the ended batch.
 
-    While the database is away, which is logged once, it is the last known. Raises DatabaseUnavailable only where it
-    does not answer at the beginning.
+    While the database does not answer, which is logged once, the last known status is repeated. Raises
+    DatabaseUnavailable if the database does not answer the first query, and TimeoutError after `timeout_s` seconds.
     """
+    stop_at = None if timeout_s is None else time.monotonic() + timeout_s
     status, is_away = reports.batch(batch_id), False
     while True:
         yield status
         if status.state.is_terminal:
             return
+        if stop_at is not None and time.monotonic() > stop_at:
+            raise TimeoutError(f"batch {batch_id} is still {status.state} after {timeout_s:g} s")
         time.sleep(interval_s)
         try:
             status = reports.batch(batch_id)
@@ -35,3 +40,10 @@ def follow(reports: Reports, batch_id: str, *, interval_s: float) -> Iterator[Ba
         if is_away:
             log.warning("the database answers again")
         is_away = False
+
+
+def wait_for_batch(reports: Reports, batch_id: str, *, interval_s: float = 0.5) -> BatchStatus:
+    """Block until the batch has ended; returns its last status."""
+    for status in batch_statuses(reports, batch_id, interval_s=interval_s):
+        ended = status
+    return ended

@@ -10,7 +10,7 @@ from docmill.producer.chunking.token_window import Encoded
 from docmill.producer.intake.sources import Document
 from docmill.producer.model_text import ModelText
 from docmill.producer.prompts import RenderedPrompt
-from docmill.producer.tasks import MergeStrategy, Task
+from docmill.producer.task_files import MergeStrategy, Task
 
 
 def split_document(document: Document, plan: Plan, task: Task, text: ModelText) -> Iterator[Chunk]:

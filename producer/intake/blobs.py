@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
 from docmill.producer.errors import DocumentUnreadable
-from docmill.producer.printable_names import shown_name
+from docmill.producer.printable_names import printable_name
 
 _MAX_RATIO = 200  # unpacked to packed; text packs to about a fifth
 _RATIO_FROM_BYTES = 8 << 20  # below this a high ratio is harmless
@@ -73,7 +73,7 @@ def _zip_blobs(path: Path, name: str, max_bytes: int, max_archive_bytes: int) ->
     for info in members:
         if _is_hidden(info.filename):
             continue
-        inner = f"{name}/{shown_name(info.filename)}"
+        inner = f"{name}/{printable_name(info.filename)}"
         yield Blob(
             inner,
             str(path),

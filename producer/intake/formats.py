@@ -77,14 +77,14 @@ def _checked(document: Document) -> Document | Skipped:
     return document if has_text else Skipped(document.name, "it is empty")
 
 
-def _row(blob: Blob, line: int, text: object, warnings: tuple[str, ...]) -> Document | Skipped:
-    name = f"{blob.name}:{line}"
+def document_of(name: str, source: str, text: object, warnings: tuple[str, ...] = ()) -> Document | Skipped:
+    """A text in memory as a document, with its line ends as newlines."""
     if not isinstance(text, str):
         return Skipped(name, f"its text is {type(text).__name__}, not a string")
     if not text.strip():
         return Skipped(name, "it is empty")
     normal = without_surrogates(text.replace("\r\n", "\n").replace("\r", "\n"))
-    return Document(name, blob.source, lambda: iter([normal]), warnings)
+    return Document(name, source, lambda: iter([normal]), warnings)
 
 
 def _jsonl(blob: Blob, pieces: Iterator[str], field: str, warnings: tuple[str, ...]) -> Iterator[Document | Skipped]:
@@ -101,7 +101,7 @@ def _jsonl(blob: Blob, pieces: Iterator[str], field: str, warnings: tuple[str, .
             has = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
             yield Skipped(name, f"it has no field {field!r} (it has {has}); name it with --text-field")
             continue
-        yield _row(blob, number, row[field], warnings)
+        yield document_of(name, blob.source, row[field], warnings)
 
 
 def _csv(
@@ -132,7 +132,7 @@ def _csv(
         except csv.Error as error:
             yield Skipped(f"{blob.name}:{line}", f"not CSV: {error}")
             continue
-        yield _row(blob, line, row[field], warnings)
+        yield document_of(f"{blob.name}:{line}", blob.source, row[field], warnings)
 
 
 def _lines(pieces: Iterator[str]) -> Iterator[str]:

@@ -17,14 +17,16 @@ from typing import IO
 
 from docmill.producer.errors import DocumentUnreadable, InputNotFound
 from docmill.producer.intake.blobs import Blob, file_blobs
-from docmill.producer.intake.formats import SUFFIXES, Document, Skipped, documents_of
+from docmill.producer.intake.formats import SUFFIXES, Document, Skipped, document_of, documents_of
+from docmill.producer.intake.records import Record
 from docmill.producer.intake.text_encoding import without_surrogates
-from docmill.producer.printable_names import shown_name
+from docmill.producer.printable_names import printable_name
 
 __all__ = ["Document", "IntakeOptions", "Skipped", "read_documents"]
 
 _PACKED = (".gz", ".zip")
 _BLOCK = 1 << 20  # bytes
+_File = tuple[Path | None, str]  # None: standard input; the document's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +42,25 @@ class IntakeOptions:
     max_archive_bytes: int = 64 << 30
 
 
-def read_documents(inputs: Sequence[str], options: IntakeOptions | None = None) -> Iterator[Document | Skipped]:
-    """The documents of all inputs, in order; directories and globs sorted. Reads one at a time.
+def read_documents(
+    inputs: Sequence[str | Record], options: IntakeOptions | None = None
+) -> Iterator[Document | Skipped]:
+    """The documents of all inputs, in order, one at a time. Those of directories and globs are sorted.
 
-    Raises InputNotFound, before the first document, when an input matches nothing.
+    An input is a file, a directory, a glob, `-` for standard input, or a record. Raises InputNotFound, before the
+    first document, if an input matches nothing.
     """
-    chosen = options or IntakeOptions()
-    files = [(path, name) for item in inputs for path, name in _matches(item)]
-    return _read(files, chosen)
+    found = [match for item in inputs for match in ([item] if isinstance(item, Record) else _matches(item))]
+    return _read(found, options or IntakeOptions())
 
 
-def _read(files: Sequence[tuple[Path | None, str]], options: IntakeOptions) -> Iterator[Document | Skipped]:
+def _read(found: Sequence[_File | Record], options: IntakeOptions) -> Iterator[Document | Skipped]:
     seen: set[Path] = set()
-    for path, name in files:
+    for item in found:
+        if isinstance(item, Record):
+            yield document_of(item.id, "memory", item.text)
+            continue
+        path, name = item
         place = path or _spooled(sys.stdin.buffer, options.max_document_bytes)
         resolved = place.resolve()
         if resolved in seen:
@@ -81,7 +89,7 @@ def _documents(blob: Blob, options: IntakeOptions) -> Iterator[Document | Skippe
     )
 
 
-def _matches(item: str) -> Iterator[tuple[Path | None, str]]:
+def _matches(item: str) -> Iterator[_File]:
     if item == "-":
         yield None, "stdin"
         return
@@ -92,7 +100,7 @@ def _matches(item: str) -> Iterator[tuple[Path | None, str]]:
         raise InputNotFound(f"{item[:80]} ({error.strerror})") from error
     if not found:
         raise InputNotFound(f"{item} (a directory without text files)" if path.is_dir() else item)
-    yield from ((p, shown_name(name)) for p, name in found)
+    yield from ((p, printable_name(name)) for p, name in found)
 
 
 def _files_in(directory: Path) -> list[tuple[Path, str]]:

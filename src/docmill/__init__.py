@@ -1,22 +1,59 @@
-"""Bulk work by local language models over piles of long documents.
+"""Batch processing of documents by local language models.
 
-`submit`, `wait` and `results` are docmill's Python API; see `docmill.producer.client`.
+    from docmill import submit, wait, results
+
+    batch = submit("reports/*.txt", task="summarize")
+    wait(batch)
+    for document in results(batch):
+        print(document.name, document.summary)
+
+`submit`, `wait`, `as_completed`, `results`, `status`, `cancel` and `retry` share one `Client`, made with the settings
+of the environment and of `config.yaml` on first use; make a `Client` to choose other settings. See docs/python.md.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from docmill.producer.client import results, submit, wait
+    from docmill.broker.errors import BrokerFull
+    from docmill.catalogue.errors import ModelNotFound
+    from docmill.errors import DocmillError, WrongUse
+    from docmill.producer.client import Client, as_completed, cancel, results, retry, status, submit, wait
+    from docmill.producer.errors import IdempotencyKeyReused, InputNotFound, NothingToDo, ProducerError, RecordInvalid
+    from docmill.producer.intake.records import Record
+    from docmill.producer.submission import SubmittedBatch
+    from docmill.settings.defaults import Settings
+    from docmill.settings.errors import SettingsError
+    from docmill.settings.load import load_settings
+    from docmill.storage.errors import DatabaseUnavailable, NoSuchBatch, StorageError
+    from docmill.storage.reads.batch_status import BatchStatus
+    from docmill.storage.reads.documents import DocumentReport
+    from docmill.storage.states import BatchState, DocumentState
 
-__all__ = ["results", "submit", "wait"]
+__all__ = [
+    "BatchState", "BatchStatus", "BrokerFull", "Client", "DatabaseUnavailable", "DocmillError", "DocumentReport",
+    "DocumentState", "IdempotencyKeyReused", "InputNotFound", "ModelNotFound", "NoSuchBatch", "NothingToDo",
+    "ProducerError", "Record", "RecordInvalid", "Settings", "SettingsError", "StorageError", "SubmittedBatch",
+    "WrongUse", "as_completed", "cancel", "load_settings", "results", "retry", "status", "submit", "wait",
+]  # fmt: skip
+
+_MODULES = (
+    "producer.client", "producer.submission", "producer.intake.records", "producer.errors", "errors", "broker.errors",
+    "catalogue.errors", "settings.defaults", "settings.errors", "settings.load", "storage.errors", "storage.states",
+    "storage.reads.batch_status", "storage.reads.documents",
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    """Import the API on first use: `import docmill.worker.batcher` should not import SQLAlchemy and Celery."""
+    """Import the API when it is first used: `import docmill` alone imports neither SQLAlchemy nor Celery."""
     if name in __all__:
-        from docmill.producer import client
-
-        return getattr(client, name)
+        for module in _MODULES:
+            if hasattr(found := import_module(f"docmill.{module}"), name):
+                return getattr(found, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -14,6 +14,7 @@ import docmill.producer.composition
 from docmill.broker.celery_app import make_app
 from docmill.broker.embedded_broker import running_url
 from docmill.producer.composition import Backend, broker_directory
+from docmill.producer.submission import SubmitOptions
 from docmill.settings.load import load_settings
 from docmill.storage.database import Database
 from docmill.storage.moves.attempts import WorkerIdentity
@@ -50,9 +51,9 @@ def submit(
 ) -> None:
     """Submit; commits are counted from when the database has been opened."""
     backend = Backend(load_settings(environment=environment))
-    submission, text = backend.prepare(tuple(documents), **options)
+    submission = backend.prepare(documents, SubmitOptions(**options))
     _die_before_commit(backend.database, dies_before_commit)
-    backend.submit(submission, text)
+    backend.submit(submission)
 
 
 def submit_and_die_before_publishing(
@@ -60,9 +61,9 @@ def submit_and_die_before_publishing(
 ) -> None:
     """Submit; everything is stored, nothing is announced."""
     backend = Backend(load_settings(environment=environment))
-    submission, text = backend.prepare(tuple(documents), **options)
+    submission = backend.prepare(documents, SubmitOptions(**options))
     docmill.producer.composition.Dispatcher.fill_queue = _die  # type: ignore[method-assign]
-    backend.submit(submission, text)
+    backend.submit(submission)
 
 
 def work(database_url: str, job_id: int, text: str, *, dies_before_commit: int) -> None:

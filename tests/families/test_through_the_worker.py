@@ -14,6 +14,7 @@ from docmill.catalogue.local_model import Model
 from docmill.catalogue.lookup import ENTRIES
 from docmill.cli.commands.worker import WorkerFlags, worker_options
 from docmill.producer.composition import Backend
+from docmill.producer.submission import SubmitOptions
 from docmill.settings.load import load_settings
 from docmill.storage.database import Database
 from docmill.storage.moves.attempts import WorkerIdentity
@@ -66,8 +67,8 @@ def test_it_answers(model: tuple[Path, str], tmp_path: Path) -> None:
     database = Database(f"sqlite:///{settings.home}/docmill.db")
     upgrade(database)
     backend = Backend(settings)
-    submission, text = backend.prepare((str(document),), prompt="Sum up: {text}", max_tokens=6)
-    backend.submit(submission, text)
+    submission = backend.prepare((str(document),), SubmitOptions(prompt="Sum up: {text}", max_tokens=6))
+    backend.submit(submission)
 
     options = worker_options(settings, None, WorkerFlags(slots=2))
     assert options.spec.engine == engine

@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from docmill.broker.child_processes import die_with_parent
 from docmill.broker.embedded_broker import EmbeddedBroker
 from docmill.producer.composition import Backend, broker_directory, database_url
+from docmill.producer.submission import SubmitOptions
 from docmill.settings.defaults import Settings
 from docmill.settings.load import load_settings
 from docmill.storage.database import Database
@@ -152,8 +153,8 @@ class Cluster:
     def submit(self, documents: Sequence[str], **options: Any) -> str:
         """Submit as the command does; returns the batch id. Each document takes two or three levels of jobs."""
         wishes = {"chunk_tokens": 128, "summary_tokens": 60, "max_tokens": 60} | options
-        submission, text = self.backend.prepare(tuple(documents), **wishes)
-        return self.backend.submit(submission, text).batch_id
+        submission = self.backend.prepare(documents, SubmitOptions(**wishes))
+        return self.backend.submit(submission).id
 
     def rows(self, query: str, **values: object) -> Sequence[sa.Row[Any]]:
         with self.backend.database.engine.connect() as connection:

@@ -10,10 +10,9 @@ from collections.abc import Callable
 import pytest
 import sqlalchemy as sa
 
-from docmill import results, submit, wait
 from docmill.storage.moves.workers import pause_worker
 from docmill.storage.tables import Job
-from tests.integration.conftest import PATIENCE_S, SLOW, STEADY, Cluster, wait_until
+from tests.integration.conftest import SLOW, STEADY, Cluster, wait_until
 
 
 def test_a_batch_completes_through_all_its_levels(either_cluster: Cluster) -> None:
@@ -203,14 +202,3 @@ def test_a_worker_of_many_slots_holds_six_connections_to_postgres_at_most(
     watching.dispose()
     assert 1 < most <= 6
     cluster.stop()
-
-
-def test_the_python_api_submits_waits_and_reads(cluster: Cluster) -> None:
-    batch_id = submit(*cluster.documents(2, words=20), settings=cluster.settings)
-    with pytest.raises(TimeoutError, match=f"batch {batch_id} is still in_progress after 0 s"):
-        wait(batch_id, timeout_s=0, settings=cluster.settings)
-    cluster.start()
-    assert wait(batch_id, timeout_s=PATIENCE_S, settings=cluster.settings).state == "completed"
-    found = list(results(batch_id, settings=cluster.settings))
-    assert [document.name for document in found] == ["0000.txt", "0001.txt"]
-    assert all(document.summary for document in found)

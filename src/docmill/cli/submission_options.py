@@ -14,9 +14,8 @@ from docmill.cli.options import EncodingName
 from docmill.formatting import parse_duration
 from docmill.producer.composition import Backend
 from docmill.producer.intake.sources import Document, Skipped
-from docmill.producer.model_text import ModelText
-from docmill.producer.submission import Submission, Submitted
-from docmill.producer.tasks import MergeStrategy, builtin_names
+from docmill.producer.submission import Submission, SubmitOptions, SubmittedBatch
+from docmill.producer.task_files import MergeStrategy, builtin_names
 from docmill.settings.sampling_presets import PRESETS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -71,9 +70,7 @@ def submission_options(command: Command) -> Command:
     return _with(command, (*_PLANNING, *_SAMPLING, *_BATCH))
 
 
-def prepare(
-    context: CliContext, backend: Backend, paths: Sequence[str], options: dict[str, Any]
-) -> tuple[Submission, ModelText]:
+def prepare(context: CliContext, backend: Backend, paths: Sequence[str], options: dict[str, Any]) -> Submission:
     """Turn the command's options into a checked submission; fetches the model where it is small and not here."""
     _name_the_temperature(options)
     sampling = {name: value for name in _SAMPLING_NAMES if (value := options.pop(name, None)) not in (None, ())}
@@ -82,12 +79,8 @@ def prepare(
     deadline_s = _seconds(deadline) if deadline else None
     ensure_model(context, options.get("model") or context.settings.profile(context.profile).model)
     return backend.prepare(
-        tuple(paths),
-        profile=context.profile,
-        sampling=sampling,
-        metadata=metadata,
-        deadline_s=deadline_s,
-        **options,
+        paths,
+        SubmitOptions(profile=context.profile, sampling=sampling, metadata=metadata, deadline_s=deadline_s, **options),
     )
 
 
@@ -106,7 +99,7 @@ class IntakeReport:
             self.read += 1
 
 
-def say_warnings(submitted: Submitted, already_said: int) -> None:
+def say_warnings(submitted: SubmittedBatch, already_said: int) -> None:
     """Print the warnings, and what was skipped after it was read."""
     for warning in submitted.warnings:
         click.echo(f"warning: {warning}", err=True)

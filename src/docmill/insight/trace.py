@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from docmill.insight.passages import Passages, Sentence, sentences
-from docmill.producer.tasks import MergeStrategy
+from docmill.producer.task_files import MergeStrategy
 from docmill.storage.reads.provenance import StoredAnswer, StoredChunk, StoredDocument
 
 _SHOWN = 3  # passages for a sentence

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from docmill.producer.batch_planning import Wishes, make_plan
+from docmill.producer.batch_plan import PlanRequest, make_plan
 from docmill.producer.chunking.document_chunks import split_document
 from docmill.producer.intake.sources import Document
 from docmill.producer.model_text import ModelText
-from docmill.producer.tasks import Task
+from docmill.producer.task_files import Task
 from docmill.worker.batcher import Batcher
 from docmill.worker.engines.base import EngineError, Request
 from docmill.worker.engines.spec import EngineSpec
@@ -141,7 +141,7 @@ def _run(
 def _requests(spec: EngineSpec, settings: Settings, workload: Workload) -> tuple[list[Request], int]:
     """The jobs of one run, and the tokens of the text in them."""
     text = workload.text
-    wishes = Wishes(
+    wishes = PlanRequest(
         model=text.model.name,
         max_tokens=workload.output_tokens,
         context_window=spec.window,

@@ -12,7 +12,7 @@ from docmill.catalogue.find_model import find_model
 from docmill.insight.tuning import Grid, Measured, Settings, Workload, as_config, best_of, grid_for, tune
 from docmill.producer.intake.formats import Document
 from docmill.producer.model_text import ModelText
-from docmill.producer.tasks import load_task
+from docmill.producer.task_files import load_task
 from docmill.settings.load import load_settings
 from docmill.worker.engines.base import EngineError
 from docmill.worker.engines.spec import EngineSpec

@@ -16,11 +16,10 @@ from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import ByteLevel
 
 from docmill.catalogue.local_model import Model
-from docmill.producer.batch_plan import Plan
-from docmill.producer.batch_planning import Wishes, make_plan
+from docmill.producer.batch_plan import Plan, PlanRequest, make_plan
 from docmill.producer.model_text import ModelText
 from docmill.producer.prompts import PromptRenderer
-from docmill.producer.tasks import Task, load_task
+from docmill.producer.task_files import Task, load_task
 from docmill.producer.tokenizer import ModelTokenizer
 from docmill.storage.database import Database
 from docmill.storage.reads.documents import DocumentReport
@@ -130,7 +129,7 @@ def plan_of(model_text: ModelText) -> Callable[..., tuple[Plan, Task]]:
     def make(task: str | Task = "summarize", **wishes: Any) -> tuple[Plan, Task]:
         loaded = load_task(task) if isinstance(task, str) else task
         values: dict[str, Any] = {"model": model_text.model.name, "max_tokens": 256} | wishes
-        return make_plan(Wishes(**values), loaded, model_text), loaded
+        return make_plan(PlanRequest(**values), loaded, model_text), loaded
 
     return make
 

@@ -10,12 +10,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from docmill.producer.batch_plan import Plan
-from docmill.producer.batch_writer import Submitter
+from docmill.producer.batch_writer import BatchWriter
 from docmill.producer.intake.sources import IntakeOptions
-from docmill.producer.merge_step import Advancer
+from docmill.producer.level_planner import LevelPlanner
 from docmill.producer.model_text import ModelText
-from docmill.producer.submission import OnDocument, Resume, Submission, Submitted
-from docmill.producer.tasks import Task
+from docmill.producer.submission import OnDocument, Resume, Submission, SubmittedBatch
+from docmill.producer.task_files import Task
 from docmill.storage.attempt_metrics import GeneratedText
 from docmill.storage.database import Database
 from docmill.storage.moves.attempts import ClaimedJob, Failure, ReusedJob, WorkerIdentity
@@ -42,10 +42,10 @@ class Store:
         resume: Resume = Resume.UNFINISHED,
         on_document: OnDocument | None = None,
         **options: Any,
-    ) -> Submitted:
+    ) -> SubmittedBatch:
         plan, task = planned
-        submission = Submission([str(i) for i in inputs], plan, task, IntakeOptions(**options))
-        return Submitter(self.database, self.text).submit(submission, resume=resume, on_document=on_document)
+        submission = Submission([str(i) for i in inputs], plan, task, self.text, IntakeOptions(**options))
+        return BatchWriter(self.database).submit(submission, resume=resume, on_document=on_document)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         with self.database.read() as session:
@@ -77,10 +77,10 @@ class Store:
             assert jobs.complete(job, generated)
         return len(queued)
 
-    def run(self, answer: Answer, *, advancer: Advancer | None = None) -> None:
+    def run(self, answer: Answer, *, advancer: LevelPlanner | None = None) -> None:
         """What workers and a dispatcher do, until nothing is left to do."""
         levels = Levels(self.database)
-        advancer = advancer or Advancer(levels, self.home)
+        advancer = advancer or LevelPlanner(levels, self.home)
         for _ in range(200):
             answered = self.answer_all(answer)
             ended = levels.ended()

@@ -14,9 +14,9 @@ from docmill.broker.celery_app import make_app
 from docmill.broker.embedded_broker import EmbeddedBroker
 from docmill.producer.batch_plan import Plan
 from docmill.producer.dispatcher import Dispatcher, DispatchPolicy
+from docmill.producer.level_planner import LevelPlanner
 from docmill.producer.merge_levels import SEPARATOR, Decision, decide
-from docmill.producer.merge_step import Advancer
-from docmill.producer.tasks import MergeStrategy, Task, TaskFile
+from docmill.producer.task_files import MergeStrategy, Task, TaskFile
 from docmill.storage.moves.announce import Outbox
 from docmill.storage.moves.attempts import ClaimedJob
 from docmill.storage.moves.batches import Batches
@@ -61,7 +61,7 @@ def test_every_strategy_brings_every_document_to_its_end(
     store: Store, docs: Path, plan_of: PlanOf, strategy: MergeStrategy
 ) -> None:
     planned = plan_of(merge_strategy=strategy, context_window=700, chunk_tokens=60, max_tokens=200)
-    batch = store.submit([docs], planned).batch_id
+    batch = store.submit([docs], planned).id
     store.run(wordy)
     assert store.rows("SELECT state, documents_open, documents_failed FROM batches") == [("completed", 0, 0)]
     assert fits_its_window(store, planned)
@@ -74,7 +74,7 @@ def test_every_strategy_brings_every_document_to_its_end(
 
 
 def test_a_tree_reads_the_answers_of_the_level_below(store: Store, docs: Path, plan_of: PlanOf) -> None:
-    batch = store.submit([docs], plan_of(chunk_tokens=60, summary_tokens=20)).batch_id
+    batch = store.submit([docs], plan_of(chunk_tokens=60, summary_tokens=20)).id
     store.run(says)
     one, several, many = store.reports(batch)
     assert one.summary == "Answer 1.0.0."
@@ -104,7 +104,7 @@ def _prompts_of(store: Store, document_id: int) -> list[str]:
 
 
 def test_answers_that_fit_the_summary_are_joined_without_a_job(store: Store, docs: Path, plan_of: PlanOf) -> None:
-    batch = store.submit([docs], plan_of(chunk_tokens=60, summary_tokens=1000)).batch_id
+    batch = store.submit([docs], plan_of(chunk_tokens=60, summary_tokens=1000)).id
     store.run(says)
     assert store.rows("SELECT max(level) FROM jobs") == [(0,)]
     for report in store.reports(batch):
@@ -114,7 +114,7 @@ def test_answers_that_fit_the_summary_are_joined_without_a_job(store: Store, doc
 
 def test_refine_reads_the_summary_so_far_and_the_next_chunk(store: Store, docs: Path, plan_of: PlanOf) -> None:
     plan, task = plan_of(merge_strategy=MergeStrategy.REFINE, chunk_tokens=60)
-    batch = store.submit([docs], (plan, task)).batch_id
+    batch = store.submit([docs], (plan, task)).id
     store.run(says)
     for report in store.reports(batch):
         chunks = store.rows(f"SELECT text FROM chunks WHERE document_id = {report.id} ORDER BY position")
@@ -135,7 +135,7 @@ def test_chunks_fit_the_refine_prompt_too_however_often_it_repeats_them(
         chunk_tokens=400,
         max_tokens=60,
     )
-    batch = store.submit([docs / "c.txt"], planned).batch_id
+    batch = store.submit([docs / "c.txt"], planned).id
     store.run(wordy)
     (report,) = store.reports(batch)
     assert (report.state, report.remarks) == (DocumentState.DONE, [])
@@ -180,7 +180,7 @@ def test_a_carried_summary_that_is_longer_than_its_share_is_cut_and_remarked(
     planned = plan_of(
         merge_strategy=MergeStrategy.REFINE, context_window=400, chunk_tokens=150, max_tokens=60, summary_tokens=60
     )
-    batch = store.submit([docs / "c.txt"], planned).batch_id
+    batch = store.submit([docs / "c.txt"], planned).id
     store.run(lambda _: "x y z " * 400)
     (report,) = store.reports(batch)
     assert "the summary carried to part 2 was cut to fit its prompt" in report.remarks
@@ -190,7 +190,7 @@ def test_a_carried_summary_that_is_longer_than_its_share_is_cut_and_remarked(
 def test_a_document_with_a_failed_job_fails_alone_and_a_retry_brings_it_on(
     store: Store, docs: Path, plan_of: PlanOf
 ) -> None:
-    batch = store.submit([docs], plan_of(chunk_tokens=60, summary_tokens=60)).batch_id
+    batch = store.submit([docs], plan_of(chunk_tokens=60, summary_tokens=60)).id
     store.run(lambda job: None if (job.document_id, job.position) == (2, 1) else says(job))
     states = [(report.state, report.error) for report in store.reports(batch)]
     assert [state for state, _ in states] == [DocumentState.DONE, DocumentState.FAILED, DocumentState.DONE]
@@ -204,8 +204,8 @@ def test_a_document_with_a_failed_job_fails_alone_and_a_retry_brings_it_on(
 def test_a_dispatcher_without_the_model_fails_the_document_with_the_reason(
     store: Store, docs: Path, plan_of: PlanOf, tmp_path: Path
 ) -> None:
-    batch = store.submit([docs / "b.txt"], plan_of(chunk_tokens=60, summary_tokens=60)).batch_id
-    store.run(says, advancer=Advancer(Levels(store.database), tmp_path / "another home"))
+    batch = store.submit([docs / "b.txt"], plan_of(chunk_tokens=60, summary_tokens=60)).id
+    store.run(says, advancer=LevelPlanner(Levels(store.database), tmp_path / "another home"))
     (report,) = store.reports(batch)
     assert report.state is DocumentState.FAILED
     assert "docmill models pull" in (report.error or "")
@@ -214,8 +214,8 @@ def test_a_dispatcher_without_the_model_fails_the_document_with_the_reason(
 def test_a_plan_of_another_version_fails_its_documents_and_nothing_else(
     store: Store, docs: Path, plan_of: PlanOf
 ) -> None:
-    old = store.submit([docs / "a.txt"], plan_of()).batch_id
-    new = store.submit([docs / "b.txt"], plan_of()).batch_id
+    old = store.submit([docs / "a.txt"], plan_of()).id
+    new = store.submit([docs / "b.txt"], plan_of()).id
     with store.database.write() as session:
         plan = json.dumps(plan_of()[0].to_json() | {"strange": 1})
         session.execute(sa.text("UPDATE batches SET plan = :p WHERE id = :b"), {"p": plan, "b": old})
@@ -226,7 +226,7 @@ def test_a_plan_of_another_version_fails_its_documents_and_nothing_else(
     assert "another version" in (report.error or "")
 
 
-def test_an_error_that_nobody_expected_fails_its_document_and_no_other(
+def test_an_unexpected_error_fails_its_document_and_no_other(
     store: Store, docs: Path, plan_of: PlanOf, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def decide_unless_it_is_the_second(
@@ -236,19 +236,19 @@ def test_an_error_that_nobody_expected_fails_its_document_and_no_other(
             raise KeyError("a fault of ours")
         return decide(level, chunk_count, results, plan, **room)
 
-    monkeypatch.setattr("docmill.producer.merge_step.decide", decide_unless_it_is_the_second)
-    batch = store.submit([docs], plan_of(chunk_tokens=60, summary_tokens=60)).batch_id
+    monkeypatch.setattr("docmill.producer.level_planner.decide", decide_unless_it_is_the_second)
+    batch = store.submit([docs], plan_of(chunk_tokens=60, summary_tokens=60)).id
     store.run(says)
     failed = [report.error for report in store.reports(batch) if report.state is DocumentState.FAILED]
     assert failed == ["level 1 could not be planned: KeyError: 'a fault of ours'"]
     assert [report.state for report in store.reports(batch)].count(DocumentState.DONE) == 2
-    assert "could not be planned, which should not be" in caplog.text
+    assert "unexpected error while planning" in caplog.text
 
 
 def test_two_dispatchers_make_each_step_once(store: Store, docs: Path, plan_of: PlanOf) -> None:
     store.submit([docs], plan_of(chunk_tokens=60, summary_tokens=60))
     levels = Levels(store.database)
-    advancers = [Advancer(levels, store.home), Advancer(Levels(store.database), store.home)]
+    advancers = [LevelPlanner(levels, store.home), LevelPlanner(Levels(store.database), store.home)]
     for _ in range(10):
         store.answer_all(says)
         ended = levels.ended()
@@ -273,9 +273,9 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Celery]:
 def test_the_dispatcher_publishes_advances_and_completes(
     store: Store, docs: Path, plan_of: PlanOf, app: Celery, strategy: MergeStrategy
 ) -> None:
-    batch = store.submit([docs], plan_of(merge_strategy=strategy, chunk_tokens=60, summary_tokens=60)).batch_id
+    batch = store.submit([docs], plan_of(merge_strategy=strategy, chunk_tokens=60, summary_tokens=60)).id
     levels = Levels(store.database)
-    advancer = Advancer(levels, store.home)
+    advancer = LevelPlanner(levels, store.home)
     dispatcher = Dispatcher(Outbox(store.database), levels, advancer, app, DispatchPolicy(watermark=1000))
     for _ in range(200):
         busy = dispatcher.tick()

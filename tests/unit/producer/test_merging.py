@@ -20,7 +20,7 @@ from docmill.producer.merge_levels import (
     whole_sentences,
 )
 from docmill.producer.model_text import ModelText
-from docmill.producer.tasks import MergeStrategy, Task
+from docmill.producer.task_files import MergeStrategy, Task
 from docmill.storage.moves.documents import LevelResult
 from tests.unit.producer.conftest import NASTY
 

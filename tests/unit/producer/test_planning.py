@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from docmill.producer.batch_plan import MIN_SUMMARY_TOKENS, Plan
-from docmill.producer.batch_planning import room_for_text
+from docmill.producer.batch_plan import MIN_SUMMARY_TOKENS, Plan, room_for_text
 from docmill.producer.errors import NoRoomForOutput, NoRoomForText, ProducerError, WindowTooLarge
 from docmill.producer.model_text import ModelText
-from docmill.producer.tasks import MergeStrategy, Task, TaskFile
+from docmill.producer.task_files import MergeStrategy, Task, TaskFile
 
 PlanOf = Callable[..., tuple[Plan, Task]]
 STRATEGIES = list(MergeStrategy)

@@ -18,7 +18,7 @@ from docmill.producer.document_hash import content_hash_of
 from docmill.producer.errors import InputNotFound, ProducerError
 from docmill.producer.intake.sources import Document, Skipped
 from docmill.producer.submission import Resume, Submission
-from docmill.producer.tasks import MergeStrategy, Task
+from docmill.producer.task_files import MergeStrategy, Task
 from docmill.storage.database import Database
 from docmill.storage.states import BatchState
 from tests.unit.producer.store import Store
@@ -183,18 +183,18 @@ def test_a_killed_submission_is_taken_up_by_the_same_command(store: Store, docs:
 import os, signal, sys
 from pathlib import Path
 from docmill.producer.model_text import load_model_text
-from docmill.producer.batch_planning import Wishes, make_plan
+from docmill.producer.batch_plan import PlanRequest, make_plan
 from docmill.producer.submission import Submission
-from docmill.producer.batch_writer import Submitter
-from docmill.producer.tasks import load_task
+from docmill.producer.batch_writer import BatchWriter
+from docmill.producer.task_files import load_task
 from docmill.storage.database import Database
 url, home, model, docs = sys.argv[1:]
 text, task = load_model_text(model, Path(home)), load_task("summarize")
-plan = make_plan(Wishes(model, max_tokens=100, chunk_tokens=60), task, text)
+plan = make_plan(PlanRequest(model, max_tokens=100, chunk_tokens=60), task, text)
 def kill(document):
     if document.name.endswith("c.txt"):
         os.kill(os.getpid(), signal.SIGKILL)
-Submitter(Database(url), text).submit(Submission([docs], plan, task), on_document=kill)
+BatchWriter(Database(url)).submit(Submission([docs], plan, task, text), on_document=kill)
 """
     arguments = [str(store.database.url), str(store.home), store.text.model.name, str(docs)]
     died = subprocess.run([sys.executable, "-c", script, *arguments], check=False)
@@ -224,23 +224,23 @@ def test_a_finished_submission_is_found_again_unless_its_inputs_have_changed(
 ) -> None:
     first = store.submit([docs], planned)
     again = store.submit([docs], planned, resume=Resume.ANY)
-    assert (again.batch_id, again.documents, again.resumed) == (first.batch_id, 3, True)
+    assert (again.id, again.documents, again.resumed) == (first.id, 3, True)
     (docs / "d.txt").write_text("Added.")
     (docs / "empty.txt").touch()
     seen: list[str] = []
     grown = store.submit([docs], planned, resume=Resume.ANY, on_document=lambda document: seen.append(document.name))
     assert (grown.documents, grown.resumed) == (4, False)
-    assert grown.batch_id != first.batch_id
+    assert grown.id != first.id
     assert seen == [f"docs/{name}.txt" for name in ("a", "b", "c", "d", "empty")]  # each once
     (docs / "a.txt").write_text("Changed.")
-    assert store.submit([docs], planned, resume=Resume.ANY).batch_id not in (first.batch_id, grown.batch_id)
+    assert store.submit([docs], planned, resume=Resume.ANY).id not in (first.id, grown.id)
     assert store.contradictions() == []
 
 
 def test_without_being_asked_a_finished_submission_is_made_again(store: Store, docs: Path, planned: Planned) -> None:
     first = store.submit([docs], planned)
     second = store.submit([docs], planned)
-    assert second.batch_id != first.batch_id
+    assert second.id != first.id
     assert not second.resumed
 
 
@@ -248,10 +248,10 @@ def test_submissions_with_other_plans_do_not_resume_each_other(
     store: Store, docs: Path, planned: Planned, plan_of: Callable[..., Planned]
 ) -> None:
     other, task = plan_of(chunk_tokens=61, max_tokens=100)
-    keys = {Submission([str(docs)], plan, task).key for plan in (planned[0], other)}
+    keys = {Submission([str(docs)], plan, task, store.text).key for plan in (planned[0], other)}
     assert len(keys) == 2
     first = store.submit([docs], planned)
-    assert store.submit([docs], (other, task), resume=Resume.ANY).batch_id != first.batch_id
+    assert store.submit([docs], (other, task), resume=Resume.ANY).id != first.id
 
 
 def test_the_content_hash_is_that_of_the_text_whatever_it_is_called(

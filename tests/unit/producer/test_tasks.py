@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from docmill.producer.errors import ProducerError, TaskInvalid, UnknownTemplateVariable
-from docmill.producer.tasks import MergeStrategy, builtin_names, load_task, task_from_prompt
+from docmill.producer.task_files import MergeStrategy, builtin_names, load_task, task_from_prompt
 
 
 def test_the_built_in_tasks_load_and_render() -> None:

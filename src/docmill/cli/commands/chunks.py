@@ -18,7 +18,6 @@ from docmill.producer.chunking.document_chunks import split_document
 from docmill.producer.composition import Backend
 from docmill.producer.errors import ProducerError
 from docmill.producer.intake.sources import Document, Skipped, read_documents
-from docmill.producer.model_text import ModelText
 from docmill.producer.submission import Submission
 from docmill.storage.errors import StorageError
 
@@ -40,7 +39,7 @@ def chunks(context: CliContext, /, paths: tuple[str, ...], as_json: bool, **opti
     Offsets count characters of the loaded text: decoded, with line ends as \\n, without HTML tags.
     """
     backend = Backend(context.settings)
-    submission, text = prepare(context, backend, paths, options)
+    submission = prepare(context, backend, paths, options)
     skipped = 0
     plans: list[_DocumentPlan] = []
     for document in read_documents(submission.inputs, submission.intake):
@@ -50,7 +49,7 @@ def chunks(context: CliContext, /, paths: tuple[str, ...], as_json: bool, **opti
             continue
         plan = _DocumentPlan(document, submission)
         try:
-            for line in plan.lines(text):
+            for line in plan.lines():
                 if as_json:
                     click.echo(json.dumps(line, ensure_ascii=False))
         except ProducerError as error:
@@ -59,7 +58,7 @@ def chunks(context: CliContext, /, paths: tuple[str, ...], as_json: bool, **opti
             continue
         plans.append(plan)
     if not as_json:
-        _print(context, backend, submission, text, plans)
+        _print(context, backend, submission, plans)
     if skipped:
         context.exit(1)
 
@@ -73,8 +72,10 @@ class _DocumentPlan:
         self.name = document.name
         self.chunks = self.tokens = self.prompt_tokens = 0
 
-    def lines(self, text: ModelText) -> Iterator[dict[str, object]]:
-        for chunk in split_document(self._document, self._submission.plan, self._submission.task, text):
+    def lines(self) -> Iterator[dict[str, object]]:
+        for chunk in split_document(
+            self._document, self._submission.plan, self._submission.task, self._submission.model_text
+        ):
             self.chunks += 1
             self.tokens += chunk.tokens
             self.prompt_tokens += len(chunk.prompt.ids)
@@ -101,9 +102,7 @@ class _DocumentPlan:
         return self.prompt_tokens + self.chunks * plan.output_tokens(self.chunks) + later
 
 
-def _print(
-    context: CliContext, backend: Backend, submission: Submission, text: ModelText, plans: list[_DocumentPlan]
-) -> None:
+def _print(context: CliContext, backend: Backend, submission: Submission, plans: list[_DocumentPlan]) -> None:
     plan = submission.plan
     table = Table("document", box=None, pad_edge=False)
     for heading in ("chunks", "tokens", "fill", "jobs", "levels"):
@@ -123,12 +122,13 @@ def _print(
     click.echo(
         f"\n{counted(len(plans), 'document')}, {counted(sum(p.tokens for p in plans), 'token')}, "
         f"about {counted(jobs, 'job')}\n"
-        f"model {text.model.name}, window {plan.context_window:,} tokens, {plan.output_reserve:,} kept for output\n"
+        f"model {submission.model_text.model.name}, "
+        f"window {plan.context_window:,} tokens, {plan.output_reserve:,} kept for output\n"
         f"a chunk holds up to {plan.chunk_tokens:,} tokens: {plan.chunk_tokens_from}"
     )
     rate = None
     with suppress(StorageError):
-        rate = backend.reports.recent_tokens_per_s(text.model.name)
+        rate = backend.reports.recent_tokens_per_s(submission.model_text.model.name)
     if rate:
         click.echo(f"about {duration(planned / rate)} at the {rate:,.0f} tokens/s measured lately")
     else:

@@ -20,6 +20,7 @@ from docmill.formatting import counted
 from docmill.producer.composition import Backend, database_url
 from docmill.producer.result_export import write_directory
 from docmill.producer.submission import Resume
+from docmill.producer.wait_for_batch import batch_statuses
 from docmill.storage.database import Database
 from docmill.storage.reads.batch_status import BatchStatus
 from docmill.storage.schema import upgrade
@@ -101,17 +102,17 @@ def run_documents(
     if settings.storage.url is None:
         upgrade(Database(database_url(settings)))
     backend = Backend(settings)
-    submission, text = prepare(context, backend, paths, options)
+    submission = prepare(context, backend, paths, options)
     report = IntakeReport()
     with _interruptible() as interrupted, BatchProgress(context.console) as progress:
         progress.say("reading documents")
-        submitted = backend.submit(submission, text, resume=Resume.ANY, on_document=report)
+        submitted = backend.submit(submission, resume=Resume.ANY, on_document=report)
         say_warnings(submitted, report.skipped)
-        status, rate = backend.reports.batch(submitted.batch_id), None
+        status, rate = backend.reports.batch(submitted.id), None
         if not status.state.is_terminal:
             with Stack(settings, context.global_options, _worker_options(model, engine, slots)) as stack:
-                status, rate = _watch(backend, stack, submitted.batch_id, progress, interrupted)
-    files = [] if interrupted else write_directory(backend.reports.documents(submitted.batch_id), out)
+                status, rate = _watch(backend, stack, submitted.id, progress, interrupted)
+    files = [] if interrupted else write_directory(backend.reports.documents(submitted.id), out)
     return RunOutcome(status, rate, files, len(submitted.skipped), interrupted=bool(interrupted))
 
 
@@ -120,7 +121,7 @@ def _watch(
 ) -> tuple[BatchStatus, float | None]:
     """Follow the batch to its end or a signal; its last status, and tokens a second since the first job began."""
     began: BatchStatus | None = None
-    for status in backend.follow(batch_id, interval_s=_POLL_S):
+    for status in batch_statuses(backend.reports, batch_id, interval_s=_POLL_S):
         progress.show(status)
         if began is None and status.jobs_by_state[JobState.RUNNING]:
             began = status

@@ -33,15 +33,15 @@ def submit(context: CliContext, /, paths: tuple[str, ...], quiet: bool, as_json:
     crash goes on where it stopped.
     """
     backend = Backend(context.settings)
-    submission, text = prepare(context, backend, paths, options)
+    submission = prepare(context, backend, paths, options)
     report = IntakeReport()
-    submitted = backend.submit(submission, text, on_document=report)
+    submitted = backend.submit(submission, on_document=report)
     say_warnings(submitted, report.skipped)
-    status = backend.reports.batch(submitted.batch_id)
+    status = backend.reports.batch(submitted.id)
     if as_json:
         print_json(
             {
-                "batch": submitted.batch_id,
+                "batch": submitted.id,
                 "documents": submitted.documents,
                 "jobs": status.jobs_total,
                 "skipped": [{"document": s.name, "reason": s.reason} for s in submitted.skipped],
@@ -49,7 +49,7 @@ def submit(context: CliContext, /, paths: tuple[str, ...], quiet: bool, as_json:
             }
         )
     else:
-        click.echo(submitted.batch_id)
+        click.echo(submitted.id)
         if not quiet:
             documents, jobs = counted(submitted.documents, "document"), counted(status.jobs_total, "job")
             click.echo(f"{documents}, {jobs}, model {status.model}", err=True)

@@ -11,10 +11,10 @@ from docmill.cli.display.output import print_json
 from docmill.cli.model_download import ensure_model
 from docmill.cli.options import json_option
 from docmill.formatting import counted
-from docmill.producer.batch_planning import room_for_text
+from docmill.producer.batch_plan import room_for_text
 from docmill.producer.composition import Backend
 from docmill.producer.intake.sources import Skipped, read_documents
-from docmill.producer.submission import Submission
+from docmill.producer.submission import Submission, SubmitOptions
 
 _MARK = "\u00b7"
 
@@ -53,7 +53,8 @@ def tokens(
         raise click.UsageError("give PATH or --text, or pipe a text in")
     ensure_model(context, model or context.settings.profile(context.profile).model)
     backend = Backend(context.settings)
-    submission, model_text = backend.prepare((path or "-",), profile=context.profile, model=model, task=task)
+    submission = backend.prepare((path or "-",), SubmitOptions(profile=context.profile, model=model, task=task))
+    model_text = submission.model_text
     content = _read(submission) if text is None else text
     plan, tokenizer = submission.plan, model_text.tokenizer
     count = tokenizer.count(content)

@@ -23,7 +23,7 @@ from docmill.insight.tuning import tune as tuned
 from docmill.producer.intake.formats import Document
 from docmill.producer.intake.sources import Skipped, read_documents
 from docmill.producer.model_text import ModelText, load_model_text
-from docmill.producer.tasks import load_task
+from docmill.producer.task_files import load_task
 from docmill.sizing.machine import read_machine
 
 _QUICK, _FULL = (6_000, 32), (20_000, 64)  # tokens of text and of each answer
