@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from docmill.insight.checkup.checks import (
-    check_an_engine,
+    check_engines,
     check_cpu,
     check_disk,
     check_gpus,
@@ -94,14 +94,14 @@ def test_few_open_files_warn(limit: int, status: Status) -> None:
 def test_below_basic_the_tier_warns_and_says_what_still_works() -> None:
     tier = next(finding for finding in check_machine(machine(2, 4)) if finding.check == "tier")
     assert tier.status is WARN
-    assert "Basic asks for CPU cores 4, memory 8 GB; the demo and models of less than 2B" in tier.advice
+    assert "Basic needs CPU cores 4, memory 8 GB; the demo and models of less than 2B" in tier.advice
 
 
 def test_a_requirement_that_is_not_met_warns_and_one_that_is_missing_fails() -> None:
     found = software("xllamacpp", unmet=(("kombu>=5.7", "5.4"), ("redis~=8.1", "")))
     versions = [finding for finding in check_software(found, machine()) if finding.check == "versions"]
     assert [finding.status for finding in versions] == [PASS, WARN, FAIL]
-    assert versions[1].advice == "pip install 'kombu>=5.7'"
+    assert versions[1].advice == "run pip install 'kombu>=5.7'"
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_library_fails_where_the_machine_needs_it(library: Library, has_gpu: b
         (software(), False, FAIL, "docmill[cpu]"),
         (software("exllamav2"), False, FAIL, "docmill[cpu]"),
         (software("xllamacpp"), False, PASS, ""),
-        (software("xllamacpp"), True, WARN, "the GPU stands idle"),
+        (software("xllamacpp"), True, WARN, "the GPU is not used"),
         (software("exllamav2"), True, WARN, "flash-attn"),
         (software("exllamav2", "flash_attn"), True, PASS, ""),
     ],
@@ -136,7 +136,7 @@ def test_a_library_fails_where_the_machine_needs_it(library: Library, has_gpu: b
 def test_without_an_engine_nothing_runs_and_a_gpu_wants_its_own(
     found: Software, has_gpu: bool, status: Status, said: str
 ) -> None:
-    finding = check_an_engine(found, has_gpu=has_gpu)
+    finding = check_engines(found, has_gpu=has_gpu)
     assert (finding.status, said in finding.advice) == (status, True)
 
 

@@ -10,16 +10,16 @@ from docmill.broker.broker_health import BrokerHealth
 from docmill.insight.checkup.service_checks import check_broker, check_database, check_model, check_work
 from docmill.insight.checkup.services import BrokerFacts, DatabaseFacts, ModelFacts
 from docmill.insight.findings import Finding, Status
-from docmill.storage.reads.health import Answer, Work, WorkerSeen
+from docmill.storage.reads.health import OpenWork, ResponseTime, WorkerHealth
 from tests.unit.insight.machines import GIB, machine
 
 PASS, WARN, FAIL = Status.PASS, Status.WARN, Status.FAIL
-POSTGRES = DatabaseFacts("postgresql://db/x", False, True, "0002", answer=Answer(0.001, 0.01), schema="0002")
-SQLITE = DatabaseFacts("sqlite:////h/d.db", True, True, "0002", "ext4", answer=Answer(0.0001, 0.0), schema="0002")
+POSTGRES = DatabaseFacts("postgresql://db/x", False, True, "0002", answer=ResponseTime(0.001, 0.01), schema="0002")
+SQLITE = DatabaseFacts("sqlite:////h/d.db", True, True, "0002", "ext4", answer=ResponseTime(0.0001, 0.0), schema="0002")
 HEALTHY = BrokerHealth("Valkey 9.1", 0.0005, 0.01, True, False, "noeviction", 10**6, 0)
 BROKER = BrokerFacts("redis://b:6379/0", is_embedded=False, is_running=True, can_embed=False, health=HEALTHY)
-WORKER = WorkerSeen("box/gpu0", "m", 16, 4, 2.0, is_paused=False)
-IDLE = Work({}, 0, (), ())
+WORKER = WorkerHealth("box/gpu0", "m", 16, 4, 2.0, is_paused=False)
+IDLE = OpenWork({}, 0, (), ())
 
 
 def by_check(findings: list[Finding]) -> dict[str, Finding]:
@@ -37,9 +37,14 @@ def test_a_good_database_passes(facts: DatabaseFacts) -> None:
     ("facts", "check", "status", "said"),
     [
         (replace(POSTGRES, error="it failed"), "answers", FAIL, "storage.url"),
-        (replace(POSTGRES, answer=Answer(0.05, 0.0)), "answers", WARN, "nearer"),
-        (replace(POSTGRES, answer=Answer(0.001, -7.0)), "clock", WARN, "NTP"),
-        (replace(POSTGRES, answer=Answer(6.0, 4.0)), "clock", PASS, ""),  # within what the slow answer leaves open
+        (replace(POSTGRES, answer=ResponseTime(0.05, 0.0)), "answers", WARN, "nearer"),
+        (replace(POSTGRES, answer=ResponseTime(0.001, -7.0)), "clock", WARN, "NTP"),
+        (
+            replace(POSTGRES, answer=ResponseTime(6.0, 4.0)),
+            "clock",
+            PASS,
+            "",
+        ),  # within what the slow answer leaves open
         (replace(POSTGRES, schema="0001"), "schema", FAIL, "docmill db upgrade"),
         (replace(POSTGRES, schema=None), "schema", FAIL, "docmill db upgrade"),
         (replace(SQLITE, filesystem="nfs4"), "file system", WARN, "Postgres"),
@@ -109,7 +114,7 @@ def test_an_idle_mill_passes() -> None:
         (replace(IDLE, starved=("m",)), "dispatcher", "`docmill dispatcher`"),
     ],
 )
-def test_work_that_nobody_does_warns(work: Work, check: str, said: str) -> None:
+def test_work_that_nobody_does_warns(work: OpenWork, check: str, said: str) -> None:
     warned = [finding for finding in check_work(work) if finding.status is WARN]
     assert {finding.check for finding in warned} == {check}
     assert any(said in finding.advice for finding in warned)

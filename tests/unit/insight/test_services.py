@@ -10,7 +10,7 @@ import pytest
 from docmill.broker.embedded_broker import EmbeddedBroker
 from docmill.catalogue.local_model import Model
 from docmill.insight.checkup.service_checks import check_services
-from docmill.insight.checkup.services import read_broker_of, read_database, read_model, read_services
+from docmill.insight.checkup.services import read_broker_facts, read_database, read_model, read_services
 from docmill.producer.composition import broker_directory
 from docmill.settings.defaults import Settings
 from docmill.settings.load import load_settings
@@ -66,7 +66,7 @@ def test_a_home_that_is_not_made_yet_stays_so(tmp_path: Path) -> None:
 
 
 def test_the_homes_own_broker_is_found_while_it_runs(running: tuple[Path, EmbeddedBroker]) -> None:
-    facts = read_broker_of(settings(running[0]))
+    facts = read_broker_facts(settings(running[0]))
     assert (facts.is_embedded, facts.is_running, facts.error) == (True, True, "")
     assert facts.health is not None
     assert facts.health.append_only
@@ -74,8 +74,8 @@ def test_the_homes_own_broker_is_found_while_it_runs(running: tuple[Path, Embedd
 
 def test_a_configured_broker_is_asked_and_one_that_is_away_is_told(running: tuple[Path, EmbeddedBroker]) -> None:
     home, broker = running
-    assert read_broker_of(settings(home, broker__url=broker.url)).health is not None
-    away = read_broker_of(settings(home, broker__url="redis://:secret@127.0.0.1:1/0"))
+    assert read_broker_facts(settings(home, broker__url=broker.url)).health is not None
+    away = read_broker_facts(settings(home, broker__url="redis://:secret@127.0.0.1:1/0"))
     assert (away.health, away.is_embedded, "127.0.0.1:1" in away.error) == (None, False, True)
     assert "secret" not in away.error + away.url
 

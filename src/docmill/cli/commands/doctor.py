@@ -17,7 +17,7 @@ from docmill.cli.options import MemorySize, json_option
 from docmill.formatting import counted, gib, gib_of
 from docmill.insight.advice.config_text import config_text
 from docmill.insight.advice.recommend import Choice, Recommendation, UseCase, recommend
-from docmill.insight.checkup.run_checkup import examine
+from docmill.insight.checkup.run_checkup import run_checkup
 from docmill.insight.diagnosis.run_diagnosis import diagnose_batch
 from docmill.insight.findings import Finding, Status, worst
 from docmill.producer.composition import Backend
@@ -89,7 +89,7 @@ def doctor(
     if out or any(parts.values()):
         raise click.UsageError("--out, --cores, --ram, --vram and --disk belong to --recommend")
     with waiting(context.console, "looking at the machine"):
-        seen = examine(context.settings, context.profile)
+        seen = run_checkup(context.settings, context.profile)
     findings = list(seen.findings)
     if as_json:
         facts = {name: asdict(getattr(seen, name)) for name in ("machine", "software", "services")}

@@ -1,1 +1,1 @@
-"""What `docmill doctor` looks at: facts are gathered in one module and judged in another."""
+"""What `docmill doctor` checks: `services` and `software` gather facts, `checks` and `service_checks` judge them."""

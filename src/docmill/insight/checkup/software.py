@@ -1,6 +1,6 @@
-"""What is installed: versions against what docmill asks for, and which engines' libraries import.
+"""Facts about the installed software: versions, unmet requirements, and which engine libraries can be imported.
 
-Such an import takes seconds and may crash, so each is tried in a process of its own.
+Importing an engine library takes seconds and may crash, so each is imported in a separate process.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from docmill.engine_table import ENGINES
 
 _IMPORT_S = 120.0
 _PACKAGES = ("celery", "kombu", "redis", "sqlalchemy", "psycopg", "pydantic", "tokenizers", "gguf", "rich", "flower")
-_TRY = """
+_IMPORT_SCRIPT = """
 import importlib, json, sys
 module = importlib.import_module(sys.argv[1])
-said = ""
+detail = ""
 if sys.argv[1] == "torch":
-    said = f"CUDA {module.version.cuda}" if module.cuda.is_available() else "without CUDA"
+    detail = f"CUDA {module.version.cuda}" if module.cuda.is_available() else "without CUDA"
 elif sys.argv[1] == "xllamacpp":
     cpu = module.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_CPU
-    said = "for the CPU" if all(d["type"] == cpu for d in module.get_device_info()) else "with a GPU"
-print(json.dumps(said))
+    detail = "for the CPU" if all(d["type"] == cpu for d in module.get_device_info()) else "with a GPU"
+print(json.dumps(detail))
 """
 
 
 class Import(StrEnum):
-    """How it is with a library."""
+    """The result of importing a library."""
 
     WORKS = "works"
     ABSENT = "absent"
@@ -46,7 +46,7 @@ class Import(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """An engine's library. `detail` is what it says of itself, or why it does not import."""
+    """An engine library. `detail` is what it supports, or why it cannot be imported."""
 
     name: str
     state: Import
@@ -56,7 +56,7 @@ class Library:
 
 @dataclass(frozen=True, slots=True)
 class Software:
-    """Versions by package; `unmet` are requirements of docmill with what is installed instead ("" for nothing)."""
+    """Versions by package; `unmet` are requirements of docmill with the version installed instead ("" if none)."""
 
     python: str
     docmill: str
@@ -65,12 +65,12 @@ class Software:
     libraries: tuple[Library, ...]
 
     def works(self, module: str) -> bool:
-        """Whether this library imports."""
+        """True if the library can be imported."""
         return any(library.name == module and library.state is Import.WORKS for library in self.libraries)
 
 
 def read_software() -> Software:
-    """What is installed here; takes as long as the slowest import."""
+    """Read all of it. Takes as long as the slowest import."""
     return Software(
         python=python_version(),
         docmill=_version("docmill"),
@@ -81,13 +81,13 @@ def read_software() -> Software:
 
 
 def read_libraries(modules: Sequence[str]) -> tuple[Library, ...]:
-    """Try to import each, in processes of their own."""
+    """Import each module in a separate process."""
     with ThreadPoolExecutor(max_workers=3) as pool:
         return tuple(pool.map(_library, modules))
 
 
 def unmet_requirements(requirements: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """The requirements that hold here, without any extra, and are not met: each with the version installed."""
+    """The requirements (without extras) that are not met here, each with the installed version, "" if none."""
     for requirement in map(Requirement, requirements):
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
@@ -100,24 +100,20 @@ def _library(module: str) -> Library:
     if importlib.util.find_spec(module) is None:
         return Library(module, Import.ABSENT)
     version = _version(module)
-    command = [sys.executable, "-P", "-c", _TRY, module]
+    command = [sys.executable, "-P", "-c", _IMPORT_SCRIPT, module]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_IMPORT_S, check=False)
     except subprocess.TimeoutExpired:
-        return Library(module, Import.BROKEN, version, f"its import did not end within {_IMPORT_S:.0f} s")
+        return Library(module, Import.BROKEN, version, f"its import took longer than {_IMPORT_S:.0f} s")
     if done.returncode == 0:
         return Library(module, Import.WORKS, version, json.loads(done.stdout.splitlines()[-1]))
     if done.returncode < 0:
-        return Library(module, Import.BROKEN, version, f"its import was killed by {_signal(-done.returncode)}")
+        killer = signal.strsignal(-done.returncode) or f"signal {-done.returncode}"
+        return Library(module, Import.BROKEN, version, f"its import was killed: {killer}")
     lines = [line for line in done.stderr.splitlines() if line.strip()]
-    return Library(module, Import.BROKEN, version, lines[-1].strip() if lines else "its import failed without a word")
-
-
-def _signal(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
+    return Library(
+        module, Import.BROKEN, version, lines[-1].strip() if lines else "its import failed without a message"
+    )
 
 
 def _version(distribution: str) -> str:
