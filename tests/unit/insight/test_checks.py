@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from docmill.insight.checkup.checks import (
-    check_engines,
     check_cpu,
     check_disk,
+    check_engines,
     check_gpus,
     check_library,
     check_machine,
