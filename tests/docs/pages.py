@@ -1,13 +1,13 @@
-"""What the pages of docs/ say to type, and what they say comes of it.
+"""Extracts commands and their expected output from Markdown pages, and compares it with the actual output.
 
-A ```console block holds commands behind `$ ` with their output. Comments right before a block say how it is tested:
+A ```console block contains commands after `$ ` and their output. Comments before a block control how it is tested:
 
-    <!-- not run by the tests: REASON -->   a GPU, a network, minutes; reported as skipped
-    <!-- exit 1: REASON -->                 otherwise every command ends with 0
-    <!-- numbers vary: REASON -->           numbers are not compared, nor the units behind them
-    <!-- first words only: REASON -->       of each shown line, what it is about must be there: columns, names of checks
+    <!-- not run by the tests: REASON -->   needs a GPU, a network or minutes; reported as skipped
+    <!-- exit 1: REASON -->                 expected exit code; the default is 0
+    <!-- numbers vary: REASON -->           numbers and their units are not compared
+    <!-- first words only: REASON -->       only the beginning of each line is compared: columns, names of checks
 
-In an output `...` stands for anything: a line of its own for any lines, within a line for any characters.
+In an output, `...` matches anything: any lines if it is alone on a line, otherwise any characters.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _IDS_AND_PLACES = (
     (re.compile(r"\b\d{6}-[a-z0-9]{6}\b"), "BATCH"),
     (re.compile(r"\b[\w.-]+/(?:cpu|gpu)-?\d+"), "WORKER"),
     (re.compile(r"sqlite:///[\w./-]+|(?<![\w.])/[\w.-]+(?:/[\w.-]+)+"), "PATH"),
-    (re.compile(r"(?<=documents done), [\d,]+ tokens/s"), ""),  # a run that is over at once has no speed
+    (re.compile(r"(?<=documents done), [\d,]+ tokens/s"), ""),  # a very short run shows no speed
 )
 _NUMBERS = (
     (re.compile(r"\d+(?:[,.]\d+)*"), "N"),
@@ -74,7 +74,7 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 def examples(block: Block) -> Iterator[Example]:
-    """The block's commands; one that ends in a backslash goes on in the next line."""
+    """The commands of the block; a backslash at the end continues a command on the next line."""
     lines = iter(block.body.splitlines())
     command, shown = "", list[str]()
     for line in lines:
@@ -91,29 +91,29 @@ def examples(block: Block) -> Iterator[Example]:
 
 
 def differs(block: Block, shown: tuple[str, ...], actual: str) -> str | None:
-    """What of the shown output is not in the actual one, or None."""
+    """The difference between the shown and the actual output, or None if they match."""
     if "first words only" in block.directives:
-        there = {first_words(line) for line in actual.splitlines()}
-        missing = [line for line in shown if _names_something(line) and first_words(line) not in there]
+        present = {first_words(line) for line in actual.splitlines()}
+        missing = [line for line in shown if _names_something(line) and first_words(line) not in present]
         return "".join(f"missing: {line}\n" for line in missing) or None
     numbers_vary = "numbers vary" in block.directives
     pattern = "".join(_as_pattern(line, numbers_vary) for line in shown if line.strip())
-    came = "".join(masked(line, numbers_vary) + "\n" for line in actual.splitlines() if line.strip())
-    if re.fullmatch(pattern, came):
+    actual_text = "".join(masked(line, numbers_vary) + "\n" for line in actual.splitlines() if line.strip())
+    if re.fullmatch(pattern, actual_text):
         return None
-    wanted = "".join(masked(line, numbers_vary) + "\n" for line in shown if line.strip())
-    return f"--- shown\n{wanted}--- came\n{came}"
+    expected = "".join(masked(line, numbers_vary) + "\n" for line in shown if line.strip())
+    return f"--- shown on the page\n{expected}--- actual\n{actual_text}"
 
 
 def masked(line: str, numbers_vary: bool) -> str:
-    """The line without what differs from run to run, blanks as one."""
+    """The line with placeholders for everything that differs between runs, and with single spaces."""
     for pattern, name in _IDS_AND_PLACES + (_NUMBERS if numbers_vary else ()):
         line = pattern.sub(name, line)
     return " ".join(line.split())
 
 
 def first_words(line: str) -> tuple[str, ...]:
-    """What a line is about: of a row of cells (two blanks between) the first two but the last, else the first word."""
+    """The beginning of a line: the first two cells of a table row, but not its last cell; otherwise the first word."""
     line = re.sub(r"^(PASS|WARN|FAIL)\b", "", line).strip()
     cells = [masked(cell, numbers_vary=True) for cell in re.split(r" {2,}", line)]
     return tuple(cells[: min(2, len(cells) - 1)]) if len(cells) > 1 else tuple(line.split()[:1])

@@ -1,4 +1,4 @@
-"""A terminal for the pages' commands: what is cheap runs in this process, everything else in a shell."""
+"""Runs the pages' commands: docmill in this process where possible, everything else in a shell."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _STARTS_PROCESSES = {"run", "try", "tune", "up", "demo"}
 _SILENT = " 2>/dev/null"
 
 
-def type_in(command: str, environment: dict[str, str]) -> tuple[int, str]:
-    """The exit code, and what standard output and error show together."""
+def run_command(command: str, environment: dict[str, str]) -> tuple[int, str]:
+    """Run a command line. Returns the exit code, and standard output and error as one text."""
     call, pipe, rest = command.replace("\\\n", "").partition(" | ")
     words = shlex.split(call.removesuffix(_SILENT))
     in_process = words[0] == "docmill" and not _STARTS_PROCESSES & set(words) and ";" not in words

@@ -1,4 +1,4 @@
-"""Commands in README.md and docs/ exist with the options they are shown with; links between pages lead somewhere."""
+"""The commands in README.md, CONTRIBUTING.md and docs/ exist with the options shown; anchors in docs/learn exist."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import pytest
 from docmill.cli.main import cli
 from tests.docs.pages import LEARN, ROOT, blocks, examples
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _TYPED = re.compile(r"(?:^|[|&;(] ?|[A-Z]=\S+ )docmill ([a-z-].*)")
 _ENDS = {"|", "||", "&&", ";", "&", ">", ">>", "<", ")", "2", "|&"}
 
 
-def typed(page: Path) -> Iterator[str]:
-    """What follows `docmill` in the page's blocks, and in code within its sentences."""
+def commands(page: Path) -> Iterator[str]:
+    """The arguments of `docmill` in the page's code blocks and inline code."""
     for block in blocks(page):
         if block.language not in ("", "console", "bash", "sh"):
             continue
@@ -34,17 +34,17 @@ def typed(page: Path) -> Iterator[str]:
 
 
 def words(command: str) -> list[str]:
-    """The arguments, up to what the shell takes for itself or a string that goes on in the next line."""
+    """The arguments up to a shell operator or a string that continues on the next line."""
     lexer = shlex.shlex(command, posix=True, punctuation_chars=True)
     lexer.wordchars += "$[]{}%:,@+^"
     found: list[str] = []
-    with suppress(ValueError):  # the string's end is not in this line
+    with suppress(ValueError):  # the end of the string is on another line
         found.extend(takewhile(lambda word: word not in _ENDS, lexer))
     return found
 
 
-def complaint(arguments: list[str]) -> str | None:
-    """What is wrong with these arguments of docmill, None if nothing is."""
+def problem(arguments: list[str]) -> str | None:
+    """What is wrong with these arguments of docmill, or None."""
     command: click.Command = cli
     rest = iter(arguments)
     for word in rest:
@@ -70,20 +70,20 @@ def complaint(arguments: list[str]) -> str | None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_of_the_page_exists_with_its_options(page: Path) -> None:
-    wrong = {command: what for command in typed(page) if (what := complaint(words(command)))}
+    wrong = {command: what for command in commands(page) if (what := problem(words(command)))}
     assert not wrong
 
 
-def test_the_check_sees_what_is_wrong() -> None:
-    assert complaint(words("run novel.txt --task key-points | head")) is None
-    assert complaint(words("models show smollm2")) is None
-    assert complaint(words("--profile other_llm run a --slots=4")) is None
-    assert complaint(words("mill novel.txt")) == "there is no command mill"
-    assert complaint(words("run novel.txt --tusk x")) == "run has no option --tusk"
-    assert complaint(words("run a --merge wood")) == "--merge takes tree, refine, concat, none, not wood"
+def test_wrong_commands_and_options_are_found() -> None:
+    assert problem(words("run novel.txt --task key-points | head")) is None
+    assert problem(words("models show smollm2")) is None
+    assert problem(words("--profile other_llm run a --slots=4")) is None
+    assert problem(words("mill novel.txt")) == "there is no command mill"
+    assert problem(words("run novel.txt --tusk x")) == "run has no option --tusk"
+    assert problem(words("run a --merge wood")) == "--merge takes tree, refine, concat, none, not wood"
 
 
-def test_the_learners_links_lead_to_files_and_headings() -> None:
+def test_links_in_the_course_lead_to_files_and_headings() -> None:
     for page in LEARN.glob("*.md"):
         for target, heading in re.findall(r"\]\((?!https?:)([^)#\s]*)#?([^)\s]*)\)", page.read_text("utf-8")):
             linked = (page.parent / target).resolve() if target else page
