@@ -11,10 +11,10 @@ from docmill.broker.sampling import Sampling
 from docmill.storage.errors import DatabaseUnavailable, StorageError
 from docmill.storage.moves.attempts import ClaimedJob, Failure, ReusedJob
 from docmill.storage.moves.jobs import Jobs
+from docmill.worker.crash_and_retry_policy import GiveUp, Retry, RetryPolicy
 from docmill.worker.database_retry import Patience
 from docmill.worker.engines.base import Completion, EngineClosed, EngineDied, EngineError, Request, RequestCancelled
 from docmill.worker.heartbeat import Leases, request_id_of
-from docmill.worker.retry_policy import GiveUp, Retry, RetryPolicy
 
 log = logging.getLogger(__name__)
 

@@ -33,12 +33,12 @@ from docmill.worker.celery.log_filters import quiet_celery
 from docmill.worker.celery.pausing import Consuming
 from docmill.worker.celery.task import register_task
 from docmill.worker.celery.waiting_consumer import WaitingConsumer
+from docmill.worker.crash_and_retry_policy import RetryPolicy
 from docmill.worker.database_retry import Patience
 from docmill.worker.engines.base import EngineFacts, RequestId
 from docmill.worker.engines.spec import EngineSpec
 from docmill.worker.heartbeat import Leases
 from docmill.worker.job_events import JobLog, JobObserver, ObservedJobs
-from docmill.worker.retry_policy import RetryPolicy
 from docmill.worker.run_job import run_job
 from docmill.worker.tail_relay import Tails
 from docmill.worker.telemetry.gpu_meter import open_gpu_meter
@@ -112,8 +112,8 @@ def _serve_loaded(
     consuming = Consuming(queue_of(options.spec.model.name))
     leases = Leases(jobs, workers, lost, lease_s=options.lease_s, pause=consuming.pause, sample=sampler.sample)
     leases.start()
-    tails = Tails(make_app().conf.broker_url, leases.held, batcher.watch)
-    batcher.on_written(tails.written)
+    tails = Tails(make_app().conf.broker_url, leases.held, batcher.watch_text)
+    batcher.on_text(tails.written)
     tails.start()
     patience = Patience(lambda: batcher.is_closed)
     drain = _Drain(batcher, options.drain_timeout_s)

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from docmill.broker.errors import BrokerUnavailable
 from docmill.broker.tail_channel import Ask, Piece, TailChannel
 from docmill.storage.moves.attempts import ClaimedJob
+from docmill.worker.engine_messages import TextWritten
 from docmill.worker.engines.base import RequestId
 from docmill.worker.heartbeat import attempt_of, request_id_of
-from docmill.worker.tailed_requests import Written
 
 log = logging.getLogger(__name__)
 _AGAIN_S = 5.0
@@ -43,11 +43,11 @@ class Tails:
         """Let both threads end within seconds; they are daemons, nobody waits for them."""
         self._stop.set()
 
-    def written(self, written: Written) -> None:
+    def written(self, written: TextWritten) -> None:
         """Send what a request has written. Returns at once."""
         job_id, epoch = attempt_of(written.request_id)
         try:
-            self._outbox.put_nowait(Piece(job_id, epoch, written.at, written.text))
+            self._outbox.put_nowait(Piece(job_id, epoch, written.start, written.text))
         except queue.Full:
             log.debug("Redis is too slow for what job %d writes", job_id)
 

@@ -1,55 +1,41 @@
-"""In the engine process: the requests whose text somebody reads as it is written. Costs nothing while nobody does."""
+"""In the engine process: the requests whose text `docmill tail` shows while it is written.
+
+The engine is asked for text only while someone watches. `docmill.worker.tail_relay` is the worker's side.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from docmill.worker.engine_messages import TextWritten, WatchText
 from docmill.worker.engines.base import Engine, RequestId
 
-_FOR_S = 5.0
-_EVERY_S = 0.1
+_WATCH_S = 5.0
+_INTERVAL_S = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """To the engine: for five seconds send this request's text behind its first `have` characters, as it grows."""
-
-    request_id: RequestId
-    have: int
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """From the engine: what a watched request has written from its character `at` on."""
-
-    request_id: RequestId
-    at: int
-    text: str
-
-
-class Watched:
-    """Times are of one monotonic clock, in seconds."""
+class TailedRequests:
+    """Times are readings of one monotonic clock, in seconds."""
 
     def __init__(self) -> None:
         self._sent: dict[RequestId, int] = {}  # characters
         self._until: dict[RequestId, float] = {}
-        self._looked_at = 0.0
+        self._checked_at = 0.0
 
-    def add(self, watch: Watch, now: float) -> None:
-        """Watch a request, or go on with it. Of several watchers the one that has least decides what is sent."""
-        self._sent[watch.request_id] = min(watch.have, self._sent.get(watch.request_id, watch.have))
-        self._until[watch.request_id] = now + _FOR_S
+    def watch(self, message: WatchText, now: float) -> None:
+        """Watch a request for five seconds from now. Of several watchers, the one that has least text counts."""
+        self._sent[message.request_id] = min(message.have, self._sent.get(message.request_id, message.have))
+        self._until[message.request_id] = now + _WATCH_S
 
-    def news(self, engine: Engine, now: float) -> Iterator[Written]:
-        """What watched requests have written since; looked for ten times a second."""
-        if not self._until or now - self._looked_at < _EVERY_S:
+    def new_text(self, engine: Engine, now: float) -> Iterator[TextWritten]:
+        """What watched requests have written since the last call; checked at most ten times per second."""
+        if not self._until or now - self._checked_at < _INTERVAL_S:
             return
-        self._looked_at = now
+        self._checked_at = now
         for request_id, until in list(self._until.items()):
             text = engine.text_so_far(request_id)
             if text is None or now > until:
                 del self._until[request_id], self._sent[request_id]
             elif len(text) > (sent := self._sent[request_id]):
                 self._sent[request_id] = len(text)
-                yield Written(request_id, sent, text[sent:])
+                yield TextWritten(request_id, sent, text[sent:])

@@ -73,7 +73,7 @@ class Service:
         if self.process is None or self.process.poll() is not None:
             return None
         for child in psutil.Process(self.process.pid).children():
-            if "spawn_main" in " ".join(child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE:
+            if "docmill.worker.engine_main" in " ".join(child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE:
                 return child
         return None
 

@@ -245,7 +245,7 @@ def test_damaged_models_are_a_clear_error(
 
 
 def test_an_unknown_engine_is_named_with_those_there_are(make_spec: Callable[..., EngineSpec]) -> None:
-    with pytest.raises(ModelUnusable, match="there are exllamav2, exllamav3, openvino"):
+    with pytest.raises(ModelUnusable, match="choose one of exllamav2, exllamav3, openvino"):
         load_engine(make_spec("turbo"))
 
 

@@ -125,7 +125,7 @@ def test_short_outputs_share_a_cache_that_long_ones_would_fill(
 def _third_token(engine: EngineInChild) -> int:
     """The id of the third token that the tiny model writes after `_ids`."""
     _run(engine, Request("r", _ids(), max_tokens=3))
-    return int(engine.inspect("engine._last.job.sequences[0].sequence_ids.torch()[0, -1].item()"))
+    return int(engine.inspect("engine._last_started.job.sequences[0].sequence_ids.torch()[0, -1].item()"))
 
 
 def _ids() -> tuple[int, ...]:
@@ -330,7 +330,7 @@ def test_a_result_of_stage_error_is_a_failed_engine() -> None:
             return [{"stage": "error", "eos": True, "serial": 0, "error": ValueError("a bad kernel")}]
 
     facts = EngineFacts("exllamav3", "m", 512, 2, "f")
-    engine = PagedEngine(facts, Failing(), lambda request: request, peak_bytes=lambda: 0, free=lambda: None)
+    engine = PagedEngine(facts, Failing(), lambda request: request, peak_bytes=lambda: 0, unload=lambda: None)
     engine.add(Request("r", (1, 2), max_tokens=2))
     with pytest.raises(EngineFailed, match="a bad kernel"):
         engine.step()

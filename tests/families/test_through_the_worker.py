@@ -24,9 +24,9 @@ from docmill.storage.schema import upgrade
 from docmill.storage.states import JobState
 from docmill.storage.tables import Attempt, Job, Result
 from docmill.worker.batcher import Batcher
+from docmill.worker.crash_and_retry_policy import RetryPolicy
 from docmill.worker.database_retry import Patience
 from docmill.worker.heartbeat import Leases
-from docmill.worker.retry_policy import RetryPolicy
 from docmill.worker.run_job import Outcome, run_job
 from tests.exllamav2_cpu.child import SITE
 from tests.exllamav2_cpu.installed import require_exllamav2

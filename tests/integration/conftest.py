@@ -73,7 +73,7 @@ class Service:
     def engine(self) -> psutil.Process | None:
         """A worker's engine process, None where there is none just now."""
         for child in psutil.Process(self.pid).children():
-            if "spawn_main" in " ".join(child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE:
+            if "docmill.worker.engine_main" in " ".join(child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE:
                 return child
         return None
 

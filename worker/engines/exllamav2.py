@@ -93,7 +93,7 @@ def load(spec: EngineSpec) -> PagedEngine:
     ends = eos_ids(spec.model.path) or ((tokenizer.eos_token_id,) if tokenizer.eos_token_id is not None else ())
     return PagedEngine(
         facts, generator, _job_maker(ends), peak_bytes=lambda: _on_all(torch.cuda.max_memory_allocated),
-        free=loaded.model.unload,
+        unload=loaded.model.unload,
     )  # fmt: skip
 
 

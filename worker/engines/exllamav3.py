@@ -72,7 +72,7 @@ def load(spec: EngineSpec) -> PagedEngine:
         generator,
         _job_maker(eos_ids(spec.model.path)),
         peak_bytes=lambda: sum(torch.cuda.max_memory_allocated(i) for i in range(devices)),
-        free=loaded.model.unload,
+        unload=loaded.model.unload,
     )
 
 

@@ -1,7 +1,7 @@
-"""llama.cpp's server, in this process through xllamacpp: takes every GGUF, and large models at 4 bits.
+"""llama.cpp's server inside this process, through xllamacpp: runs every GGUF file, and large models in 4 bits.
 
-Its slots share one KV cache. A request is handed over only when its prompt and its longest output fit what the
-others leave, so the cache is never overrun.
+Its slots share one KV cache. A request starts only when its prompt and its longest possible output fit into the part
+that the running requests leave free, so the cache cannot overflow.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import xllamacpp
@@ -28,11 +28,8 @@ from docmill.worker.engines.base import (
     FinishReason,
     ModelUnusable,
     Request,
-    RequestId,
-    check_fits,
-    cut_at_stop,
-    shown_text,
 )
+from docmill.worker.engines.queueing_engine import QueuedRequest, QueueingEngine
 from docmill.worker.engines.spec import EngineSpec
 
 _STEP_S = 0.1
@@ -45,149 +42,119 @@ _KV_TYPES = {
 
 
 @dataclass(slots=True, eq=False)
-class _Running:
-    request: Request
-    taken_at: float
-    started_at: float = 0.0
-    first_at: float | None = None
-    cancelled: bool = False
-    stopped: bool = False  # at one of the request's own stop tokens
+class _LlamaCppRequest(QueuedRequest):
+    is_cancelled: bool = False
+    is_at_stop_token: bool = False  # one of the request's own
     tokens: int = 0
-    beside: list[int] = field(default_factory=list)
     text: list[str] = field(default_factory=list)
-    last: dict[str, Any] = field(default_factory=dict)
+    last_part: dict[str, Any] = field(default_factory=dict)  # of the server's stream
 
 
-class LlamaCppEngine:
+class LlamaCppEngine(QueueingEngine[_LlamaCppRequest]):
     """Each running request has a thread that waits in the server's blocking call.
 
     Option: `kv_tokens`, the size of the cache that all slots share.
     """
 
     def __init__(self, spec: EngineSpec) -> None:
+        path = spec.model.path
         if spec.model.kind is not ModelKind.GGUF:
-            raise ModelUnusable(f"{spec.model.path} is no GGUF file, which is what llama.cpp runs")
+            raise ModelUnusable(f"{path} is not a GGUF file, the only format that llama.cpp runs")
         try:
-            verify(spec.model.path)
+            verify(path)
         except CatalogueError as error:
             raise ModelUnusable(str(error)) from error
-        kv_type, kv_bytes = _KV_TYPES[spec.kv_precision]
+        kv_type, bytes_per_value = _KV_TYPES[spec.kv_precision]
         gpu_layers, remarks = _gpu_layers(spec)
-        path = spec.model.path
-        self._kv_tokens = kv_cache_tokens(
+        size = kv_cache_tokens(
             spec.window,
             spec.slots,
-            bytes_per_token=kv_values_per_token(path) * kv_bytes,
+            bytes_per_token=kv_values_per_token(path) * bytes_per_value,
             reserved_bytes=path.stat().st_size,
             most_tokens=engine_info("llamacpp").shared_kv_tokens,
             configured=spec.options.get("kv_tokens"),
         )
-        self._server = _server(spec, self._kv_tokens, kv_type, gpu_layers)
-        weights = (spec.model.sha256 or quick_fingerprint(spec.model.path))[:32]
+        self._server = _server(spec, size, kv_type, gpu_layers)
+        weights = (spec.model.sha256 or quick_fingerprint(path))[:32]
         fingerprint = f"{weights}-kv-{kv_type.name.removeprefix('GGML_TYPE_').lower()}"
-        self.facts = EngineFacts("llamacpp", spec.model.name, spec.window, spec.slots, fingerprint, remarks)
-        self._waiting: deque[_Running] = deque()
-        self._running: dict[RequestId, _Running] = {}
-        self._leaving: set[_Running] = set()  # cancelled, and still in the server until its next token
-        self._ended: queue.SimpleQueue[tuple[_Running, BaseException | None]] = queue.SimpleQueue()
+        facts = EngineFacts("llamacpp", spec.model.name, spec.window, spec.slots, fingerprint, remarks)
+        super().__init__(facts, kv_tokens=size)
+        self._leaving: set[_LlamaCppRequest] = set()  # cancelled, but in the server until its next token
+        self._ended: queue.SimpleQueue[tuple[_LlamaCppRequest, BaseException | None]] = queue.SimpleQueue()
 
-    @property
-    def in_flight(self) -> int:
-        """Requests taken and not yet finished or cancelled."""
-        return len(self._waiting) + len(self._running)
+    def close(self) -> None:
+        for request_id in list(self._running):
+            self.cancel(request_id)
+        super().close()
+        self._server = None
 
-    def add(self, request: Request) -> None:
-        """Take a request. Raises RequestRefused."""
-        check_fits(request, self.facts.context_window)
-        self._waiting.append(_Running(request, time.monotonic()))
+    def _queued(self, request: Request) -> _LlamaCppRequest:
+        return _LlamaCppRequest(request)
 
-    def step(self) -> list[Completion]:
-        """Start what there is room for and wait a moment; returns what has finished."""
-        while self._waiting and self._has_room(self._waiting[0]):
-            self._start(self._waiting.popleft())
-        if not self._running and not self._waiting:
-            return []
-        for running in self._running.values():
-            running.beside.append(len(self._running))
+    def _occupying(self) -> Collection[_LlamaCppRequest]:
+        return [*self._running.values(), *self._leaving]
+
+    def _start(self, queued: _LlamaCppRequest) -> None:
+        threading.Thread(target=self._generate, args=(self._server, queued), daemon=True).start()
+
+    def _advance(self) -> list[Completion]:
+        """Wait until a request ends, at most a moment; then take all others that have ended."""
         finished: list[Completion] = []
         wait_s = _STEP_S
         while True:
             try:
-                running, error = self._ended.get(timeout=wait_s)
+                ended, error = self._ended.get(timeout=wait_s)
             except queue.Empty:
                 return finished
             wait_s = 0.0
-            if running.cancelled:
-                self._leaving.discard(running)
-                continue
-            if error is not None:
-                if finished:  # theirs is done: the error can wait for the next step
-                    self._ended.put((running, error))
-                    return finished
+            if ended.is_cancelled:
+                self._leaving.discard(ended)
+            elif error is None:
+                finished.append(_completion(ended))
+            elif finished:  # return these first: the error is raised in the next step
+                self._ended.put((ended, error))
+                return finished
+            else:
                 raise EngineFailed(f"llama.cpp: {error}") from error
-            del self._running[running.request.id]
-            finished.append(_completion(running))
 
-    def cancel(self, request_id: RequestId) -> None:
-        """Stop a request without a completion; unknown ids are ignored."""
-        self._waiting = deque(r for r in self._waiting if r.request.id != request_id)
-        running = self._running.pop(request_id, None)
-        if running is not None:
-            running.cancelled = True
-            self._leaving.add(running)
+    def _abort(self, running: _LlamaCppRequest) -> None:
+        running.is_cancelled = True
+        self._leaving.add(running)
 
-    def text_so_far(self, request_id: RequestId) -> str | None:
-        """What a request has written, None for unknown ids."""
-        running = self._running.get(request_id)
-        if running is None:
-            return "" if any(waiting.request.id == request_id for waiting in self._waiting) else None
-        return shown_text("".join(running.text), running.request.sampling.stop)
+    def _text(self, running: _LlamaCppRequest) -> str:
+        return "".join(running.text)
 
-    def close(self) -> None:
-        """Free the model."""
-        for request_id in list(self._running):
-            self.cancel(request_id)
-        self._waiting.clear()
-        self._server = None
-
-    def _has_room(self, candidate: _Running) -> bool:
-        inside = [*self._running.values(), *self._leaving]
-        taken = sum(running.request.most_tokens for running in inside)
-        return len(inside) < self.facts.slots and taken + candidate.request.most_tokens <= self._kv_tokens
-
-    def _start(self, running: _Running) -> None:
-        self._running[running.request.id] = running
-        running.started_at = time.monotonic()
-        threading.Thread(target=self._generate, args=(self._server, running), daemon=True).start()
-
-    def _generate(self, server: Any, running: _Running) -> None:
+    def _generate(self, server: Any, running: _LlamaCppRequest) -> None:
+        """In the request's own thread: run it in the server to its end."""
         stop_ids = frozenset(running.request.stop_token_ids)
 
         def receive(part: dict[str, Any]) -> bool:
-            if "choices" not in part:  # an exception raised here would be swallowed
-                running.last = part
+            """Take a part of the stream; True ends the stream. The server would swallow an exception raised here."""
+            if "choices" not in part:
+                running.last_part = part
                 return True
             choice = part["choices"][0]
-            running.first_at = running.first_at or time.monotonic()
+            running.first_token_at = running.first_token_at or time.monotonic()
             tokens = part.get("__verbose", {}).get("tokens", ())
             running.tokens += len(tokens)
-            running.stopped = not stop_ids.isdisjoint(tokens)
-            if not running.stopped:
+            running.is_at_stop_token = not stop_ids.isdisjoint(tokens)
+            if not running.is_at_stop_token:
                 running.text.append(choice["text"])
             if choice["finish_reason"] is not None:
-                running.last = part
-            return running.cancelled or running.stopped  # True ends the stream
+                running.last_part = part
+            return running.is_cancelled or running.is_at_stop_token
 
         try:
             server.handle_completions(_body(running.request), receive)
-            whole = running.cancelled or running.stopped or "choices" in running.last
-            self._ended.put((running, None if whole else RuntimeError(f"it ended early: {running.last}")))
-        except Exception as error:  # noqa: BLE001 - handed to the engine's thread
+            is_complete = running.is_cancelled or running.is_at_stop_token or "choices" in running.last_part
+            error = None if is_complete else RuntimeError(f"the stream ended early: {running.last_part}")
+            self._ended.put((running, error))
+        except Exception as error:  # noqa: BLE001 - raised in the engine's thread
             self._ended.put((running, error))
 
 
 def _gpu_layers(spec: EngineSpec) -> tuple[int, tuple[str, ...]]:
-    """Layers on a GPU (-1: as many as fit), and remarks. The wheel on PyPI is built for the CPU."""
+    """The number of layers on a GPU (-1: as many as fit), and remarks. The wheel on PyPI is built for the CPU."""
     cpu = xllamacpp.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_CPU
     if all(device["type"] == cpu for device in xllamacpp.get_device_info()):
         return 0, spec.without_gpu("this build of llama.cpp")
@@ -204,7 +171,7 @@ def _server(spec: EngineSpec, kv_tokens: int, kv_type: Any, gpu_layers: int) -> 
     params.kv_unified = True
     params.cache_type_k = params.cache_type_v = kv_type
     params.n_gpu_layers = gpu_layers
-    params.ctx_shift = False  # never forget the beginning of a prompt in silence
+    params.ctx_shift = False  # never drop the beginning of a prompt silently
     params.cache_ram_mib = 0
     params.cpuparams.n_threads = spec.cpu_threads
     params.warmup = False
@@ -226,53 +193,32 @@ def _body(request: Request) -> dict[str, Any]:
         "top_k": sampling.top_k,
         "min_p": sampling.min_p,
         "repeat_penalty": sampling.repetition_penalty,
-        "repeat_last_n": len(request.prompt_ids) + request.max_tokens,  # all of it, as other engines do
+        "repeat_last_n": request.most_tokens,  # the whole sequence, as in other engines
         "stop": list(sampling.stop),
         "cache_prompt": True,
         "stream": True,
         "stream_options": {"include_usage": True},
     }
     if request.stop_token_ids:
-        body |= {"return_tokens": True, "verbose": True}  # llama.cpp knows its own end tokens, not these
+        body |= {"return_tokens": True, "verbose": True}  # llama.cpp itself stops only at the model's end tokens
     if sampling.seed is not None:
         body["seed"] = sampling.seed
     return body
 
 
-def _completion(running: _Running) -> Completion:
-    request, last = running.request, running.last
-    if running.stopped:
-        return _completion_at_stop_token(running)
+def _completion(ended: _LlamaCppRequest) -> Completion:
+    if ended.is_at_stop_token:  # the stream was cut here, before the server reported its timings
+        return ended.completion("".join(ended.text), FinishReason.STOP, ended.tokens)
+    last = ended.last_part
     timings, usage = last["timings"], last["usage"]
     prefill_s, decode_s = timings["prompt_ms"] / 1000, timings["predicted_ms"] / 1000
-    in_server_s = time.monotonic() - running.started_at
-    stopped = last["choices"][0]["finish_reason"] == "stop"
-    return Completion(
-        request_id=request.id,
-        text=cut_at_stop("".join(running.text), request.sampling.stop),
-        finish_reason=FinishReason.STOP if stopped else FinishReason.LENGTH,
-        prompt_tokens=len(request.prompt_ids),
-        completion_tokens=usage["completion_tokens"],
+    in_server_s = time.monotonic() - ended.started_at
+    has_stopped = last["choices"][0]["finish_reason"] == "stop"
+    finish_reason = FinishReason.STOP if has_stopped else FinishReason.LENGTH
+    return replace(
+        ended.completion("".join(ended.text), finish_reason, usage["completion_tokens"]),
         cached_tokens=usage.get("prompt_tokens_details", {}).get("cached_tokens", 0),
-        queue_s=running.started_at - running.taken_at + max(0.0, in_server_s - prefill_s - decode_s),
+        queue_s=ended.started_at - ended.queued_at + max(0.0, in_server_s - prefill_s - decode_s),
         prefill_s=prefill_s,
         decode_s=decode_s,
-        batch_size=sum(running.beside) / max(1, len(running.beside)),
-    )
-
-
-def _completion_at_stop_token(running: _Running) -> Completion:
-    """The stream was ended here, before the server could say what it measured: the times are those seen here."""
-    request, now = running.request, time.monotonic()
-    first_at = running.first_at or now
-    return Completion(
-        request_id=request.id,
-        text=cut_at_stop("".join(running.text), request.sampling.stop),
-        finish_reason=FinishReason.STOP,
-        prompt_tokens=len(request.prompt_ids),
-        completion_tokens=running.tokens,
-        queue_s=running.started_at - running.taken_at,
-        prefill_s=first_at - running.started_at,
-        decode_s=now - first_at,
-        batch_size=sum(running.beside) / max(1, len(running.beside)),
     )

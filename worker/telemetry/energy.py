@@ -25,7 +25,7 @@ class EnergyShares:
         self._joules = 0.0
         self._running = 0
 
-    def look(self, now: float, running: int) -> None:
+    def measure(self, now: float, running: int) -> None:
         """Note that from now on `running` requests run. Costs nothing where the last look was a moment ago."""
         if self._times and running == self._running and now - self._times[-1] < self._every_s:
             return

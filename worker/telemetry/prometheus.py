@@ -28,7 +28,7 @@ class EngineGauges(Protocol):
     @property
     def engine_pid(self) -> int | None: ...
     @property
-    def deaths(self) -> int: ...
+    def engine_crashes(self) -> int: ...
 
 
 class WorkerMetrics:
@@ -148,7 +148,7 @@ class _EngineDeaths(Collector):
         deaths = CounterMetricFamily(
             "docmill_engine_deaths", "Engine processes that died under this worker.", labels=["model"]
         )
-        deaths.add_metric([self._model], self._engine.deaths)
+        deaths.add_metric([self._model], self._engine.engine_crashes)
         yield deaths
 
 

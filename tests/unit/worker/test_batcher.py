@@ -89,7 +89,7 @@ def expected_text(request: Request, spec: EngineSpec) -> str:
 
 
 def burials(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if "starting it again" in record.getMessage()]
+    return [record.getMessage() for record in caplog.records if "restarting it" in record.getMessage()]
 
 
 def test_many_threads_share_the_engine_and_each_gets_its_own_text(
@@ -115,7 +115,7 @@ def test_only_the_request_that_kills_the_engine_pays_and_suspects_run_alone(
     others = [short(i) for i in range(3)]
     innocent = threads.generate(*others)
     (culprit,) = threads.generate(Request("culprit", (1, *POISON, 2), max_tokens=5))
-    with pytest.raises(EngineDied, match="SIGKILL while this request was alone in it"):
+    with pytest.raises(EngineDied, match="SIGKILL while it ran only this request"):
         culprit.result(60)
     assert [f.result(60).text for f in innocent] == [expected_text(r, spec) for r in others]
     assert [f.result().batch_size for f in innocent] == [1.0] * 3
@@ -165,15 +165,20 @@ class _Waits(threading.Event):
         return self.is_set()
 
 
+def _is_loaded(batcher: Batcher) -> bool:
+    process = batcher._supervisor._process
+    return process is not None and process.is_loaded
+
+
 def test_an_engine_that_dies_idle_again_and_again_is_started_ever_more_slowly(
     make_batcher: MakeBatcher, make_spec: MakeSpec
 ) -> None:
     batcher = make_batcher(make_spec(), start=False)
-    batcher._closing = waits = _Waits()
+    batcher._supervisor._stopping = waits = _Waits()
     batcher.start()
     killed: set[int | None] = {None}
     for _ in range(6):
-        wait_until(lambda: batcher.engine_pid not in killed and batcher._loaded, "another engine")
+        wait_until(lambda: _is_loaded(batcher) and batcher.engine_pid not in killed, "another engine")
         killed.add(batcher.engine_pid)
         os.kill(batcher.engine_pid or 0, signal.SIGKILL)
     wait_until(lambda: len(waits.seconds) == 3, "the third wait")
@@ -275,7 +280,7 @@ def test_a_model_that_cannot_be_used_is_said_at_the_start_and_ends_the_waits(
 ) -> None:
     batcher = make_batcher(replace(make_spec(), engine="turbo"), start=False)
     (waiting,) = Threads(batcher).generate(short(1))
-    with pytest.raises(ModelUnusable, match="no engine 'turbo'"):
+    with pytest.raises(ModelUnusable, match="unknown engine 'turbo'"):
         batcher.start()
     with pytest.raises(EngineClosed, match="turbo"):
         waiting.result(60)
@@ -307,7 +312,8 @@ def test_an_engine_that_cannot_be_brought_back_is_fatal_once_and_ends_every_wait
     told = threading.Semaphore(0)
     batcher.on_fatal(told.release)
     futures = Threads(batcher).generate(endless(1), endless(2))
-    batcher._spec = replace(batcher._spec, **broken)  # type: ignore[arg-type]
+    supervisor = batcher._supervisor
+    supervisor._spec = replace(supervisor._spec, **broken)  # type: ignore[arg-type]
     pid = batcher.engine_pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)

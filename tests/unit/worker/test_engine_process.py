@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from docmill.worker.engine_process import Add, Beat, EngineProcess, Finished, FromEngine, Ready, Refused, Unusable
+from docmill.worker.engine_messages import Add, Finished, FromEngine, Heartbeat, Ready, Refused, Unusable
+from docmill.worker.engine_process import EngineProcess
 from docmill.worker.engines.base import PromptTooLong, Request
 from docmill.worker.engines.spec import EngineSpec
 from tests.unit.worker.conftest import MakeSpec
@@ -38,7 +39,7 @@ def heard(process: EngineProcess, timeout_s: float = 60.0) -> FromEngine:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         message = process.receive(1.0)
-        if message is not None and not isinstance(message, Beat):
+        if message is not None and not isinstance(message, Heartbeat):
             return message
     raise AssertionError("the engine says nothing")
 
@@ -100,7 +101,33 @@ def test_an_unusable_model_is_said_in_words(closing: ExitStack, make_spec: MakeS
     process = started(closing, EngineSpec("turbo", spec.model, spec.home))
     said = heard(process)
     assert isinstance(said, Unusable)
-    assert "no engine 'turbo'" in said.reason
+    assert "unknown engine 'turbo'" in said.reason
+
+
+def test_files_in_the_current_directory_are_never_imported(
+    closing: ExitStack, make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "conflicts"
+    (directory / "storage").mkdir(parents=True)
+    names = (
+        "cli",
+        "settings",
+        "worker",
+        "click",
+        "sitecustomize",
+        "celeryconfig",
+        "queue",
+        "signal",
+        "storage/__init__",
+    )
+    for name in names:
+        (directory / f"{name}.py").write_text("raise SystemExit('imported from the current directory')")
+    spec = make_spec()
+    monkeypatch.chdir(directory)
+    process = started(closing, spec)
+    assert isinstance(heard(process), Ready)
+    process.send(Add(Request("r", (1, 2), max_tokens=4)))
+    assert isinstance(heard(process), Finished)
 
 
 _PARENT = """

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from docmill.broker.sampling import Sampling
+from docmill.worker.crash_and_retry_policy import RetryPolicy
 from docmill.worker.database_retry import Patience
 from docmill.worker.engines.base import (
     Completion,
@@ -22,7 +23,6 @@ from docmill.worker.engines.base import (
     RequestCancelled,
 )
 from docmill.worker.heartbeat import Leases
-from docmill.worker.retry_policy import RetryPolicy
 from docmill.worker.run_job import Outcome, Verdict, run_job
 from tests.unit.worker.conftest import Stored
 

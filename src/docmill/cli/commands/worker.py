@@ -23,10 +23,10 @@ from docmill.producer.composition import database_url
 from docmill.settings.defaults import DEFAULT_SLOTS, Settings
 from docmill.storage.database import Database
 from docmill.storage.schema import require_current
+from docmill.worker.crash_and_retry_policy import RetryPolicy
 from docmill.worker.engines.base import EngineFacts
 from docmill.worker.engines.registry import choose_engine
 from docmill.worker.engines.spec import EngineSpec
-from docmill.worker.retry_policy import RetryPolicy
 from docmill.worker.service import WorkerOptions, serve
 
 log = logging.getLogger(__name__)

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from docmill.worker.crash_and_retry_policy import GiveUp, Retry, RetryPolicy
 from docmill.worker.engines.base import EngineDied, EngineError, EngineFailed, PromptTooLong, RequestRefused
-from docmill.worker.retry_policy import GiveUp, Retry, RetryPolicy
 
 
 @pytest.mark.parametrize("error", [RequestRefused("no"), PromptTooLong(10, 5, 12)])

@@ -1,10 +1,11 @@
-"""Which text the engine process sends to whom."""
+"""Which text of watched requests the engine process sends."""
 
 from __future__ import annotations
 
+from docmill.worker.engine_messages import TextWritten, WatchText
 from docmill.worker.engines.base import Request, shown_text
 from docmill.worker.engines.simulated import SimulatedEngine
-from docmill.worker.tailed_requests import Watch, Watched, Written
+from docmill.worker.tailed_requests import TailedRequests
 from tests.unit.worker.conftest import MakeSpec
 
 
@@ -25,40 +26,40 @@ def engine_with(make_spec: MakeSpec, *ids: str) -> CountingEngine:
     return engine
 
 
-def news(watched: Watched, engine: CountingEngine, now: float) -> list[Written]:
+def new_text(tailed: TailedRequests, engine: CountingEngine, now: float) -> list[TextWritten]:
     engine.step()
-    return list(watched.news(engine, now))
+    return list(tailed.new_text(engine, now))
 
 
 def test_an_unwatched_engine_is_never_asked(make_spec: MakeSpec) -> None:
-    engine, watched = engine_with(make_spec, "1-1"), Watched()
-    assert [news(watched, engine, float(at)) for at in range(10)] == [[]] * 10
+    engine, tailed = engine_with(make_spec, "1-1"), TailedRequests()
+    assert [new_text(tailed, engine, float(at)) for at in range(10)] == [[]] * 10
     assert engine.asked == 0
 
 
 def test_pieces_follow_one_another_without_gap_or_overlap(make_spec: MakeSpec) -> None:
-    engine, watched = engine_with(make_spec, "1-1", "2-1"), Watched()
-    watched.add(Watch("1-1", have=0), now=0.0)
-    pieces = [piece for at in range(1, 40) for piece in news(watched, engine, at / 8)]
+    engine, tailed = engine_with(make_spec, "1-1", "2-1"), TailedRequests()
+    tailed.watch(WatchText("1-1", have=0), now=0.0)
+    pieces = [piece for at in range(1, 40) for piece in new_text(tailed, engine, at / 8)]
     assert len(pieces) > 5
     assert {piece.request_id for piece in pieces} == {"1-1"}
     text = ""
     for piece in pieces:
-        assert piece.at == len(text)
+        assert piece.start == len(text)
         text += piece.text
     assert text == engine.text_so_far("1-1")
 
 
 def test_a_second_watcher_gets_what_it_has_not_and_the_watch_ends_when_nobody_asks(make_spec: MakeSpec) -> None:
-    engine, watched = engine_with(make_spec, "1-1"), Watched()
-    watched.add(Watch("1-1", have=0), now=0.0)
-    (first,) = news(watched, engine, 1.0)
-    watched.add(Watch("1-1", have=0), now=1.5)
-    (again,) = news(watched, engine, 2.0)
-    assert (again.at, again.text.startswith(first.text)) == (0, True)
-    assert news(watched, engine, 7.0) == []
+    engine, tailed = engine_with(make_spec, "1-1"), TailedRequests()
+    tailed.watch(WatchText("1-1", have=0), now=0.0)
+    (first,) = new_text(tailed, engine, 1.0)
+    tailed.watch(WatchText("1-1", have=0), now=1.5)
+    (again,) = new_text(tailed, engine, 2.0)
+    assert (again.start, again.text.startswith(first.text)) == (0, True)
+    assert new_text(tailed, engine, 7.0) == []
     asked = engine.asked
-    assert news(watched, engine, 8.0) == []
+    assert new_text(tailed, engine, 8.0) == []
     assert engine.asked == asked
 
 
