@@ -51,4 +51,4 @@ def _all(
             if field not in row:
                 raise RecordInvalid(place, f"it has no field {field!r} (it has {', '.join(map(str, row))})")
         row_id = row[id_field]
-        yield Record(str(row_id) if isinstance(row_id, int) else row_id, row[text_field])
+        yield Record(str(row_id) if type(row_id) is int else row_id, row[text_field])

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import sqlalchemy as sa
 
 from docmill import BatchState, BatchStatus, Client, DocumentState
 from docmill.storage.tables import Job
+from tests.docs.pages import ROOT, blocks
 from tests.integration.conftest import PATIENCE_S, SLOW, STEADY, Cluster
 
 
@@ -63,3 +68,21 @@ def test_failed_jobs_are_retried(cluster: Cluster) -> None:
         cluster.worker()
         assert client.wait(batch, timeout_s=PATIENCE_S).documents_failed == 0
         assert all(document.summary for document in client.results(batch))
+
+
+def test_the_page_about_it_runs(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.start(engine={"decode_steps_per_s": 2_000})
+    reports = tmp_path / "page" / "reports"
+    reports.mkdir(parents=True)
+    for number in range(3):
+        (reports / f"{number}.txt").write_text(f"Report {number}. The river rose and the harvest was late. " * 30)
+    code = "\n".join(block.body for block in blocks(ROOT / "docs" / "python.md") if block.language == "python")
+    environment = {**cluster.environment, "PYTHONPATH": str(ROOT / "src")}
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=reports.parent, env=environment, timeout=PATIENCE_S, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stderr) == (0, "")
+    for shown in ("3 documents", "completed 3/3", "jobs cancelled\ncancelled\n0 failed jobs", "no-such-file.txt: "):
+        assert shown in ran.stdout
+    cluster.audit()
