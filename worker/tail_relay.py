@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 
 from docmill.broker.errors import BrokerUnavailable
-from docmill.broker.tail_channel import Ask, Piece, TailChannel
+from docmill.broker.tail_channel import TailChannel, TextPiece, TextRequest
 from docmill.storage.moves.attempts import ClaimedJob
 from docmill.worker.engine_messages import TextWritten
 from docmill.worker.engines.base import RequestId
@@ -31,7 +31,7 @@ class Tails:
         self._channel = TailChannel(broker_url)
         self._held = held
         self._watch = watch
-        self._outbox: queue.Queue[Piece] = queue.Queue(_BACKLOG)
+        self._outbox: queue.Queue[TextPiece] = queue.Queue(_BACKLOG)
         self._stop = threading.Event()
 
     def start(self) -> None:
@@ -47,14 +47,14 @@ class Tails:
         """Send what a request has written. Returns at once."""
         job_id, epoch = attempt_of(written.request_id)
         try:
-            self._outbox.put_nowait(Piece(job_id, epoch, written.start, written.text))
+            self._outbox.put_nowait(TextPiece(job_id, epoch, written.start, written.text))
         except queue.Full:
             log.debug("Redis is too slow for what job %d writes", job_id)
 
     def _listen(self) -> None:
         while not self._stop.is_set():
             try:
-                for ask in self._channel.asks():
+                for ask in self._channel.requests():
                     if self._stop.is_set():
                         return
                     if ask is not None:
@@ -67,7 +67,7 @@ class Tails:
                 log.warning("a watcher of another version of docmill asks: %s", error)
             self._stop.wait(_AGAIN_S)
 
-    def _answer(self, ask: Ask) -> None:
+    def _answer(self, ask: TextRequest) -> None:
         job = self._held(ask.job_id)
         if job is not None:
             self._watch(request_id_of(job), ask.have if ask.epoch == job.epoch else 0)

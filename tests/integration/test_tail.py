@@ -38,7 +38,7 @@ def test_what_a_watcher_sees_is_the_beginning_of_what_is_stored(
     batch_id = cluster.submit(cluster.documents(1, words=40), max_tokens=120, summary_tokens=60, chunk_tokens=256)
     followed, channel = Followed(cluster.backend.database), TailChannel(cluster.broker.url)
     job_id = first_job(cluster)
-    with channel.watch(job_id) as watching:
+    with channel.read(job_id) as watching:
         cluster.dispatcher()
         options = ["--engine-option", "decode_steps_per_s=15"] if engine == "simulated" else []
         cluster.run("worker", "--engine", engine, "--slots", "4", *options)
@@ -46,7 +46,7 @@ def test_what_a_watcher_sees_is_the_beginning_of_what_is_stored(
 
         def ended() -> bool:
             nonlocal seen
-            seen += watching.news(0.2)
+            seen += watching.new_text(0.2)
             return followed.job(job_id).state.is_terminal
 
         wait_until(ended, f"the job to end\n{cluster.last_words()}")

@@ -1,1 +1,1 @@
-"""What producer and worker agree on: the Celery app, queue names, the message, the sampling parameters."""
+"""What producer and worker share: the Celery app, queue names, messages, sampling parameters, access to Redis."""

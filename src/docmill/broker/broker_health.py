@@ -1,4 +1,4 @@
-"""How the broker is: whether it answers, how fast, what it does with its data. Asked straight, without Celery."""
+"""The state of the broker: whether it answers, how fast, how it persists data. Asked directly, without Celery."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from redis import Redis
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
 from docmill.broker.errors import BrokerUnavailable
+from docmill.broker.redis_client import redis_client
 from docmill.settings.masking import mask
 
 _TIMEOUT_S = 5.0
@@ -21,9 +20,9 @@ _PINGS = 11
 
 @dataclass(frozen=True, slots=True)
 class BrokerHealth:
-    """Times in seconds, memory in bytes. `clock_offset_s`: the broker's clock minus ours, right to half a `ping_s`.
+    """`clock_offset_s` is the broker's clock minus ours, accurate to half of `ping_s`.
 
-    `max_memory_bytes` 0: no limit. `append_only`: every message is written down before long.
+    `max_memory_bytes` 0 means no limit. `append_only`: every message is written to disk within a second or so.
     """
 
     server: str
@@ -37,25 +36,17 @@ class BrokerHealth:
 
 
 def read_broker(url: str) -> BrokerHealth:
-    """Ask the broker at this URL (as in `docmill.broker.celery_app.make_app`). Raises BrokerUnavailable."""
+    """Ask the broker at this URL. Raises BrokerUnavailable."""
     try:
-        with client_of(url, timeout_s=_TIMEOUT_S) as client:
+        with redis_client(url, timeout_s=_TIMEOUT_S) as client:
             return _health(client)
     except (RedisError, OSError, ValueError) as error:
-        said = str(error).splitlines()
-        raise BrokerUnavailable(mask(url), mask(said[0]) if said else type(error).__name__) from error
-
-
-def client_of(url: str, *, timeout_s: float) -> Redis:
-    """A plain client of the server behind a broker URL, that says at once that nobody answers. Raises ValueError."""
-    address = url.replace("redis+socket://", "unix://", 1).replace("virtual_host=", "db=")
-    return Redis.from_url(
-        address, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 0)
-    )
+        lines = str(error).splitlines()
+        raise BrokerUnavailable(mask(url), mask(lines[0]) if lines else type(error).__name__) from error
 
 
 def _health(client: Redis) -> BrokerHealth:
-    client.time()  # connects; a ping is refused where it cannot write to its disk
+    client.time()  # connects; unlike PING, it works if the server cannot write to its disk
     pings, offsets = [], []
     for _ in range(_PINGS):
         asked, began = time.time(), time.monotonic()

@@ -1,7 +1,7 @@
-"""The Celery app that producer, worker and Flower share: its settings are what makes a crash harmless.
+"""The Celery app that producer, worker and Flower share. Its settings make crashes harmless.
 
-The database row is the job; a message only carries its id, so nothing here needs a result backend and a message
-may come twice or not at all. Measured with celery 5.7 and kombu 5.7 (older kombu idles threads between tasks).
+A job is a row in the database and a message only carries its id: there is no result backend, and a message may arrive
+twice or never. Measured with celery 5.7 and kombu 5.7; with older versions of kombu, threads idle between tasks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class _NoConfigFile(AppLoader):  # type: ignore[misc]
 
 
 def make_app(broker_url: str) -> Celery:
-    """A Celery app on this broker. `redis://`, `rediss://` or `redis+socket://` (see `socket_url`)."""
+    """A Celery app on this broker: `redis://`, `rediss://` or `redis+socket://` (see `socket_url`)."""
     app = Celery("docmill", broker=broker_url, loader=_NoConfigFile, set_as_current=False)
     app.conf.update(
         task_serializer="json",
@@ -32,7 +32,7 @@ def make_app(broker_url: str) -> Celery:
         task_ignore_result=True,
         task_acks_late=True,
         worker_prefetch_multiplier=1,
-        # Leases in the database decide when a job is lost; redelivery by the broker is only a second net.
+        # Leases in the database decide when a job is lost; redelivery by the broker is only a second safety net.
         broker_transport_options={
             "visibility_timeout": 24 * 3600,
             "unacked_restore_interval": 10,
@@ -46,12 +46,12 @@ def make_app(broker_url: str) -> Celery:
         },
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        broker_channel_error_retry=True,  # a broker whose memory is full is waited for
+        broker_channel_error_retry=True,  # wait for a broker whose memory is full
         worker_cancel_long_running_tasks_on_connection_loss=False,  # not implemented for threads
         worker_soft_shutdown_timeout=0,
         worker_enable_remote_control=True,
         worker_send_task_events=True,
-        task_send_sent_event=False,  # halves the publishing rate
+        task_send_sent_event=False,  # it would halve the publishing rate
         worker_hijack_root_logger=False,
         task_create_missing_queues=True,
         worker_proc_alive_timeout=60,
@@ -60,7 +60,7 @@ def make_app(broker_url: str) -> Celery:
 
 
 def queue_of(model: str) -> str:
-    """The queue of one model: a worker subscribes to the model it serves."""
+    """The queue of a model. A worker subscribes to the queue of the model it serves."""
     return f"docmill.{model}"
 
 

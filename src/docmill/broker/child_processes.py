@@ -1,4 +1,4 @@
-"""Child processes that end with the one that started them, whatever kills it (Linux; elsewhere they end in order)."""
+"""Child processes that end together with their parent, even if the parent is killed (on Linux)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(number: int = signal.SIGTERM) -> None:
-    """Ask the kernel, in the child, for this signal when the thread that started it ends; see prctl(2)."""
+    """Ask the kernel, in the child, to send this signal when the thread that started it ends; see prctl(2)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)

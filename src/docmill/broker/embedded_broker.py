@@ -1,7 +1,7 @@
-"""The embedded broker of one machine: a Valkey from a Python wheel, on a unix socket, with its append-only file.
+"""The embedded broker of one machine: a Valkey from a Python wheel, on a unix socket, with an append-only file.
 
-It lives in its own session (Ctrl-C in the terminal is not for it), ends with the process that started it, and a
-left-over one is stopped before the next begins, so that the append-only file has one writer.
+It runs in its own session, so that Ctrl-C in the terminal does not reach it, and ends with the process that started it.
+A server left over from an earlier run is stopped before the next one starts: the append-only file has one writer.
 """
 
 from __future__ import annotations
@@ -15,10 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from filelock import FileLock, Timeout
-from redis import Redis
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
-from redis.retry import Retry
 from tenacity import (
     RetryCallState,
     RetryError,
@@ -32,6 +29,7 @@ from tenacity import (
 from docmill.broker.celery_app import socket_url
 from docmill.broker.child_processes import die_with_parent
 from docmill.broker.errors import EmbeddedBrokerFailed
+from docmill.broker.redis_client import redis_client
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +39,7 @@ _SOCKET_PATH_MAX = 100  # bytes; the kernel's limit is 108
 
 
 class EmbeddedBroker:
-    """A Valkey server that keeps its data under `directory`."""
+    """A Valkey server with its data in `directory`."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -54,7 +52,7 @@ class EmbeddedBroker:
         return socket_url(str(self._socket))
 
     def start(self) -> str:
-        """Start the server and wait until it answers; returns its URL. Raises EmbeddedBrokerFailed."""
+        """Start the server, wait until it answers, and return its URL. Raises EmbeddedBrokerFailed."""
         self._directory.mkdir(parents=True, exist_ok=True)
         with _starting_lock(self._directory):
             _shut_down(self._socket)
@@ -81,7 +79,7 @@ class EmbeddedBroker:
         return self.url
 
     def stop(self) -> None:
-        """End the server; what it holds is on disk. Calling it again does nothing."""
+        """Stop the server; its data stays on disk. Does nothing if it is not running."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -93,7 +91,7 @@ class EmbeddedBroker:
             process.wait()
 
     def is_alive(self) -> bool:
-        """Whether the server that `start` began still runs."""
+        """The server that `start` started is running."""
         return self._process is not None and self._process.poll() is None
 
     def __enter__(self) -> EmbeddedBroker:
@@ -129,41 +127,41 @@ class EmbeddedBroker:
 
 
 def is_answering(path: Path) -> bool:
-    """Whether a server answers on this socket and has read its data."""
+    """A server answers on this socket and has loaded its data."""
     try:
-        with _connection(path, timeout_s=1.0) as client:
+        with redis_client(socket_url(str(path)), timeout_s=1.0) as client:
             return bool(client.ping())
     except ResponseError:
-        return True  # where it cannot write to its disk it refuses even this
+        return True  # it refuses even a ping if it cannot write to its disk
     except (RedisError, OSError):
         return False
 
 
 def running_url(directory: Path) -> str | None:
-    """The URL of a broker that somebody runs on this directory, None where none answers."""
+    """The URL of the broker that runs on this directory, started by any process; None if none answers."""
     path = _socket_path(directory)
     return socket_url(str(path)) if is_answering(path) else None
 
 
-def awaited_url(directory: Path, patience_s: float) -> str | None:
-    """As `running_url`, but waits for a broker that was killed or is being started: it may be back in a moment."""
+def wait_for_url(directory: Path, timeout_s: float) -> str | None:
+    """Like `running_url`, but waits for a broker that is being started, or was killed and may be restarted soon."""
     retrying = Retrying(
         retry=retry_if_result(lambda url: url is None and _may_come_back(directory)),
-        stop=stop_after_delay(patience_s),
+        stop=stop_after_delay(timeout_s),
         wait=wait_fixed(0.05),
-        before_sleep=lambda state: _say_once(state, patience_s),
+        before_sleep=lambda state: _log_once(state, timeout_s),
         retry_error_callback=lambda _: None,
     )
     return retrying(running_url, directory)
 
 
-def _say_once(state: RetryCallState, patience_s: float) -> None:
+def _log_once(state: RetryCallState, timeout_s: float) -> None:
     if state.attempt_number == 1:
-        log.warning("the broker was here and does not answer; waiting up to %g s for it", patience_s)
+        log.warning("the embedded broker does not answer; waiting up to %g s for it", timeout_s)
 
 
 def _may_come_back(directory: Path) -> bool:
-    """A server that is killed leaves its socket's file behind; one that ends in order does not."""
+    """A server that was killed leaves its socket behind; one that was stopped removes it."""
     if _socket_path(directory).exists():
         return True
     try:
@@ -171,7 +169,7 @@ def _may_come_back(directory: Path) -> bool:
             return False
     except Timeout:
         return True
-    except OSError:  # there is no such directory, or it is not ours
+    except OSError:  # the directory does not exist, or belongs to another user
         return False
 
 
@@ -179,14 +177,9 @@ def _starting_lock(directory: Path) -> FileLock:
     return FileLock(directory / "starting.lock")
 
 
-def _connection(path: Path, *, timeout_s: float) -> Redis:
-    """A client that says at once that nobody answers: by default it would try for several seconds."""
-    return Redis(unix_socket_path=str(path), socket_timeout=timeout_s, retry=Retry(NoBackoff(), 0))
-
-
 def _shut_down(path: Path) -> None:
     try:
-        with _connection(path, timeout_s=_STOP_S) as client:
+        with redis_client(socket_url(str(path)), timeout_s=_STOP_S) as client:
             client.shutdown()
     except (RedisError, OSError):
         path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What can go wrong between docmill and its broker."""
+"""The errors of the broker package."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class BrokerError(DocmillError):
 
 
 class BrokerUnavailable(BrokerError):
-    """The broker does not answer or refuses messages."""
+    """The broker does not answer, or refuses messages."""
 
     def __init__(self, url: str, reason: str) -> None:
         self.url = url
@@ -18,22 +18,22 @@ class BrokerUnavailable(BrokerError):
 
 
 class BrokerFull(BrokerUnavailable):
-    """The broker answers, but takes nothing: its memory or disk is full, or it is only to be read."""
+    """The broker answers but accepts no messages: its memory or disk is full, or it is read-only."""
 
 
 class MessageRefused(BrokerError):
-    """A message is not one that docmill sends."""
+    """A message in the queue was not sent by docmill."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"refused a message of the queue: {reason}")
 
 
 class EmbeddedBrokerFailed(BrokerError):
-    """The embedded Valkey cannot be started here."""
+    """The embedded Valkey cannot be started."""
 
 
 class MetricsPortTaken(BrokerError):
-    """The metrics cannot be served where they were asked for."""
+    """The port for metrics cannot be opened."""
 
     def __init__(self, address: str, port: int, reason: str) -> None:
         super().__init__(f"metrics on {address}:{port}: {reason}; choose another --metrics-port")

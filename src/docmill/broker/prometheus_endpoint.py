@@ -1,4 +1,4 @@
-"""Where a service's metrics can be read by Prometheus: plain HTTP, on loopback unless told otherwise."""
+"""The HTTP endpoint from which Prometheus reads a service's metrics; on loopback by default."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class MetricsEndpoint:
 
 
 def export(endpoint: MetricsEndpoint) -> CollectorRegistry:
-    """Answer in a thread while the process lives; what is put into the registry is shown. Raises MetricsPortTaken."""
+    """Serve the returned registry from a thread until the process ends. Raises MetricsPortTaken."""
     from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics, start_http_server
 
-    disable_created_metrics()  # type: ignore[no-untyped-call] # a series more for each counter, which nothing here asks for
+    disable_created_metrics()  # type: ignore[no-untyped-call] # no second series with each counter's creation time
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     try:

@@ -1,4 +1,4 @@
-"""Put jobs on their model's queue, many in one round trip."""
+"""Put jobs on the queue of their model, many in one round trip."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from docmill.broker.celery_app import TASK_NAME, queue_of
 from docmill.broker.errors import BrokerFull, BrokerUnavailable
 from docmill.settings.masking import mask
 
-_BATCH = 500  # messages a round trip
+_BATCH = 500  # messages per round trip
 _CONNECT_S = 3.0
-_REFUSALS = ("MISCONF", "NOREPLICAS", "read only replica")  # its disk is full; it is not the one to write to
-_PROBE = "docmill.probe"  # a key that lives for a second
+_REFUSALS = ("MISCONF", "NOREPLICAS", "read only replica")  # its disk is full, it is read-only
+_PROBE = "docmill.probe"  # a key that expires after a second
 
 
 class Announced(Protocol):
-    """What a message is made of. The job id is all that the worker needs; the rest is for people in Flower."""
+    """The data of a message. The worker needs only the id; Flower displays the rest."""
 
     @property
     def id(self) -> int: ...
@@ -41,7 +41,7 @@ class Announced(Protocol):
 
 
 def publish(app: Celery, jobs: Iterable[Announced]) -> None:
-    """Send one message a job. Raises BrokerUnavailable; which messages arrived is then not known."""
+    """Send one message for each job. Raises BrokerUnavailable; some of the messages may have arrived."""
     try:
         with app.pool.acquire(block=True, timeout=10) as connection:
             connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=_CONNECT_S)
@@ -54,7 +54,7 @@ def publish(app: Celery, jobs: Iterable[Announced]) -> None:
 
 
 def ping(app: Celery, timeout_s: float = _CONNECT_S) -> None:
-    """Raise BrokerUnavailable unless the broker answers, BrokerFull where it does and takes no messages."""
+    """Raise BrokerUnavailable if the broker does not answer, BrokerFull if it answers but accepts no messages."""
     try:
         with app.connection_for_write(connect_timeout=timeout_s) as connection:
             connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=timeout_s)
@@ -64,18 +64,18 @@ def ping(app: Celery, timeout_s: float = _CONNECT_S) -> None:
 
 
 def task_id_of(job: Announced) -> str:
-    """A readable task id, unique to a job's attempt."""
+    """A readable task id, unique to one attempt of a job."""
     return f"{job.batch_id}.{job.id}-{job.epoch + 1}"
 
 
 def _unavailable(app: Celery, error: Exception) -> BrokerUnavailable:
     cause = error.__cause__ if isinstance(error, BatchPublishError) and error.__cause__ else error
-    said = str(cause).rpartition(" caused error: ")[2]  # without the command, which holds the message
-    reason = said.splitlines()[0] if said else type(cause).__name__
+    text = str(cause).rpartition(" caused error: ")[2]  # without the command, which contains the message
+    reason = text.splitlines()[0] if text else type(cause).__name__
     url = mask(app.conf.broker_url)
     if "maxmemory" in reason:
         return BrokerFull(url, "its memory is full (maxmemory)")
-    return (BrokerFull if any(sign in reason for sign in _REFUSALS) else BrokerUnavailable)(url, mask(reason))
+    return (BrokerFull if any(refusal in reason for refusal in _REFUSALS) else BrokerUnavailable)(url, mask(reason))
 
 
 def _send(app: Celery, producer: object, job: Announced) -> None:
@@ -88,6 +88,6 @@ def _send(app: Celery, producer: object, job: Announced) -> None:
         queue=queue_of(job.model),
         priority=job.priority,
         retries=job.epoch,
-        retry=False,  # kombu would go on with the channel that it has just closed; the dispatcher tries again
+        retry=False,  # kombu would reuse the channel that it has just closed; the dispatcher tries again
         producer=producer,
     )

@@ -1,4 +1,4 @@
-"""How a job's text is drawn: the parameters that the producer stores and every engine honours."""
+"""The sampling parameters of a job, which the producer stores and every engine applies."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Sampling parameters of one job. The defaults are neutral: greedy, nothing filtered, nothing penalized.
+    """The defaults are neutral: greedy decoding, no filter, no penalty.
 
-    Temperature 0 is greedy decoding. `top_k` 0 and `top_p` 1 switch those filters off; `repetition_penalty` 1
-    leaves the logits alone. `seed` None lets the engine draw one. `stop` are strings that end the text and are
-    not part of it.
+    Temperature 0 is greedy decoding. `top_k` 0, `top_p` 1 and `min_p` 0 switch those filters off;
+    `repetition_penalty` 1 leaves the logits unchanged. Without a `seed`, the engine chooses one. `stop` are strings
+    that end the text and are not part of it. Raises ValueError for a value out of range.
     """
 
     temperature: float = 0.0
@@ -40,7 +40,7 @@ class Sampling:
 
     @property
     def is_deterministic(self) -> bool:
-        """Whether the same prompt gives the same text by intent: greedy, or drawn from a fixed seed."""
+        """The same prompt is meant to give the same text: decoding is greedy or the seed is fixed."""
         return self.temperature == 0.0 or self.seed is not None
 
     def to_json(self) -> dict[str, Any]:
@@ -49,7 +49,7 @@ class Sampling:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Sampling:
-        """Read what `to_json` wrote. Unknown names raise TypeError."""
+        """Read what `to_json` wrote. Raises TypeError for unknown names."""
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(stored) - known)
         if unknown:

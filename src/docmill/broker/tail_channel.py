@@ -1,8 +1,8 @@
-"""Tokens on their way to whoever looks: Redis pub/sub between `docmill tail` and the workers.
+"""Carry the text of running jobs from workers to `docmill tail` through Redis publish/subscribe.
 
-A watcher asks, four times a second, for the job's text behind what it has; the worker that holds the job answers on the
-job's channel for some seconds. Nobody asks: nothing is sent, stored or polled. Messages that are lost are asked for
-again, since each says where in the text it begins.
+A reader asks four times a second for the text of a job beyond what it already has; for a few seconds after each
+request, the worker that runs the job publishes new text on the job's channel. Without requests nothing is sent, stored
+or polled. Lost messages are requested again, because each piece states where in the text it begins.
 """
 
 from __future__ import annotations
@@ -14,23 +14,21 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from types import TracebackType
 
-from redis import Redis
-from redis.backoff import NoBackoff
 from redis.client import PubSub
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
 from docmill.broker.errors import BrokerUnavailable
+from docmill.broker.redis_client import redis_client
 from docmill.settings.masking import mask
 
-_ASK_S = 0.25
+_REQUEST_EVERY_S = 0.25
 _LISTEN_S = 1.0
-_SOCKET = "redis+socket://"
+_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """Who holds this job sends its text behind the first `have` characters; of another attempt than `epoch`, all."""
+class TextRequest:
+    """A request for a job's text after its first `have` characters; for all of it if the attempt is not `epoch`."""
 
     job_id: int
     epoch: int
@@ -38,8 +36,8 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """Text of a job's attempt from its character `at` on."""
+class TextPiece:
+    """Text of a job's attempt, beginning at character `at`."""
 
     job_id: int
     epoch: int
@@ -48,82 +46,82 @@ class Piece:
 
 
 class TailChannel:
-    """One side's connection. Raises BrokerUnavailable where Redis does not answer."""
+    """A connection for readers and workers. All methods raise BrokerUnavailable if Redis does not answer."""
 
     def __init__(self, broker_url: str) -> None:
         self.url = broker_url
-        url = broker_url.replace(_SOCKET, "unix://", 1) if broker_url.startswith(_SOCKET) else broker_url
-        self._redis: Redis = Redis.from_url(url, socket_timeout=5, health_check_interval=5, retry=Retry(NoBackoff(), 0))
-        # Channels are common to a server's databases, job ids are not.
+        self._redis = redis_client(broker_url, timeout_s=_TIMEOUT_S, health_check_s=_TIMEOUT_S)
+        # All databases of a server share their channels, but not the ids of jobs.
         self._prefix = f"docmill.{self._redis.get_connection_kwargs().get('db') or 0}.tail"
 
-    def asks(self) -> Iterator[Ask | None]:
-        """What watchers ask for, None about every second without; never ends."""
-        with _translated(self.url), self._subscription() as subscription:
-            subscription.subscribe(self._prefix)
+    def requests(self) -> Iterator[TextRequest | None]:
+        """The requests of readers, and None after about a second without one; never ends."""
+        with _as_broker_errors(self.url), self._subscribe(self._prefix) as subscription:
             while True:
                 message = subscription.get_message(timeout=_LISTEN_S)
-                yield None if message is None else Ask(**json.loads(message["data"]))
+                yield None if message is None else TextRequest(**json.loads(message["data"]))
 
-    def send(self, piece: Piece) -> None:
-        """Send a piece to whoever watches its job."""
-        with _translated(self.url):
-            self._redis.publish(f"{self._prefix}.{piece.job_id}", json.dumps(asdict(piece), ensure_ascii=False))
+    def request(self, request: TextRequest) -> None:
+        """Ask the workers for a job's text."""
+        self._publish(self._prefix, request)
 
-    def watch(self, job_id: int) -> Watching:
-        """Watch a job until the block ends."""
-        with _translated(self.url):
-            subscription = self._subscription()
-            subscription.subscribe(f"{self._prefix}.{job_id}")
-        return Watching(self, subscription, job_id)
+    def send(self, piece: TextPiece) -> None:
+        """Send a piece of text to the readers of its job."""
+        self._publish(f"{self._prefix}.{piece.job_id}", piece)
 
-    def ask(self, ask: Ask) -> None:
-        """Ask the workers."""
-        with _translated(self.url):
-            self._redis.publish(self._prefix, json.dumps(asdict(ask)))
+    def read(self, job_id: int) -> JobTextReader:
+        """A reader of one job's text, to be used as a context manager."""
+        with _as_broker_errors(self.url):
+            return JobTextReader(self, self._subscribe(f"{self._prefix}.{job_id}"), job_id)
 
     def close(self) -> None:
         """Close the connections."""
         self._redis.close()
 
-    def _subscription(self) -> PubSub:
-        return PubSub(self._redis.connection_pool, ignore_subscribe_messages=True)
+    def _publish(self, channel: str, message: TextRequest | TextPiece) -> None:
+        with _as_broker_errors(self.url):
+            self._redis.publish(channel, json.dumps(asdict(message), ensure_ascii=False))
+
+    def _subscribe(self, channel: str) -> PubSub:
+        subscription = PubSub(self._redis.connection_pool, ignore_subscribe_messages=True)
+        subscription.subscribe(channel)
+        return subscription
 
 
-class Watching:
-    """A watcher's subscription to one job; a context manager."""
+class JobTextReader:
+    """A subscription to the text of one job. `text` is what attempt `epoch` has written so far."""
 
     def __init__(self, channel: TailChannel, subscription: PubSub, job_id: int) -> None:
         self._channel = channel
         self._subscription = subscription
         self._job_id = job_id
-        self._asked_at = 0.0
+        self._requested_at = 0.0
         self.epoch = 0
         self.text = ""
 
-    def news(self, timeout_s: float) -> str:
-        """What the attempt has written beyond `text`; "" after `timeout_s`, or sooner.
+    def new_text(self, timeout_s: float) -> str:
+        """What the attempt has written beyond `text`; "" after `timeout_s` or less.
 
-        Where another attempt begins, `text` and `epoch` do too.
+        When a new attempt begins, `epoch` changes and `text` starts again.
         """
         now = time.monotonic()
-        if now - self._asked_at >= _ASK_S:
-            self._asked_at = now
-            self._channel.ask(Ask(self._job_id, self.epoch, len(self.text)))
-        with _translated(self._channel.url):
-            message = self._subscription.get_message(timeout=min(timeout_s, _ASK_S))
-        return "" if message is None else self._take(Piece(**json.loads(message["data"])))
+        if now - self._requested_at >= _REQUEST_EVERY_S:
+            self._requested_at = now
+            self._channel.request(TextRequest(self._job_id, self.epoch, len(self.text)))
+        with _as_broker_errors(self._channel.url):
+            message = self._subscription.get_message(timeout=min(timeout_s, _REQUEST_EVERY_S))
+        return "" if message is None else self._take(TextPiece(**json.loads(message["data"])))
 
-    def _take(self, piece: Piece) -> str:
+    def _take(self, piece: TextPiece) -> str:
         if piece.epoch > self.epoch:
             self.epoch, self.text = piece.epoch, ""
-        if piece.epoch < self.epoch or piece.at > len(self.text):  # an old attempt's, or one between was lost
+        if piece.epoch < self.epoch or piece.at > len(self.text):  # of an old attempt, or an earlier piece was lost
             return ""
         new = piece.text[len(self.text) - piece.at :]
         self.text += new
         return new
 
-    def __enter__(self) -> Watching:
+    def __enter__(self) -> JobTextReader:
         return self
 
     def __exit__(
@@ -133,8 +131,8 @@ class Watching:
 
 
 @contextmanager
-def _translated(url: str) -> Iterator[None]:
-    """Redis' errors leave the block as BrokerUnavailable."""
+def _as_broker_errors(url: str) -> Iterator[None]:
+    """Turn the errors of Redis into BrokerUnavailable."""
     try:
         yield
     except (RedisError, OSError) as error:

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from docmill.broker.broker_health import client_of, read_broker
+from docmill.broker.broker_health import read_broker
 from docmill.broker.embedded_broker import EmbeddedBroker
 from docmill.broker.errors import BrokerUnavailable
+from docmill.broker.redis_client import redis_client
 
 
 def test_the_embedded_broker_keeps_what_it_is_given(valkey: EmbeddedBroker) -> None:
@@ -49,6 +50,6 @@ def test_a_password_is_not_told() -> None:
 
 
 def test_the_database_number_of_a_socket_url_is_kept(tmp_path: Path) -> None:
-    client = client_of(f"redis+socket://{tmp_path}/v.sock?virtual_host=3", timeout_s=1.0)
+    client = redis_client(f"redis+socket://{tmp_path}/v.sock?virtual_host=3", timeout_s=1.0)
     settings = client.connection_pool.connection_kwargs
     assert (settings["path"], settings["db"]) == (f"{tmp_path}/v.sock", 3)

@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 
 from docmill.broker.broker_health import read_broker
 from docmill.broker.celery_app import make_app
-from docmill.broker.embedded_broker import EmbeddedBroker, awaited_url, is_answering, running_url
+from docmill.broker.embedded_broker import EmbeddedBroker, is_answering, running_url, wait_for_url
 from docmill.broker.errors import BrokerFull, EmbeddedBrokerFailed
 from docmill.broker.publish import ping
 from tests.small_disk import small_disk
@@ -129,17 +129,17 @@ def test_a_dead_servers_socket_is_no_obstacle(tmp_path: Path) -> None:
 
 def test_nobody_waits_for_a_broker_that_was_stopped_in_order_or_never_was(tmp_path: Path) -> None:
     forever_s = 1e6
-    assert awaited_url(tmp_path / "nowhere", forever_s) is None
+    assert wait_for_url(tmp_path / "nowhere", forever_s) is None
     with EmbeddedBroker(tmp_path) as broker:
-        assert awaited_url(tmp_path, forever_s) == broker.url
-    assert awaited_url(tmp_path, forever_s) is None
+        assert wait_for_url(tmp_path, forever_s) == broker.url
+    assert wait_for_url(tmp_path, forever_s) is None
 
 
 def test_a_killed_broker_is_not_waited_for_without_end(tmp_path: Path) -> None:
     broker = EmbeddedBroker(tmp_path)
     broker.start()
     kill(broker)
-    assert awaited_url(tmp_path, 0.1) is None
+    assert wait_for_url(tmp_path, 0.1) is None
 
 
 def test_a_long_path_gets_a_short_socket(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import click
 
-from docmill.broker.tail_channel import TailChannel, Watching
+from docmill.broker.tail_channel import JobTextReader, TailChannel
 from docmill.cli.context import CliContext, pass_context
 from docmill.cli.services.connections import service_broker_url
 from docmill.producer.composition import Backend
@@ -70,7 +70,7 @@ def _open_jobs(followed: Followed, document_id: int) -> Iterator[int]:
 
 
 def _follow(channel: TailChannel, followed: Followed, job_id: int) -> FollowedJob:
-    with channel.watch(job_id) as watching:
+    with channel.read(job_id) as watching:
         job = followed.job(job_id)
         _say(f"{job.document}, level {job.level}, {job.position}: job {job.id}, {job.state} {job.owner or ''}".rstrip())
         while not job.state.is_terminal:
@@ -84,12 +84,12 @@ def _follow(channel: TailChannel, followed: Followed, job_id: int) -> FollowedJo
     return job
 
 
-def _write_news(watching: Watching) -> None:
+def _write_news(watching: JobTextReader) -> None:
     """Write what comes within half a second."""
     until = time.monotonic() + _LOOK_S
     while (left_s := until - time.monotonic()) > 0:
         epoch, had = watching.epoch, watching.text
-        new = watching.news(left_s)
+        new = watching.new_text(left_s)
         if had and watching.epoch != epoch:
             click.echo()
             _say(f"attempt {watching.epoch} begins anew")

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from docmill.broker.embedded_broker import awaited_url
+from docmill.broker.embedded_broker import wait_for_url
 from docmill.broker.errors import EmbeddedBrokerFailed
 from docmill.producer.composition import broker_directory
 from docmill.settings.defaults import Settings
@@ -27,7 +27,7 @@ def service_broker_url(settings: Settings, *, patience_s: float = _BROKER_PATIEN
 
     An embedded one that was killed, or is being started, is waited for up to `patience_s` seconds.
     """
-    url = settings.broker.url or awaited_url(broker_directory(settings), patience_s)
+    url = settings.broker.url or wait_for_url(broker_directory(settings), patience_s)
     if url is None:
         raise EmbeddedBrokerFailed(
             "no broker: set broker.url (or DOCMILL_BROKER__URL) to a Redis, or run `docmill up` on this machine first"
