@@ -1,13 +1,13 @@
-"""What a killed worker costs: seconds until its jobs are taken over, jobs lost or doubled, tokens computed again.
+"""The cost of a killed worker: seconds until its jobs are taken over, lost or duplicated jobs, tokens computed again.
 
-Real processes (broker, dispatcher, workers) and the simulated engine; SIGKILL, so that nobody can say goodbye.
+Uses real processes (broker, dispatcher, workers) with the simulated engine, and SIGKILL, so that no clean-up runs.
 
-    takeover   many jobs, two workers; one is killed for good when 32 % are done, the other carries on
-    kills      500 jobs, two workers; five times one of them is killed and another is started in its place
-    overhead   docmill and plain Celery on the same broker, jobs that take 5 ms: what either adds to a job
+    takeover   many jobs, two workers; one is killed when 32 % are done, the other continues
+    kills      500 jobs, two workers; five times, one of them is killed and another is started
+    overhead   docmill and plain Celery on the same broker, jobs that take 5 ms: the overhead per job of each
 
-A worker's jobs are taken over when other workers have claimed them again; both ends are read from the database's own
-clock. At the end of each run an auditor that shares no code with docmill recounts the database.
+A worker's jobs are taken over when other workers have claimed them again, measured by the database's clock. At the end
+of each run, an auditor that shares no code with docmill recounts the database.
 
     python -m benchmarks.faults                                  # about six minutes
     python -m benchmarks.faults --database postgres --lease 6
@@ -31,7 +31,7 @@ from benchmarks.services import DATABASES, Services, database_for, database_now,
 
 _SLOTS = 16
 _QUICK = {"decode_steps_per_s": 300.0}  # 50 tokens on average: a sixth of a second a job
-_SLOW = {"decode_steps_per_s": 15.0}  # three seconds a job
+_SLOW = {"decode_steps_per_s": 15.0}  # three seconds per job
 _KILLS = 5
 _KILLED_AT = 0.32  # of the jobs: 6,400 of 20,000
 _JOBS_WITH_KILLS = 500
@@ -40,7 +40,7 @@ _PATIENCE_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """One SIGKILL: when, by the database's clock, and the owner in whose name the jobs were held."""
+    """One SIGKILL: its time by the database's clock, and the owner of the jobs that were running."""
 
     at: float
     owner: str
@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def takeover(services: Services, options: argparse.Namespace) -> dict[str, Any]:
-    """One worker is killed for good; a second one is there."""
+    """Kill one of two workers."""
     fill(services.backend.database, services.plan(), Shape(options.jobs // 20, 20))
     services.start("dispatcher")
     doomed, _ = (services.worker(slots=_SLOTS, engine=_QUICK) for _ in range(2))
@@ -82,7 +82,7 @@ def takeover(services: Services, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def kills(services: Services, _options: argparse.Namespace) -> dict[str, Any]:
-    """Five times a worker is killed and another is started in its place."""
+    """Kill a worker and start another, five times."""
     fill(services.backend.database, services.plan(), Shape(_JOBS_WITH_KILLS // 20, 20))
     services.start("dispatcher")
     workers = [services.worker(slots=_SLOTS, engine=_SLOW) for _ in range(2)]
@@ -99,7 +99,7 @@ def kills(services: Services, _options: argparse.Namespace) -> dict[str, Any]:
 
 
 def overhead(services: Services, options: argparse.Namespace) -> dict[str, Any]:
-    """What docmill and what plain Celery add to a job."""
+    """The overhead per job of docmill and of plain Celery."""
     return measure_overhead(services, options.overhead_jobs)
 
 
@@ -127,7 +127,7 @@ def _kill(services: Services, worker: subprocess.Popen[bytes]) -> Kill:
 
 
 def _outcome(services: Services, made: list[Kill]) -> dict[str, Any]:
-    """What became of the jobs that the killed workers held, and of all."""
+    """The outcome of the jobs that the killed workers were running, and of all jobs."""
     check(services.backend.database.engine, ended=True)
     firsts, lasts, again = [], [], 0
     for kill in made:
@@ -172,11 +172,11 @@ def _table(report: dict[str, Any]) -> str:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--database", choices=DATABASES, default="sqlite")
-    parser.add_argument("--jobs", type=int, default=20_000, help="of the takeover run (default 20,000)")
-    parser.add_argument("--overhead-jobs", type=int, default=3_000, help="of the overhead run (default 3,000)")
+    parser.add_argument("--jobs", type=int, default=20_000, help="jobs in the takeover run (default 20,000)")
+    parser.add_argument("--overhead-jobs", type=int, default=3_000, help="jobs in the overhead run (default 3,000)")
     parser.add_argument("--lease", type=float, help="worker.lease_s (default: docmill's own)")
     parser.add_argument("--only", nargs="+", choices=list(RUNS), default=list(RUNS))
-    parser.add_argument("--home", help="where the demo model lies or is fetched to (default: a new directory)")
+    parser.add_argument("--home", help="home with the demo model (default: a new one, the model is downloaded)")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
 

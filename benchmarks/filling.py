@@ -1,7 +1,7 @@
-"""Fill a database with jobs by bulk inserts: what a submission of so many chunks leaves behind, in a minute.
+"""Fill a database with jobs by bulk inserts, in a minute: the state after a submission of that many chunks.
 
-Every counter is what the transactions of `storage` would have made of it, as tests/integration/audit.py sees it. The
-prompts are some random tokens each, so none is equal to another; chunks are left out, since no job reads one.
+Every counter has the value that the transactions in `storage` would have produced; tests/integration/audit.py checks
+this. Each prompt consists of a few random tokens, so all are different. Chunks are omitted, since no job reads them.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from docmill.storage.states import AttemptOutcome, BatchState, DocumentState, Jo
 from docmill.storage.tables import Attempt, Batch, Document, Job, Result
 from tests.integration.audit import contradictions, unsettled
 
-_ROWS = 20_000  # a transaction
-_ENDED_AGO_S = 3600.0  # what is filled in as finished ended an hour ago, but for the newest
-_RECENT = 1_000  # that ended within the last minute: rates are measured on those
+_ROWS = 20_000  # rows per transaction
+_ENDED_AGO_S = 3600.0  # when finished jobs ended, except the newest
+_RECENT = 1_000  # jobs that ended within the last minute, for rates
 _TEXT = "The river froze early that winter, and no letter came."
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A batch to fill in: `finished` of its documents, the first ones, are done, one result each job."""
+    """The batch to create. The first `finished` documents are done, with one result per job."""
 
     documents: int
     jobs_a_document: int
@@ -44,12 +44,12 @@ class Shape:
 
     @property
     def jobs(self) -> int:
-        """Of the whole batch."""
+        """Number of jobs in the whole batch."""
         return self.documents * self.jobs_a_document
 
 
 def fill(database: Database, plan: Plan, shape: Shape, *, seed: int = 1) -> str:
-    """Store a batch in progress of this shape; returns its id. Nothing of it is published."""
+    """Store a batch in progress of this shape and return its id. None of its jobs is published."""
     batch_id = Submissions(database).create(
         NewBatch(
             submission_key=secrets.token_hex(16), model=plan.model, task=plan.task.name, plan=plan.to_json(),
@@ -70,7 +70,7 @@ def fill(database: Database, plan: Plan, shape: Shape, *, seed: int = 1) -> str:
 
 
 def check(engine: Engine, *, ended: bool = False) -> None:
-    """Fail where a recount denies a counter or a state; `ended`: or where anything has not ended."""
+    """Fail if a counter or a state is wrong; with `ended`, also if anything has not ended."""
     with engine.connect() as connection:
         found = (unsettled if ended else contradictions)(connection)
     assert found == [], found
@@ -143,7 +143,7 @@ def _store(database: Database, table: type[Document] | type[Job], rows: Sequence
 
 
 def _finish(session: Session, batch_id: str, plan: Plan, shape: Shape) -> None:
-    """The attempts and results of the jobs that are done, written by the database itself."""
+    """Create the attempts and results of finished jobs inside the database."""
     succeeded = (Job.batch_id == batch_id, Job.state == JobState.SUCCEEDED)
     first_recent = session.scalar(select(Job.id).where(*succeeded).order_by(Job.id.desc()).offset(_RECENT).limit(1))
     ago = db_now() - _ENDED_AGO_S

@@ -1,4 +1,4 @@
-"""How busy many workers on one machine are kept: real worker processes, each with an engine that writes slowly."""
+"""Occupancy of many workers on one machine: real worker processes, each with a slow simulated engine."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from benchmarks.services import Services, database_now
 
 _SLOTS = 4
 _STEPS_PER_S = 5.0
-_MAX_TOKENS = 300  # the simulated engine writes 233 of them on average: 47 s a job, 60 s at most
+_MAX_TOKENS = 300  # the simulated engine writes 233 of them on average: 47 s per job, 60 s at most
 _JOB_S = 47.0
 _LONGEST_JOB_S = 62.0
-_START_EVERY_S = 2.0  # workers come up one after the other
+_START_EVERY_S = 2.0  # workers start one after the other
 
 
 def measure_occupancy(home: Path, url: str, workers: int, minutes: float) -> dict[str, Any]:
-    """Busy slot time over slot time in a window in which all workers serve and jobs are left."""
+    """Busy slot time divided by total slot time, while all workers are running and jobs remain."""
     slots = workers * _SLOTS
     needed = slots * ((minutes + 4) * 60 + workers * _START_EVERY_S) / _JOB_S
     with Services(home, url) as services:
@@ -40,7 +40,7 @@ def measure_occupancy(home: Path, url: str, workers: int, minutes: float) -> dic
         machine_busy = psutil.cpu_percent()
         ended = database_now(services.backend.database)
         rss_mb = [_rss_mb(process.pid) for process in processes]
-        time.sleep(_LONGEST_JOB_S)  # what ran at the window's end has an end of its own by then
+        time.sleep(_LONGEST_JOB_S)  # jobs that were running at the end of the window have ended by then
         spans = _spans(services, began)
         lost = services.rows("SELECT count(*) FROM attempts WHERE outcome IN ('lost', 'fenced')")[0][0]
         left = services.rows("SELECT count(*) FROM jobs WHERE state = 'queued'")[0][0]
@@ -60,7 +60,7 @@ def measure_occupancy(home: Path, url: str, workers: int, minutes: float) -> dic
 
 
 def _spans(services: Services, since: float) -> list[tuple[float, float]]:
-    """When each job was in a slot of its engine: behind its wait, until its last token."""
+    """When each job occupied a slot of its engine: from the end of its wait to its last token."""
     rows = services.rows(
         "SELECT started_at + queue_s, started_at + queue_s + prefill_s + decode_s FROM attempts "
         "WHERE outcome = 'succeeded' AND finished_at >= :since",

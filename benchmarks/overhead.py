@@ -1,8 +1,8 @@
-"""What docmill adds to a job beside its work, and what plain Celery does: the same broker, jobs of the same length.
+"""The overhead per job of docmill and of plain Celery, with the same broker and jobs of the same length.
 
-The job is one step of the simulated engine, and a sleep as long in plain Celery's task. Wall time a job is what is left
-when the work itself is taken off; processor time a job is everybody's: the worker, its engine, the dispatcher, the
-broker. Plain Celery stores nothing; docmill's claim, its result and its attempt are commits to the disk.
+The job is one step of the simulated engine, and a sleep of the same length in plain Celery's task. Wall time per job
+excludes the work itself. CPU time per job is the sum over all processes: worker, engine, dispatcher and broker. Plain
+Celery stores nothing; docmill commits a claim, a result and an attempt to disk.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _TASK = "benchmarks.sleep"
 
 
 def measure_overhead(services: Services, jobs: int) -> dict[str, Any]:
-    """Milliseconds a job, docmill's and plain Celery's, in turn: warm up, then measure."""
+    """Milliseconds per job, of docmill and then of plain Celery, each after a warm-up."""
     docmill = _docmill(services, jobs)
     plain = _plain(services, jobs)
     work_ms = _STEP_S * 1000 / _SLOTS
@@ -110,7 +110,7 @@ def _plain_app(url: str) -> Celery:
 
 
 def _serve(url: str, report: Path) -> None:
-    """Child: a worker with the threads pool; the task that is the last of its round writes the report."""
+    """Child process: a worker with the threads pool. The last task of a round writes the report."""
     app = _plain_app(url)
     ended: list[float] = []
 

@@ -1,10 +1,10 @@
-"""Polling, or LISTEN/NOTIFY: how long a queued job waits for its announcement, and what a waiting dispatcher costs.
+"""Polling compared with LISTEN/NOTIFY: the time until a queued job is published, and the cost of an idle dispatcher.
 
-    polling    a real `docmill dispatcher`; a batch of one job is put in progress at random moments
-    listening  Postgres only: a thread that LISTENs fills the queue whenever a trigger on `batches` has notified it
-    commits    Postgres only: transactions a second of eight threads, with and without a NOTIFY in each
+    polling    a real `docmill dispatcher`; batches of one job are started at random times
+    listening  Postgres only: a thread that LISTENs fills the queue whenever a trigger on `batches` notifies it
+    commits    Postgres only: transactions per second of eight threads, with and without a NOTIFY in each
 
-Times are differences of the database's own clock. Processor time is the dispatcher's, and Postgres' beside it.
+Times are measured by the database's clock. CPU time is reported for the dispatcher and for Postgres.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from benchmarks.services import DATABASES, Services, cpu_s, database_for, scratc
 from docmill.producer.batch_plan import Plan
 
 _THREADS = 8
-_COMMITS = 400  # a thread
+_COMMITS = 400  # per thread
 _TRIGGER = """
 CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_notify('queued', ''); RETURN NEW; END $$;
 CREATE TRIGGER tell AFTER UPDATE OF state ON batches FOR EACH ROW WHEN (NEW.state = 'in_progress')
@@ -89,7 +89,7 @@ def _announced(services: Services) -> int:
 
 
 def _busy_percent(services: Services, pid: int, seconds: float) -> dict[str, float]:
-    """Of one core."""
+    """Percent of one core."""
     watched = {"dispatcher": [psutil.Process(pid)]}
     if not services.backend.database.is_sqlite:
         serving = services.rows("SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend'")
@@ -104,7 +104,7 @@ def _busy_percent(services: Services, pid: int, seconds: float) -> dict[str, flo
 
 @contextmanager
 def _listening(services: Services) -> Iterator[None]:
-    """A dispatcher that fills the queue when it is told."""
+    """A dispatcher that fills the queue when it is notified."""
     url = services.backend.database.url.set(drivername="postgresql").render_as_string(hide_password=False)
     app = services.backend.broker()
     assert app is not None
@@ -130,7 +130,7 @@ def _listening(services: Services) -> Iterator[None]:
 
 
 def _commits_a_second(services: Services, told: int) -> int:
-    """Small transactions of many threads; with `told`, each notifies."""
+    """Small transactions in many threads; with `told`, each of them sends a NOTIFY."""
     engine = services.backend.database.engine
     with engine.begin() as connection:
         connection.execute(sa.text("CREATE TABLE IF NOT EXISTS bench_commits (value integer)"))
@@ -159,9 +159,9 @@ def _table(report: dict[str, Any]) -> str:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--database", action="append", choices=DATABASES, help="default: both")
-    parser.add_argument("--count", type=int, default=60, help="jobs whose announcement is timed (default 60)")
-    parser.add_argument("--seconds", type=float, default=20.0, help="for the processor time (default 20)")
-    parser.add_argument("--home", help="where the demo model lies or is fetched to (default: a new directory)")
+    parser.add_argument("--count", type=int, default=60, help="number of jobs to time (default 60)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="duration of the CPU time measurement (default 20)")
+    parser.add_argument("--home", help="home with the demo model (default: a new one, the model is downloaded)")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     options.database = options.database or list(DATABASES)

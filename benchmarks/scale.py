@@ -1,8 +1,9 @@
-"""Whether what runs while jobs run costs the same with a million jobs as with ten thousand.
+"""Compares the cost of database operations with a million jobs and with ten thousand.
 
-Two databases are filled with one batch each, a small and a large one, half of each done. The moves of dispatcher,
-workers and users are timed on both in turn; the ratio of the medians is the figure: 1 is flat. The broker's memory is
-read when a dispatcher has filled its queue. Every counter is recounted before and after.
+Two databases are filled with one batch each, a small and a large one, half of each done. The operations of dispatcher,
+workers and users are timed on both in turn. The result is the ratio of the medians; 1 means that the number of jobs
+does not matter. The broker's memory is read after a dispatcher has filled its queue. Every counter is recounted before
+and after.
 
     python -m benchmarks.scale --jobs 100000                        # about two minutes
     python -m benchmarks.scale --jobs 1000000 --database postgres
@@ -40,7 +41,7 @@ from docmill.storage.tables import Job
 
 _SMALL = 10_000
 _JOBS_A_DOCUMENT = 20
-_HELD = 64  # jobs of one worker
+_HELD = 64  # running jobs of one worker
 _REPEATS = {"announce 100 jobs": 20, "rescue of 100 jobs": 5}
 _GENERATED = GeneratedText(
     text="A summary.",
@@ -71,7 +72,7 @@ def main() -> int:
 
 
 def _compared(kind: str, jobs: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Both sizes side by side: every move is made on the small one, then on the large one, and again."""
+    """Time every operation alternately on the small and on the large database."""
     with ExitStack() as stack:
         places = [_filled(stack, kind, size, options) for size in (_SMALL, jobs)]
         costs: dict[str, list[float]] = {}
@@ -99,7 +100,7 @@ def _filled(stack: ExitStack, kind: str, jobs: int, options: argparse.Namespace)
 
 
 class _Place:
-    """One filled database with a broker, and each move by its name: called, it says what it took in milliseconds."""
+    """A filled database with a broker, and the operations by name; calling one returns its duration in milliseconds."""
 
     def __init__(self, services: Services, batch_id: str) -> None:
         self._database = services.backend.database
@@ -118,11 +119,11 @@ class _Place:
         self.moves = self._moves()
 
     def check(self) -> None:
-        """Count everything again."""
+        """Recount everything."""
         check(self._database.engine)
 
     def _fill_broker(self, services: Services) -> int:
-        """Bytes that the broker holds once the dispatcher has nothing more to announce."""
+        """Memory of the broker in bytes after the dispatcher has published all it may."""
         with client_of(services.broker) as client:
             before = int(client.info("memory")["used_memory"])
             for _ in range(20):
@@ -198,11 +199,11 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=100_000, help="compare with 10,000 (default 100,000; 0: do not)")
     parser.add_argument("--database", action="append", choices=DATABASES, help="default: both")
-    parser.add_argument("--repeat", type=int, default=200, help="times each move is made (default 200)")
-    parser.add_argument("--analyze", action="store_true", help="let the database gather statistics after the filling")
-    parser.add_argument("--workers", type=int, default=0, help="measure the occupancy of so many workers, too")
-    parser.add_argument("--minutes", type=float, default=5.0, help="how long for that (default 5)")
-    parser.add_argument("--home", help="where the demo model lies or is fetched to (default: a new directory)")
+    parser.add_argument("--repeat", type=int, default=200, help="repetitions of each operation (default 200)")
+    parser.add_argument("--analyze", action="store_true", help="let the database gather statistics after filling")
+    parser.add_argument("--workers", type=int, default=0, help="also measure the occupancy of this many workers")
+    parser.add_argument("--minutes", type=float, default=5.0, help="duration of the occupancy measurement (default 5)")
+    parser.add_argument("--home", help="home with the demo model (default: a new one, the model is downloaded)")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     options.database = options.database or list(DATABASES)

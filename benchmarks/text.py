@@ -1,4 +1,4 @@
-"""Text for the benchmarks, made from what every Python has: no corpus to download, the same text for a seed."""
+"""Generates text for the benchmarks from Python's own documentation, reproducibly from a seed, without a download."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 
 
 def prose(*, seed: int, characters: int) -> str:
-    """Paragraphs of Python's language reference in a shuffled order, at least this many characters."""
+    """Shuffled paragraphs of Python's language reference, with at least this many characters."""
     from pydoc_data.topics import topics
 
     paragraphs = [p for topic in topics.values() for p in re.split(r"\n\s*\n", topic) if len(p) > 80]
