@@ -1,4 +1,4 @@
-"""What a document's texts were made of: its chunks, and which answers each job read."""
+"""What a document's summary was generated from: its chunks, and which answers each job read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class StoredChunk:
 
 @dataclass(frozen=True, slots=True)
 class StoredAnswer:
-    """What a job wrote, and which of the level below it read."""
+    """The answer of a job, and which answers of the level below it read: `first_input` to `last_input`."""
 
     job_id: int
     level: int
@@ -37,7 +37,7 @@ class StoredAnswer:
 
 @dataclass(frozen=True, slots=True)
 class FinalText:
-    """A document's summary. `job_id` None: the answers of its level, joined."""
+    """A document's summary. If `job_id` is None, it joins the answers of its level."""
 
     job_id: int | None
     level: int
@@ -46,7 +46,7 @@ class FinalText:
 
 @dataclass(frozen=True, slots=True)
 class StoredDocument:
-    """All that a document's summary was made of, in order; `final` None: it has none (yet)."""
+    """A document with its chunks and answers in order; `final` is None if there is no summary (yet)."""
 
     id: int
     batch_id: str
@@ -59,34 +59,31 @@ class StoredDocument:
     final: FinalText | None
 
 
-def stored_document(database: Database, document_id: int) -> StoredDocument:
-    """Everything of one document, as it is now."""
+def read_document(database: Database, document_id: int) -> StoredDocument:
+    """Everything stored for one document now."""
     with database.read() as session:
-        document, plan = session.execute(
-            select(Document, Batch.plan).join(Batch, Batch.id == Document.batch_id).where(Document.id == document_id)
+        document = session.execute(
+            select(Document.id, Document.batch_id, Document.name, Document.source, Document.state, Batch.plan)
+            .join(Batch, Batch.id == Document.batch_id)
+            .where(Document.id == document_id)
         ).one()
         chunks = session.execute(
             select(Chunk.position, Chunk.char_start, Chunk.char_end, Chunk.text)
             .where(Chunk.document_id == document_id)
             .order_by(Chunk.position)
-        ).all()
+        )
         answers = session.execute(
             select(Job.id, Job.level, Job.position, Job.first_input, Job.last_input, Result.text)
             .join(Result, Result.job_id == Job.id)
             .where(Job.document_id == document_id)
             .order_by(Job.level, Job.position)
-        ).all()
+        )
         final = session.execute(
             select(Result.job_id, Result.level, Result.text).where(Result.document_id == document_id, Result.final)
         ).one_or_none()
-    return StoredDocument(
-        document.id,
-        document.batch_id,
-        document.name,
-        document.source,
-        document.state,
-        plan,
-        [StoredChunk(*row) for row in chunks],
-        [StoredAnswer(*row) for row in answers],
-        FinalText(*final) if final else None,
-    )
+        return StoredDocument(
+            **document._asdict(),
+            chunks=[StoredChunk(*row) for row in chunks],
+            answers=[StoredAnswer(*row) for row in answers],
+            final=FinalText(*final) if final else None,
+        )

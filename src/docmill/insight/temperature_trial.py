@@ -1,9 +1,9 @@
-"""One prompt, asked at several temperatures at once, on an engine in this command: no broker, no database."""
+"""One prompt, answered at several temperatures at once, on an engine in this process: no broker, no database."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,7 @@ from docmill.worker.engines.spec import EngineSpec
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What to ask. `sampling` holds for every answer; each has its own of `temperatures`. `max_tokens` an answer."""
+    """The prompt, and how to sample: one answer per temperature, of at most `max_tokens`, with the same `sampling`."""
 
     prompt: str
     system: str | None
@@ -29,7 +29,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer: a completion, or why there is none."""
+    """The completion at one temperature, or the error."""
 
     temperature: float
     completion: Completion | None
@@ -37,14 +37,14 @@ class Answer:
 
     @property
     def tokens_per_s(self) -> float | None:
-        """Of writing, beside the other answers; None where it cannot be told."""
+        """The rate of the decode, while the other answers were also decoded; None if it took no time."""
         done = self.completion
         return done.completion_tokens / done.decode_s if done and done.decode_s > 0 else None
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """The answers in the order of their temperatures, and what the engine said of itself. `load_s` in seconds."""
+class TrialResult:
+    """The answers in the order of the temperatures, and facts about the engine. `load_s` in seconds."""
 
     facts: EngineFacts
     load_s: float
@@ -52,19 +52,23 @@ class Trial:
     answers: tuple[Answer, ...]
 
 
-class Bench:
-    """A loaded model to ask. A context manager; `question` is checked before anything is loaded."""
+class TemperatureTrial:
+    """Loads a model and asks it a question. A context manager; the question is checked before anything is loaded."""
 
     def __init__(self, spec: EngineSpec, text: ModelText, question: Question) -> None:
-        """Raises ProducerError where the prompt cannot be rendered or sampled, PromptTooLong where it does not fit."""
-        self._spec = spec
-        self._requests = _requests(text, question)
-        tokens = len(self._requests[0].prompt_ids)
-        if tokens + question.max_tokens > spec.window:
-            raise PromptTooLong(tokens, question.max_tokens, spec.window)
-        self._question = question
+        """Raises ProducerError if the prompt cannot be rendered or sampled, PromptTooLong if it does not fit."""
+        self._spec, self._question = spec, question
+        self._prompt_ids = tuple(text.renderer.render(question.system, question.prompt).ids)
+        self._eos_ids = text.tokenizer.eos_ids
+        sampling = {**text.model.suggested_sampling, **question.sampling}
+        try:
+            self._samplings = [Sampling.from_json({**sampling, "temperature": t}) for t in question.temperatures]
+        except (TypeError, ValueError) as error:
+            raise ProducerError(f"sampling: {error}") from None
+        if len(self._prompt_ids) + question.max_tokens > spec.window:
+            raise PromptTooLong(len(self._prompt_ids), question.max_tokens, spec.window)
 
-    def __enter__(self) -> Bench:
+    def __enter__(self) -> TemperatureTrial:
         self._batcher = Batcher(self._spec)
         return self
 
@@ -77,33 +81,15 @@ class Bench:
         self._facts = self._batcher.start()
         self._load_s = time.monotonic() - began
 
-    def ask(self) -> Trial:
-        """All answers at once, as the engine's continuous batching has it."""
-        with ThreadPoolExecutor(max_workers=len(self._requests)) as pool:
-            answers = tuple(pool.map(self._answer, self._question.temperatures, self._requests))
-        return Trial(self._facts, self._load_s, len(self._requests[0].prompt_ids), answers)
+    def ask(self) -> TrialResult:
+        """Generate all answers at once, by the engine's continuous batching."""
+        with ThreadPoolExecutor(max_workers=len(self._samplings)) as pool:
+            answers = tuple(pool.map(self._answer, range(len(self._samplings)), self._samplings))
+        return TrialResult(self._facts, self._load_s, len(self._prompt_ids), answers)
 
-    def _answer(self, temperature: float, request: Request) -> Answer:
+    def _answer(self, number: int, sampling: Sampling) -> Answer:
+        request = Request(f"try-{number}", self._prompt_ids, self._question.max_tokens, sampling, self._eos_ids)
         try:
-            return Answer(temperature, self._batcher.generate(request))
+            return Answer(sampling.temperature, self._batcher.generate(request))
         except EngineError as error:
-            return Answer(temperature, None, str(error))
-
-
-def _requests(text: ModelText, question: Question) -> Sequence[Request]:
-    ids = tuple(text.renderer.render(question.system, question.prompt).ids)
-    try:
-        return [
-            Request(
-                id=f"try-{number}",
-                prompt_ids=ids,
-                max_tokens=question.max_tokens,
-                sampling=Sampling.from_json(
-                    {**text.model.suggested_sampling, **question.sampling, "temperature": temperature}
-                ),
-                stop_token_ids=text.tokenizer.eos_ids,
-            )
-            for number, temperature in enumerate(question.temperatures)
-        ]
-    except (TypeError, ValueError) as error:
-        raise ProducerError(f"sampling: {error}") from None
+            return Answer(sampling.temperature, None, str(error))

@@ -1,7 +1,7 @@
-"""Find the settings with which this machine reads most: the real engine, a small grid, one setting after another.
+"""Find the settings with which this machine processes the most text, by running the real engine on a small grid.
 
-Each setting is varied while the others stay at the best found so far (coordinate descent): a handful of runs instead
-of hundreds. What is measured is text: how many tokens of documents are done a second, answers included.
+One setting is varied at a time, the others keep the best values so far (coordinate descent): a handful of runs instead
+of hundreds. The measure is tokens of document text per second, including the time to write the answers.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from docmill.worker.engines.base import EngineError, Request
 from docmill.worker.engines.spec import EngineSpec
 
 _LOOKAHEAD = 3
-_BETTER = 1.03  # what is less than 3 % faster is noise: the earlier, simpler setting stays
+_MIN_SPEEDUP = 1.03  # less is noise: the earlier, simpler setting stays
+_VARIED = ("threads", "batch_size", "quantization", "chunk_tokens")
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """What is varied. `chunk_tokens` in tokens; None for the engine's own choice."""
+class TunedSettings:
+    """The settings that are varied; None leaves the choice to the engine."""
 
     threads: int | None
     batch_size: int
@@ -37,11 +38,11 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """One run. `text_tokens_per_s`: tokens of documents done a second; None where it could not run, with why."""
+class Measurement:
+    """One run. `text_tokens_per_s` are tokens of document text per second, None if it could not run (see `error`)."""
 
     varied: str
-    settings: Settings
+    settings: TunedSettings
     text_tokens_per_s: float | None
     jobs: int = 0
     seconds: float = 0.0
@@ -51,7 +52,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The values to try, in this order; the first of each is where it starts. An empty one is not varied."""
+    """The values to try for each setting, in order; the first of each is the start."""
 
     threads: Sequence[int | None]
     batch_size: Sequence[int]
@@ -59,18 +60,18 @@ class Grid:
     chunk_tokens: Sequence[int]
 
     @property
-    def start(self) -> Settings:
-        return Settings(self.threads[0], self.batch_size[0], self.quantization[0], self.chunk_tokens[0])
+    def start(self) -> TunedSettings:
+        return TunedSettings(*(getattr(self, name)[0] for name in _VARIED))
 
     @property
     def runs(self) -> int:
-        """How many runs there will be."""
+        """The number of runs."""
         return 1 + sum(len(getattr(self, name)) - 1 for name in _VARIED)
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What every run does: this document's first `text_tokens` by this task, `output_tokens` an answer."""
+    """What every run processes: the document's first `text_tokens`, with answers of `output_tokens`."""
 
     document: Document
     task: Task
@@ -79,69 +80,52 @@ class Workload:
     output_tokens: int
 
 
-_VARIED = ("threads", "batch_size", "quantization", "chunk_tokens")
-
-
-def tune(spec: EngineSpec, grid: Grid, workload: Workload) -> Iterator[Measured]:
-    """Run the grid, one measurement after the other. Raises EngineError when not even the first can run."""
-    best = measure(spec, grid.start, workload, varied="start")
-    if best.text_tokens_per_s is None:
-        raise EngineError(f"the model does not run here: {best.error}")
-    yield best
+def tune(spec: EngineSpec, grid: Grid, workload: Workload) -> Iterator[Measurement]:
+    """Run the grid, one measurement after the other. Raises EngineError if even the first cannot run."""
+    measured = [measure(spec, grid.start, workload, varied="start")]
+    if measured[0].text_tokens_per_s is None:
+        raise EngineError(f"the model does not run here: {measured[0].error}")
+    yield measured[0]
     for name in _VARIED:
-        start = best.settings
+        best = best_of(measured).settings
         for value in getattr(grid, name)[1:]:
-            tried = measure(spec, replace(start, **{name: value}), workload, varied=name)
-            yield tried
-            if tried.text_tokens_per_s and tried.text_tokens_per_s > _BETTER * (best.text_tokens_per_s or 0.0):
-                best = tried
+            measured.append(measure(spec, replace(best, **{name: value}), workload, varied=name))
+            yield measured[-1]
 
 
-def best_of(measured: Sequence[Measured]) -> Measured:
-    """The one that `tune` went on from at the end."""
+def best_of(measured: Sequence[Measurement]) -> Measurement:
+    """The fastest; a later one must be faster by `_MIN_SPEEDUP`."""
     best = measured[0]
     for tried in measured[1:]:
-        if (tried.text_tokens_per_s or 0.0) > _BETTER * (best.text_tokens_per_s or 0.0):
+        if (tried.text_tokens_per_s or 0.0) > _MIN_SPEEDUP * (best.text_tokens_per_s or 0.0):
             best = tried
     return best
 
 
-def measure(spec: EngineSpec, settings: Settings, workload: Workload, *, varied: str) -> Measured:
-    """Load the engine so, do the work, end it."""
-    made = replace(spec, threads=settings.threads, slots=settings.batch_size, quantization=settings.quantization)
+def measure(spec: EngineSpec, settings: TunedSettings, workload: Workload, *, varied: str) -> Measurement:
+    """Load the engine with these settings, run the workload, and unload it."""
+    spec = replace(spec, threads=settings.threads, slots=settings.batch_size, quantization=settings.quantization)
     try:
-        requests, text_tokens = _requests(made, settings, workload)
-        batcher = Batcher(made)
+        requests, text_tokens = _requests(spec, settings, workload)
+        batcher = Batcher(spec)
         try:
             batcher.start()
-            return _run(batcher, requests, settings, text_tokens, varied=varied)
+            began = time.monotonic()
+            with ThreadPoolExecutor(max_workers=settings.batch_size + _LOOKAHEAD) as pool:
+                completions = list(pool.map(batcher.generate, requests))
+            seconds = time.monotonic() - began
         finally:
             batcher.close()
     except EngineError as error:
-        return Measured(varied, settings, None, error=str(error))
+        return Measurement(varied, settings, None, error=str(error))
+    peak = max(completion.peak_memory_bytes for completion in completions)
+    return Measurement(varied, settings, text_tokens / seconds, len(requests), seconds, peak)
 
 
-def _run(
-    batcher: Batcher, requests: Sequence[Request], settings: Settings, text_tokens: int, *, varied: str
-) -> Measured:
-    began = time.monotonic()
-    with ThreadPoolExecutor(max_workers=settings.batch_size + _LOOKAHEAD) as pool:
-        completions = list(pool.map(batcher.generate, requests))
-    seconds = time.monotonic() - began
-    return Measured(
-        varied,
-        settings,
-        text_tokens / seconds,
-        jobs=len(requests),
-        seconds=seconds,
-        peak_memory_bytes=max(done.peak_memory_bytes for done in completions),
-    )
-
-
-def _requests(spec: EngineSpec, settings: Settings, workload: Workload) -> tuple[list[Request], int]:
-    """The jobs of one run, and the tokens of the text in them."""
-    text = workload.text
-    wishes = PlanRequest(
+def _requests(spec: EngineSpec, settings: TunedSettings, workload: Workload) -> tuple[list[Request], int]:
+    """The jobs of one run, and the tokens of document text in them."""
+    text, task = workload.text, workload.task
+    plan_request = PlanRequest(
         model=text.model.name,
         max_tokens=workload.output_tokens,
         context_window=spec.window,
@@ -149,44 +133,39 @@ def _requests(spec: EngineSpec, settings: Settings, workload: Workload) -> tuple
         summary_tokens=workload.output_tokens,
         sampling={"temperature": 0.0},
     )
-    plan = make_plan(wishes, workload.task, text)
+    plan = make_plan(plan_request, task, text)
     count = max(1, workload.text_tokens // plan.chunk_tokens)
-    chunks = list(islice(split_document(workload.document, plan, workload.task, text), count))
+    chunks = list(islice(split_document(workload.document, plan, task, text), count))
     requests = [
         Request(
-            id=f"tune-{chunk.index}",
-            prompt_ids=tuple(chunk.prompt.ids),
-            max_tokens=workload.output_tokens,
-            sampling=plan.sampling,
-            stop_token_ids=text.tokenizer.eos_ids,
+            f"tune-{chunk.index}", tuple(chunk.prompt.ids), workload.output_tokens, plan.sampling,
+            text.tokenizer.eos_ids,
         )
         for chunk in chunks
-    ]
+    ]  # fmt: skip
     return requests, sum(chunk.tokens for chunk in chunks)
 
 
-def grid_for(spec: EngineSpec, cores: int, *, on_cpu: bool, quick: bool, room_tokens: int) -> Grid:
-    """The grid for this engine and machine; `room_tokens` is the largest chunk that fits the window."""
-    threads = [None, *(n for n in ((1, cores * 2) if quick else (1, cores // 2, cores * 2)) if n >= 1)]
-    slots = [spec.slots, *(n for n in ((4,) if quick else (1, 2, 4, 8, 32)) if n != spec.slots)]
-    chunks = [n for n in ((1000, 500) if quick else (1000, 500, 2000, 4000)) if n <= room_tokens] or [room_tokens]
+def grid_for(spec: EngineSpec, cores: int, *, on_cpu: bool, quick: bool, max_chunk_tokens: int) -> Grid:
+    """The grid for this engine and machine. `max_chunk_tokens` is the largest chunk that fits into the window."""
+    threads = (1, cores * 2) if quick else (1, cores // 2, cores * 2)
+    slots = (4,) if quick else (1, 2, 4, 8, 32)
+    cache_types = () if quick else ("fp16", "int8", "int4")
+    chunks = (1000, 500) if quick else (1000, 500, 2000, 4000)
     return Grid(
-        threads=list(dict.fromkeys(threads)) if on_cpu and cores > 1 else [None],
-        batch_size=slots,
-        quantization=[spec.quantization] if quick else list(dict.fromkeys([spec.quantization, "fp16", "int8", "int4"])),
-        chunk_tokens=chunks,
+        threads=_distinct(None, *(n for n in threads if n >= 1)) if on_cpu and cores > 1 else [None],
+        batch_size=_distinct(spec.slots, *slots),
+        quantization=_distinct(spec.quantization, *cache_types),
+        chunk_tokens=[n for n in chunks if n <= max_chunk_tokens] or [max_chunk_tokens],
     )
 
 
-def as_config(model: str, settings: Settings) -> dict[str, Any]:
-    """The best settings as sections of config.yaml."""
-    optimization = {
-        "threads": settings.threads, "batch_size": settings.batch_size, "quantization": settings.quantization,
-    }  # fmt: skip
-    return {
-        "llm": {
-            "model": model,
-            "chunk_tokens": settings.chunk_tokens,
-            "optimization": {name: value for name, value in optimization.items() if value is not None},
-        }
-    }
+def _distinct(*values: Any) -> list[Any]:
+    return list(dict.fromkeys(values))
+
+
+def as_config(model: str, settings: TunedSettings) -> dict[str, Any]:
+    """The settings as sections of config.yaml."""
+    names = ("threads", "batch_size", "quantization")
+    optimization = {name: value for name in names if (value := getattr(settings, name)) is not None}
+    return {"llm": {"model": model, "chunk_tokens": settings.chunk_tokens, "optimization": optimization}}

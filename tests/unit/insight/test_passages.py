@@ -40,29 +40,29 @@ def test_words_are_compared_without_case_and_form_and_pairs_of_characters_where_
 
 def test_a_copied_sentence_scores_one_and_a_shortened_one_is_found_first() -> None:
     passages = Passages(SOURCE)
-    exact = passages.best(SOURCE[2], limit=1, least=0.1)
+    exact = passages.best(SOURCE[2], limit=1, min_score=0.1)
     assert (exact[0].index, round(exact[0].score, 6)) == (2, 1.0)
-    short = passages.best("The fishing company failed, its accounts false.", limit=3, least=0.1)
+    short = passages.best("The fishing company failed, its accounts false.", limit=3, min_score=0.1)
     assert short[0].index == 3
     assert [match.score for match in short] == sorted((match.score for match in short), reverse=True)
 
 
 def test_words_that_are_everywhere_count_less_than_rare_ones() -> None:
     texts = [f"the company wrote a report on {place}" for place in ("ice", "salt", "rope", "tar")]
-    best = Passages(texts).best("the company and its rope", limit=4, least=0.0)
+    best = Passages(texts).best("the company and its rope", limit=4, min_score=0.0)
     assert best[0].index == 2
     assert best[0].score > 2 * best[1].score
 
 
 def test_an_invented_word_lowers_the_score() -> None:
     passages = Passages(SOURCE)
-    said = passages.best("The harbour was quiet that winter.", limit=1, least=0.0)[0]
-    invented = passages.best("The harbour was quiet that dreadful winter.", limit=1, least=0.0)[0]
+    said = passages.best("The harbour was quiet that winter.", limit=1, min_score=0.0)[0]
+    invented = passages.best("The harbour was quiet that dreadful winter.", limit=1, min_score=0.0)[0]
     assert said.index == invented.index == 0
     assert invented.score < said.score
 
 
 def test_nothing_in_common_is_no_match() -> None:
-    assert Passages(SOURCE).best("Quantum chromodynamics", limit=3, least=0.1) == []
-    assert Passages(SOURCE).best("?!", limit=3, least=0.1) == []
-    assert Passages([]).best("anything", limit=3, least=0.1) == []
+    assert Passages(SOURCE).best("Quantum chromodynamics", limit=3, min_score=0.1) == []
+    assert Passages(SOURCE).best("?!", limit=3, min_score=0.1) == []
+    assert Passages([]).best("anything", limit=3, min_score=0.1) == []

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from docmill.catalogue.find_model import find_model
-from docmill.insight.tuning import Grid, Measured, Settings, Workload, as_config, best_of, grid_for, tune
+from docmill.insight.tuning import Grid, Measurement, TunedSettings, Workload, as_config, best_of, grid_for, tune
 from docmill.producer.intake.formats import Document
 from docmill.producer.model_text import ModelText
 from docmill.producer.task_files import load_task
@@ -17,7 +17,7 @@ from docmill.settings.load import load_settings
 from docmill.worker.engines.base import EngineError
 from docmill.worker.engines.spec import EngineSpec
 
-START = Settings(threads=None, batch_size=2, quantization=None, chunk_tokens=100)
+START = TunedSettings(threads=None, batch_size=2, quantization=None, chunk_tokens=100)
 
 
 @pytest.fixture
@@ -54,25 +54,25 @@ def test_a_model_that_does_not_run_at_all_ends_it_with_its_reason(spec: EngineSp
 
 
 def test_what_is_hardly_faster_is_not_better() -> None:
-    def ran(rate: float | None) -> Measured:
-        return Measured("x", START, rate)
+    def ran(rate: float | None) -> Measurement:
+        return Measurement("x", START, rate)
 
     measured = [ran(100.0), ran(102.0), ran(None), ran(110.0), ran(112.0)]
     assert best_of(measured) is measured[3]
 
 
 def test_the_grid_is_small_and_begins_with_what_is_set(spec: EngineSpec) -> None:
-    quick = grid_for(spec, 8, on_cpu=True, quick=True, room_tokens=7_000)
-    full = grid_for(spec, 8, on_cpu=True, quick=False, room_tokens=1_500)
-    assert quick.start == Settings(None, 2, None, 1000)
+    quick = grid_for(spec, 8, on_cpu=True, quick=True, max_chunk_tokens=7_000)
+    full = grid_for(spec, 8, on_cpu=True, quick=False, max_chunk_tokens=1_500)
+    assert quick.start == TunedSettings(None, 2, None, 1000)
     assert quick.runs < full.runs <= 16
     assert max(full.chunk_tokens) <= 1_500
-    assert grid_for(spec, 8, on_cpu=False, quick=True, room_tokens=300).threads == [None]
+    assert grid_for(spec, 8, on_cpu=False, quick=True, max_chunk_tokens=300).threads == [None]
 
 
 def test_the_best_settings_are_a_configuration(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
-    file.write_text(yaml.safe_dump(as_config("smollm2-135m-instruct", Settings(4, 8, "int8", 500))))
+    file.write_text(yaml.safe_dump(as_config("smollm2-135m-instruct", TunedSettings(4, 8, "int8", 500))))
     profile = load_settings(file, environment={}).profile()
     tuned = profile.optimization
     assert (profile.chunk_tokens, tuned.threads, tuned.batch_size, tuned.quantization) == (500, 4, 8, "int8")

@@ -18,7 +18,7 @@ from docmill.cli.display.output import print_json, stdout_console
 from docmill.cli.display.spinner import waiting
 from docmill.cli.model_download import ensure_model
 from docmill.cli.options import engine_option, json_option
-from docmill.insight.temperature_trial import Answer, Bench, Question, Trial
+from docmill.insight.temperature_trial import Answer, Question, TemperatureTrial, TrialResult
 from docmill.producer.model_text import load_model_text
 from docmill.settings.sampling_presets import PRESETS, preset_of
 
@@ -123,16 +123,16 @@ def try_(
     context.exit(0 if all(answer.completion for answer in trial.answers) else 1)
 
 
-def _run(context: CliContext, question: Question, options: dict[str, Any]) -> Trial:
+def _run(context: CliContext, question: Question, options: dict[str, Any]) -> TrialResult:
     name = options["model"] or context.settings.profile(context.profile).model
     ensure_model(context, name)
     flags = WorkerFlags(model=options["model"], engine=options["engine"], slots=len(question.temperatures))
     spec = replace(worker_options(context.settings, context.profile, flags).spec, slots=len(question.temperatures))
-    with Bench(spec, load_model_text(name, context.settings.home), question) as bench:
+    with TemperatureTrial(spec, load_model_text(name, context.settings.home), question) as trial:
         with waiting(context.console, f"loading {spec.model.name} on {spec.engine}"):
-            bench.load()
+            trial.load()
         with waiting(context.console, f"writing {len(question.temperatures)} answers"):
-            return bench.ask()
+            return trial.ask()
 
 
 def _sampling(context: CliContext, options: dict[str, Any]) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def _sampling(context: CliContext, options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _show(trial: Trial) -> None:
+def _show(trial: TrialResult) -> None:
     console = stdout_console()
     loaded = f"{trial.facts.model} on {trial.facts.engine}, loaded in {trial.load_s:.1f} s"
     click.echo(f"{loaded}; the prompt is {trial.prompt_tokens:,} tokens\n")
@@ -175,7 +175,7 @@ def _content(answer: Answer) -> Group:
     return Group(Text(done.text.strip()), Text(f"\n{cost}", style="dim"))
 
 
-def _row(trial: Trial, seed: int | None) -> dict[str, Any]:
+def _row(trial: TrialResult, seed: int | None) -> dict[str, Any]:
     facts = trial.facts
     return {
         "model": facts.model,

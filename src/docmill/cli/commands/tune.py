@@ -18,7 +18,7 @@ from docmill.cli.model_download import ensure_model
 from docmill.cli.options import engine_option, json_option
 from docmill.engine_table import CPU_ENGINES
 from docmill.formatting import gib
-from docmill.insight.tuning import Grid, Measured, Workload, as_config, best_of, grid_for
+from docmill.insight.tuning import Grid, Measurement, Workload, as_config, best_of, grid_for
 from docmill.insight.tuning import tune as tuned
 from docmill.producer.intake.formats import Document
 from docmill.producer.intake.sources import Skipped, read_documents
@@ -67,7 +67,7 @@ def tune(
     workload = Workload(_document(path), load_task("summarize"), text, text_tokens, output_tokens)
     cores = read_machine(context.settings.home).cpu.engine_threads
     room = spec.window - output_tokens - _prompt_tokens(text, workload)
-    grid = grid_for(spec, cores, on_cpu=spec.engine in CPU_ENGINES, quick=quick, room_tokens=room)
+    grid = grid_for(spec, cores, on_cpu=spec.engine in CPU_ENGINES, quick=quick, max_chunk_tokens=room)
     with _Watch(context, grid) as watch:
         measured = [watch.note(one) for one in tuned(spec, grid, workload)]
     best = best_of(measured)
@@ -95,7 +95,7 @@ class _Watch:
     def _words(self) -> str:
         return f"run {self._done + 1} of {self._runs}"
 
-    def note(self, measured: Measured) -> Measured:
+    def note(self, measured: Measurement) -> Measurement:
         self._done += 1
         self._progress.update(self._task, description=self._words)
         return measured
@@ -108,7 +108,7 @@ class _Watch:
         self._progress.stop()
 
 
-def _show(measured: list[Measured], best: Measured) -> None:
+def _show(measured: list[Measurement], best: Measurement) -> None:
     table = Table("varied", "threads", "batch size", "cache", "chunk", box=None, pad_edge=False)
     for heading in ("jobs", "seconds", "memory", "text tokens/s", ""):
         table.add_column(heading, justify="right")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from docmill.catalogue.local_model import Model, ModelKind
-from docmill.insight.temperature_trial import Bench, Question, Trial
+from docmill.insight.temperature_trial import Question, TemperatureTrial, TrialResult
 from docmill.producer.errors import ProducerError
 from docmill.producer.model_text import ModelText
 from docmill.worker.engines.base import PromptTooLong
@@ -24,10 +24,10 @@ def spec(demo_model: Model, home: Path) -> EngineSpec:
     return EngineSpec("simulated", model, home, slots=3)
 
 
-def run(spec: EngineSpec, text: ModelText, question: Question) -> Trial:
-    with Bench(spec, text, question) as bench:
-        bench.load()
-        return bench.ask()
+def run(spec: EngineSpec, text: ModelText, question: Question) -> TrialResult:
+    with TemperatureTrial(spec, text, question) as trial:
+        trial.load()
+        return trial.ask()
 
 
 def test_every_temperature_has_its_answer_in_order_and_all_were_in_the_engine_together(
@@ -46,12 +46,12 @@ def test_a_prompt_that_does_not_fit_is_refused_before_anything_is_loaded(
     spec: EngineSpec, model_text: ModelText
 ) -> None:
     with pytest.raises(PromptTooLong):
-        Bench(spec, model_text, replace(ASKED, max_tokens=512))
+        TemperatureTrial(spec, model_text, replace(ASKED, max_tokens=512))
 
 
 def test_sampling_that_makes_no_sense_is_refused(spec: EngineSpec, model_text: ModelText) -> None:
     with pytest.raises(ProducerError, match="top_p"):
-        Bench(spec, model_text, replace(ASKED, sampling={"top_p": 2.0}))
+        TemperatureTrial(spec, model_text, replace(ASKED, sampling={"top_p": 2.0}))
 
 
 def test_a_system_prompt_is_read_by_the_model(spec: EngineSpec, model_text: ModelText) -> None:
@@ -65,12 +65,12 @@ def test_the_real_model_says_the_same_at_zero_and_other_things_at_a_seed(
 ) -> None:
     spec = EngineSpec("llamacpp", demo_model, home, slots=2, context_window=512)
     question = Question("Name three colours.", None, (0.0, 2.0), max_tokens=12, sampling={"seed": 5})
-    with Bench(spec, model_text, question) as bench:
-        bench.load()
-        trial = bench.ask()
-    cold, hot = (answer.completion for answer in trial.answers)
+    with TemperatureTrial(spec, model_text, question) as trial:
+        trial.load()
+        result = trial.ask()
+    cold, hot = (answer.completion for answer in result.answers)
     assert cold is not None
     assert hot is not None
     assert cold.text.strip()
     assert cold.text != hot.text
-    assert trial.answers[0].tokens_per_s is not None
+    assert result.answers[0].tokens_per_s is not None
