@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from docmill.producer.batch_plan import Plan
 from docmill.storage.columns import db_now
 from docmill.storage.database import Database
-from docmill.storage.moves.new_batches import NewBatch, Submissions
+from docmill.storage.moves.new_batches import NewBatch, NewBatches
 from docmill.storage.moves.reuse import reuse_key_of
 from docmill.storage.states import AttemptOutcome, BatchState, DocumentState, JobState
 from docmill.storage.tables import Attempt, Batch, Document, Job, Result
@@ -50,7 +50,7 @@ class Shape:
 
 def fill(database: Database, plan: Plan, shape: Shape, *, seed: int = 1) -> str:
     """Store a batch in progress of this shape and return its id. None of its jobs is published."""
-    batch_id = Submissions(database).create(
+    batch_id = NewBatches(database).create(
         NewBatch(
             submission_key=secrets.token_hex(16), model=plan.model, task=plan.task.name, plan=plan.to_json(),
             metadata={}, priority=5,

@@ -176,11 +176,11 @@ def _publish_all(backend: Any, database: Any, batch_id: str, model: str) -> tupl
     from docmill.producer.dispatcher import Dispatcher, DispatchPolicy
     from docmill.producer.level_planner import LevelPlanner
     from docmill.storage.moves.announce import Outbox
-    from docmill.storage.moves.documents import Levels
+    from docmill.storage.moves.documents import Documents
     from docmill.storage.reads.reports import Reports
 
     jobs = Reports(database).batch(batch_id).jobs_total
-    levels = Levels(database)
+    levels = Documents(database)
     advancer = LevelPlanner(levels, backend.settings.home)
     policy = DispatchPolicy(watermark=jobs)
     dispatcher = Dispatcher(Outbox(database), levels, advancer, backend.broker(), policy)

@@ -33,9 +33,11 @@ from docmill.storage.columns import db_now
 from docmill.storage.database import Database
 from docmill.storage.moves.announce import Outbox
 from docmill.storage.moves.attempts import ClaimedJob, WorkerIdentity
-from docmill.storage.moves.documents import Levels
+from docmill.storage.moves.documents import Documents
+from docmill.storage.moves.finish_batches import finish_batches
 from docmill.storage.moves.jobs import Jobs
-from docmill.storage.moves.workers import Workers
+from docmill.storage.moves.rescue import rescue_lost_jobs
+from docmill.storage.moves.workers import WorkerRow
 from docmill.storage.reads.reports import Reports
 from docmill.storage.tables import Job
 
@@ -111,7 +113,7 @@ class _Place:
         self.broker_bytes = self._fill_broker(services)
         identity = WorkerIdentity("bench/cpu", "simulated", "simulated")
         self._jobs = Jobs(self._database, identity, lease_s=600.0)
-        self._workers = Workers(self._database, identity)
+        self._workers = WorkerRow(self._database, identity)
         self._workers.register(slots=_HELD)
         self._outbox = Outbox(self._database)
         self._held: list[ClaimedJob] = []
@@ -131,7 +133,7 @@ class _Place:
             return int(client.info("memory")["used_memory"]) - before
 
     def _moves(self) -> dict[str, Callable[[], float]]:
-        levels, reports, outbox = Levels(self._database), Reports(self._database), self._outbox
+        levels, reports, outbox = Documents(self._database), Reports(self._database), self._outbox
         moves: dict[str, Callable[[], object]] = {
             "status of the batch": lambda: reports.batch(self._batch_id),
             "list of batches": reports.batches,
@@ -143,9 +145,9 @@ class _Place:
             "heartbeat of 64 jobs": self._beat,
             "complete": lambda: self._jobs.complete(self._held.pop(), _GENERATED),
             "claim and release": lambda: self._jobs.release(self._claim()),
-            "rescue of nothing": lambda: outbox.rescue(max_losses=10),
-            "search for ended levels": levels.ended,
-            "settle batches": levels.settle_batches,
+            "rescue of nothing": lambda: rescue_lost_jobs(self._database, max_losses=10),
+            "search for ended levels": levels.with_ended_level,
+            "finish batches": lambda: finish_batches(self._database),
         }
         return {name: partial(_ms, move) for name, move in moves.items()} | {"rescue of 100 jobs": self._rescue}
 
@@ -168,7 +170,7 @@ class _Place:
         ids = [self._claim().id for _ in range(100)]
         with self._database.write() as session:
             session.execute(update(Job).where(Job.id.in_(ids)).values(lease_until=db_now() - 1.0))
-        return _ms(lambda: self._outbox.rescue(max_losses=10))
+        return _ms(lambda: rescue_lost_jobs(self._database, max_losses=10))
 
 
 def _ms(move: Callable[[], object]) -> float:

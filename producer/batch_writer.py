@@ -21,8 +21,8 @@ from docmill.producer.submission import OnDocument, Resume, Submission, Submitte
 from docmill.storage.database import Database
 from docmill.storage.errors import IdempotencyKeyTaken
 from docmill.storage.moves.batches import Batches
-from docmill.storage.moves.new_batches import NewBatch, NewChunk, Submissions
-from docmill.storage.moves.submitter_lock import take_up
+from docmill.storage.moves.new_batches import NewBatch, NewBatches, NewChunk
+from docmill.storage.moves.submitter_lock import take_over
 from docmill.storage.states import BatchState
 from docmill.storage.tables import Batch
 
@@ -35,7 +35,7 @@ class BatchWriter:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._submissions = Submissions(database)
+        self._submissions = NewBatches(database)
         self._batches = Batches(database)
 
     def submit(
@@ -61,7 +61,7 @@ class BatchWriter:
         while True:
             found = self._earlier(submission)
             if found is not None and found.state is BatchState.VALIDATING:
-                if take_up(self._database, found.id):
+                if take_over(self._database, found.id):
                     self._submissions.discard_unfinished_documents(found.id)
                     return found.id, True
                 time.sleep(_RETRY_S)

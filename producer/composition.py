@@ -30,7 +30,7 @@ from docmill.settings.load import load_settings
 from docmill.storage.database import Database
 from docmill.storage.moves.announce import Outbox
 from docmill.storage.moves.batches import Batches
-from docmill.storage.moves.documents import Levels
+from docmill.storage.moves.documents import Documents
 from docmill.storage.reads.reports import Reports
 from docmill.storage.schema import require_current
 
@@ -80,13 +80,13 @@ class Backend:
 
     def dispatcher(self, app: Celery) -> Dispatcher:
         """A dispatcher on this database and broker."""
-        levels = Levels(self.database)
+        documents = Documents(self.database)
         policy = DispatchPolicy(
             interval_s=self.settings.producer.dispatch_interval_s,
             watermark=self.settings.producer.watermark,
             republish_s=self.settings.producer.republish_s,
         )
-        return Dispatcher(Outbox(self.database), levels, LevelPlanner(levels, self.settings.home), app, policy)
+        return Dispatcher(Outbox(self.database), documents, LevelPlanner(documents, self.settings.home), app, policy)
 
     def model_text(self, profile: str | None = None, model: str | None = None) -> ModelText:
         """The tokenizer and template of `model`, or of the profile's model."""

@@ -18,7 +18,9 @@ from docmill.producer.level_planner import LevelPlanner
 from docmill.settings.defaults import Producer
 from docmill.storage.errors import StorageError
 from docmill.storage.moves.announce import Outbox
-from docmill.storage.moves.documents import Levels
+from docmill.storage.moves.documents import Documents
+from docmill.storage.moves.finish_batches import finish_batches
+from docmill.storage.moves.rescue import rescue_lost_jobs
 
 log = logging.getLogger(__name__)
 _IDLE_TIMES = 4  # intervals between two rounds while no batch is at work: who submits announces the first jobs
@@ -55,10 +57,10 @@ class Dispatcher:
     """One dispatcher; `run` it in a thread or a process of its own."""
 
     def __init__(
-        self, outbox: Outbox, levels: Levels, planner: LevelPlanner, app: Celery, policy: DispatchPolicy
+        self, outbox: Outbox, documents: Documents, planner: LevelPlanner, app: Celery, policy: DispatchPolicy
     ) -> None:
         self._outbox = outbox
-        self._levels = levels
+        self._documents = documents
         self._planner = planner
         self._app = app
         self._policy = policy
@@ -91,14 +93,14 @@ class Dispatcher:
 
     def tick(self) -> bool:
         """One round of everything; True when there was so much to do that the next should follow at once."""
-        if rescued := self._outbox.rescue(max_losses=self._policy.max_losses):
+        if rescued := rescue_lost_jobs(self._outbox.database, max_losses=self._policy.max_losses):
             self.counts.rescued += rescued
             log.warning("%d jobs were taken back from workers that stopped answering", rescued)
-        ended = self._levels.ended()
+        ended = self._documents.with_ended_level()
         for document in ended:
             self._planner.advance(document)
             self.counts.documents_advanced += 1
-        self._levels.settle_batches()
+        finish_batches(self._outbox.database)
         models = self._outbox.models_at_work()
         for model in models:
             self.fill_queue(model)

@@ -17,7 +17,7 @@ from docmill.producer.model_text import ModelText, load_model_text
 from docmill.producer.prompts import RenderedPrompt
 from docmill.producer.task_files import Task
 from docmill.storage.errors import StorageError
-from docmill.storage.moves.documents import EndedLevel, Levels
+from docmill.storage.moves.documents import Documents, EndedLevel
 from docmill.storage.moves.new_jobs import NewJob
 
 log = logging.getLogger(__name__)
@@ -28,8 +28,8 @@ Render = Callable[[str], RenderedPrompt]
 class LevelPlanner:
     """Plans and stores what follows an ended level. Each model's tokenizer is loaded once and kept."""
 
-    def __init__(self, levels: Levels, home: Path) -> None:
-        self._levels = levels
+    def __init__(self, documents: Documents, home: Path) -> None:
+        self._documents = documents
         self._home = home
         self._texts: dict[str, ModelText] = {}
 
@@ -43,7 +43,7 @@ class LevelPlanner:
 
     def _next_step(self, ended: EndedLevel) -> Callable[[], bool]:
         if ended.failed_jobs:
-            failure = self._levels.first_failure(ended.document_id)
+            failure = self._documents.first_failure(ended.document_id)
             return self._fail(ended, f"{ended.failed_jobs} jobs failed; the first: {failure}")
         try:
             plan = Plan.from_json(ended.plan)
@@ -59,7 +59,7 @@ class LevelPlanner:
 
     def _planned(self, document: _Document) -> Callable[[], bool]:
         ended, plan, text = document.ended, document.plan, document.text
-        results = self._levels.results(ended.document_id, ended.level)
+        results = self._documents.results(ended.document_id, ended.level)
         decision = decide(
             ended.level,
             ended.chunk_count,
@@ -73,7 +73,7 @@ class LevelPlanner:
             case Done(summary):
                 is_stored = len(results) == 1 and summary == results[0].text
                 return partial(
-                    self._levels.finish, ended,
+                    self._documents.finish, ended,
                     text=None if is_stored else summary, has_one_result=summary is not None,
                 )  # fmt: skip
             case NextLevel(groups, max_tokens, remark):
@@ -85,7 +85,7 @@ class LevelPlanner:
                 remark = remark or (f"{cuts} groups of answers were cut to fit their prompts" if cuts else None)
                 return self._begin_level(ended, [job for job, _ in made], remark)
             case NextChunk(position, summary):
-                render = document.refine_renderer(self._levels.chunk_text(ended.document_id, position), position)
+                render = document.refine_renderer(self._documents.chunk_text(ended.document_id, position), position)
                 job, was_cut = document.job(summary, render, 0, (0, 0), plan.output_tokens(1))
                 remark = f"the summary carried to part {position + 1} was cut to fit its prompt" if was_cut else None
                 return self._begin_level(ended, [job], remark)
@@ -93,10 +93,10 @@ class LevelPlanner:
                 return self._fail(ended, reason)
 
     def _begin_level(self, ended: EndedLevel, jobs: list[NewJob], remark: str | None) -> Callable[[], bool]:
-        return partial(self._levels.begin_level, ended, jobs, remark=remark)
+        return partial(self._documents.begin_level, ended, jobs, remark=remark)
 
     def _fail(self, ended: EndedLevel, reason: str) -> Callable[[], bool]:
-        return partial(self._levels.fail, ended, reason)
+        return partial(self._documents.fail, ended, reason)
 
     def _model_text(self, model: str) -> ModelText:
         if model not in self._texts:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from enum import StrEnum
 from sys import byteorder
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import JSON, BigInteger, Double, Enum, Integer, LargeBinary, Text, TypeDecorator
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 BigId = BigInteger().with_variant(Integer, "sqlite")
 Json = JSON().with_variant(JSONB, "postgresql")
@@ -82,6 +86,11 @@ def _safe(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_safe(item) for item in value]
     return value
+
+
+def row_of(value: DataclassInstance) -> dict[str, Any]:
+    """The fields of a dataclass by name, not copied, as the values of an INSERT."""
+    return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
 class SafeText(TypeDecorator[str]):

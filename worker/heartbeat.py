@@ -17,7 +17,7 @@ from docmill.storage.errors import StorageError
 from docmill.storage.moves.attempts import ClaimedJob
 from docmill.storage.moves.jobs import Jobs
 from docmill.storage.moves.worker_samples import Sample
-from docmill.storage.moves.workers import Workers
+from docmill.storage.moves.workers import WorkerRow
 from docmill.worker.engines.base import RequestId
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Leases:
     def __init__(
         self,
         jobs: Jobs,
-        workers: Workers,
+        workers: WorkerRow,
         lost: Callable[[RequestId], None],
         *,
         lease_s: float,

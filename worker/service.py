@@ -27,7 +27,7 @@ from docmill.engine_table import GPU_ENGINES
 from docmill.storage.database import Database
 from docmill.storage.errors import StorageError
 from docmill.storage.moves.attempts import WorkerIdentity
-from docmill.storage.moves.workers import Workers
+from docmill.storage.moves.workers import WorkerRow
 from docmill.worker.batcher import Batcher
 from docmill.worker.celery.log_filters import quiet_celery
 from docmill.worker.celery.pausing import Consuming
@@ -107,7 +107,7 @@ def _serve_loaded(
     observers: list[JobObserver] = [JobLog(), sampler]
     lost = _with_metrics(batcher, identity, facts, registry, observers)
     jobs = ObservedJobs(database, identity, lease_s=options.lease_s, observers=observers)
-    workers = Workers(database, identity)
+    workers = WorkerRow(database, identity)
     workers.register(slots=facts.slots)
     consuming = Consuming(queue_of(options.spec.model.name))
     leases = Leases(jobs, workers, lost, lease_s=options.lease_s, pause=consuming.pause, sample=sampler.sample)

@@ -1,7 +1,4 @@
-"""What a claim hands out, what its attempt leaves behind, and the rows that say so.
-
-Each function here is a part of a move of `docmill.storage.moves.jobs`, in its transaction.
-"""
+"""The rows of attempts and results, written as part of a job's transaction in `docmill.storage.moves.jobs`."""
 
 from __future__ import annotations
 
@@ -9,19 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import Table, bindparam, func, insert, select, update
+from sqlalchemy import ColumnElement, Table, bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from docmill.storage.attempt_metrics import METRIC_TYPES, AttemptMetrics
 from docmill.storage.columns import db_now, greatest
-from docmill.storage.moves.counters import end_attempts
 from docmill.storage.states import AttemptOutcome
-from docmill.storage.tables import Attempt, Batch, Document, Job, Result
+from docmill.storage.tables import Attempt, Job, Result
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerIdentity:
-    """Who claims: stored with every attempt."""
+    """The worker that claims a job; stored with every attempt."""
 
     name: str
     engine: str
@@ -30,8 +26,7 @@ class WorkerIdentity:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedJob:
-    """A running job, as its worker holds it. `failures` counts the attempts charged to it so far, `deaths` those
-    among them under which the engine process died."""
+    """A running job, as its worker holds it. The fields are columns of the table `jobs`."""
 
     id: int
     epoch: int
@@ -51,7 +46,7 @@ class ClaimedJob:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why an attempt failed: a short kind to count by, and the whole reason."""
+    """Why an attempt failed: a short kind to group by, and the full message."""
 
     kind: str
     message: str
@@ -59,14 +54,14 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class ReusedJob:
-    """A job that ended at its claim: an equal job's text is its result."""
+    """A job that succeeded when it was claimed, with the result of the identical job `reused_from`."""
 
     id: int
     reused_from: int
 
 
 def begin_attempt(session: Session, job: ClaimedJob, worker: WorkerIdentity) -> None:
-    """Note a claim; what an earlier worker left running is lost."""
+    """Store a new attempt. Earlier attempts that still count as running are lost."""
     if job.epoch > 1:
         end_attempts(session, Attempt.job_id == job.id, AttemptOutcome.LOST)
     session.execute(
@@ -84,21 +79,6 @@ def begin_attempt(session: Session, job: ClaimedJob, worker: WorkerIdentity) -> 
     )
 
 
-def store_result(session: Session, job: ClaimedJob, **values: Any) -> None:
-    """Store the text of a job that has just succeeded; `values` are the other columns of `results`."""
-    row = {"document_id": job.document_id, "job_id": job.id, "level": job.level, "position": job.position}
-    session.execute(_STORE_RESULT, row | values)
-
-
-def count_succeeded(
-    session: Session, job: ClaimedJob, *, prompt: int = 0, cached: int = 0, completion: int = 0, reused: int = 0
-) -> None:
-    """Count a job that has just succeeded on its document and its batch, with the tokens computed for it."""
-    session.execute(_COUNT_DOCUMENT, {"document": job.document_id})
-    counted = {"batch": job.batch_id, "prompt": prompt, "cached": cached, "completion": completion, "reused": reused}
-    session.execute(_COUNT_BATCH, counted)
-
-
 def end_attempt(
     session: Session,
     job: ClaimedJob,
@@ -106,7 +86,7 @@ def end_attempt(
     metrics: AttemptMetrics | None = None,
     failure: Failure | None = None,
 ) -> None:
-    """End the attempt unless it has ended; one that was given up as lost may still say what it did."""
+    """End the job's attempt unless it has ended. An attempt that was given up as lost may still report its outcome."""
     values: dict[str, Any] = {"outcome": outcome}
     if metrics is not None:
         values |= {name: getattr(metrics, name) for name in METRIC_TYPES}
@@ -115,21 +95,31 @@ def end_attempt(
     session.execute(_END, {"of_job": job.id, "of_epoch": job.epoch} | values)
 
 
-# Built once, and on the tables: building a statement takes longer than running it, and every job needs each of these.
-_ATTEMPTS, _RESULTS = cast(Table, Attempt.__table__), cast(Table, Result.__table__)
-_DOCUMENTS, _BATCHES = cast(Table, Document.__table__), cast(Table, Batch.__table__)
-_JOBS = cast(Table, Job.__table__)
-_LEFT_AT = (
+def end_attempts(session: Session, which: ColumnElement[bool], outcome: AttemptOutcome) -> None:
+    """End the matching attempts that are running, on behalf of workers that will not end them."""
+    session.execute(
+        update(Attempt)
+        .where(which, Attempt.outcome == AttemptOutcome.RUNNING)
+        .values(outcome=outcome, finished_at=db_now())
+    )
+
+
+def store_result(session: Session, job: ClaimedJob, **values: Any) -> None:
+    """Store the text of a job that has just succeeded; `values` are the other columns of `results`."""
+    row = {"document_id": job.document_id, "job_id": job.id, "level": job.level, "position": job.position}
+    session.execute(_STORE_RESULT, row | values)
+
+
+# Built once, and on the tables: building a statement takes longer than running it, and every job needs all of them.
+_ATTEMPTS, _RESULTS, _JOBS = (cast(Table, table.__table__) for table in (Attempt, Result, Job))
+_PREVIOUS_ATTEMPT_FINISHED_AT = (
     select(_ATTEMPTS.c.finished_at)
     .where(_ATTEMPTS.c.job_id == bindparam("of_job"), _ATTEMPTS.c.epoch == bindparam("before"))
     .scalar_subquery()
 )
-# Since the job was written, became due after its last failure, or was put back by its last attempt.
-_WAITED_S = (
-    select(greatest(0.0, db_now() - greatest(_JOBS.c.created_at, _JOBS.c.not_before, func.coalesce(_LEFT_AT, 0.0))))
-    .where(_JOBS.c.id == bindparam("of_job"))
-    .scalar_subquery()
-)
+# The job could have run since it was created, since its retry delay ended, or since its last attempt put it back.
+_RUNNABLE_SINCE = greatest(_JOBS.c.created_at, _JOBS.c.not_before, func.coalesce(_PREVIOUS_ATTEMPT_FINISHED_AT, 0.0))
+_WAITED_S = select(greatest(0.0, db_now() - _RUNNABLE_SINCE)).where(_JOBS.c.id == bindparam("of_job")).scalar_subquery()
 _BEGIN = insert(_ATTEMPTS).values(outcome=AttemptOutcome.RUNNING, started_at=db_now(), waited_s=_WAITED_S)
 _END = (
     update(_ATTEMPTS)
@@ -141,17 +131,3 @@ _END = (
     .values(finished_at=db_now())
 )
 _STORE_RESULT = insert(_RESULTS).values(final=False, created_at=db_now())
-_COUNT_DOCUMENT = (
-    update(_DOCUMENTS).where(_DOCUMENTS.c.id == bindparam("document")).values(open_jobs=_DOCUMENTS.c.open_jobs - 1)
-)
-_COUNT_BATCH = (
-    update(_BATCHES)
-    .where(_BATCHES.c.id == bindparam("batch"))
-    .values(
-        jobs_succeeded=_BATCHES.c.jobs_succeeded + 1,
-        jobs_reused=_BATCHES.c.jobs_reused + bindparam("reused"),
-        prompt_tokens=_BATCHES.c.prompt_tokens + bindparam("prompt"),
-        cached_tokens=_BATCHES.c.cached_tokens + bindparam("cached"),
-        completion_tokens=_BATCHES.c.completion_tokens + bindparam("completion"),
-    )
-)

@@ -1,7 +1,7 @@
-"""A job's life in transactions: claim, heartbeat, complete, fail, release.
+"""What a worker does with jobs: claim, heartbeat, complete, retry, release, fail; one transaction each.
 
-Every move is one UPDATE from an expected state. A claim raises the job's `epoch`; all later moves name it, so a
-worker whose lease ran out finds no row and stops quietly.
+Every change is one UPDATE from an expected state. A claim increments the job's `epoch`, and every later change names
+it (fencing): a worker whose lease has expired, and whose job another worker has claimed, changes nothing.
 """
 
 from __future__ import annotations
@@ -16,32 +16,23 @@ from sqlalchemy.orm import Session
 from docmill.storage.attempt_metrics import GeneratedText
 from docmill.storage.columns import db_now
 from docmill.storage.database import Database
+from docmill.storage.moves import reuse
 from docmill.storage.moves.attempts import (
     ClaimedJob,
     Failure,
     ReusedJob,
     WorkerIdentity,
     begin_attempt,
-    count_succeeded,
     end_attempt,
     store_result,
 )
-from docmill.storage.moves.counters import count_failed, lock_jobs
-from docmill.storage.moves.reuse import (
-    EqualResult,
-    equal_is_running,
-    equal_result,
-    hold_key,
-    look_at,
-    wait_for_equal,
-    wake_equals,
-)
+from docmill.storage.moves.counters import count_failed, count_succeeded, lock_jobs
 from docmill.storage.states import AttemptOutcome, JobState
 from docmill.storage.tables import Job
 
 
 class Jobs:
-    """One worker's hand on the jobs table."""
+    """The changes that one worker makes to jobs. A lease lasts `lease_s` seconds and is renewed by `heartbeat`."""
 
     def __init__(self, database: Database, worker: WorkerIdentity, *, lease_s: float) -> None:
         self._database = database
@@ -49,22 +40,22 @@ class Jobs:
         self._lease_s = lease_s
 
     def claim(self, job_id: int) -> ClaimedJob | ReusedJob | None:
-        """Take a queued job, or a running one whose lease ran out; where an equal job has succeeded, end it so.
+        """Claim a queued job, or a running one whose lease has expired. If an identical job has succeeded, reuse it.
 
-        None: somebody else has it, it ended, its batch is paused, or an equal one runs.
+        None: another worker has the job, it has ended, its batch is paused, or an identical job is running.
         """
         with self._database.write() as session:
-            seen = look_at(session, job_id)
-            if seen is None or seen.is_paused:
+            facts = reuse.claim_facts(session, job_id)
+            if facts is None or facts.is_paused:
                 return None
             equal = None
-            if seen.reuse_key is not None:
-                hold_key(session, seen.reuse_key)
-                # In this order: on Postgres one that runs may succeed between two looks, and is found by the second.
-                one_runs = equal_is_running(session, job_id, seen.reuse_key, seen.max_tokens)
-                equal = equal_result(session, seen.reuse_key, seen.max_tokens)
+            if facts.reuse_key is not None:
+                reuse.lock_key(session, facts.reuse_key)
+                # In this order: on Postgres a running job may succeed in between, and then the second query finds it.
+                one_runs = reuse.equal_is_running(session, job_id, facts.reuse_key, facts.max_tokens)
+                equal = reuse.equal_result(session, facts.reuse_key, facts.max_tokens)
                 if equal is None and one_runs:
-                    wait_for_equal(session, job_id, delay_s=self._lease_s)
+                    reuse.wait_for_equal(session, job_id, delay_s=self._lease_s)
                     return None
             job = self._take(session, job_id)
             if job is None or equal is None:
@@ -79,22 +70,22 @@ class Jobs:
         if row is None:
             return None
         job = ClaimedJob(**row._asdict())
-        begin_attempt(session, job, self._worker)
+        begin_attempt(session, job, worker)
         return job
 
-    def _reuse(self, session: Session, job: ClaimedJob, equal: EqualResult) -> None:
+    def _reuse(self, session: Session, job: ClaimedJob, equal: reuse.EqualResult) -> None:
         self._succeed(session, job)
         store_result(
             session, job, text=equal.text, finish_reason=equal.finish_reason, prompt_tokens=equal.prompt_tokens,
             completion_tokens=equal.completion_tokens, reused_from=equal.job_id,
         )  # fmt: skip
         end_attempt(session, job, AttemptOutcome.REUSED)
-        count_succeeded(session, job, reused=1)
+        count_succeeded(session, job.batch_id, job.document_id, reused=1)
 
     def heartbeat(self, held: Iterable[ClaimedJob]) -> set[tuple[int, int]]:
-        """Renew the leases of the held jobs in one UPDATE; return the (id, epoch) pairs that are still ours.
+        """Renew the leases of the held jobs in one UPDATE. Returns (id, epoch) of those this worker still holds.
 
-        What is missing was cancelled, expired or taken over: its worker must stop working on it.
+        The others were cancelled, expired or claimed by another worker: stop working on them.
         """
         pairs = sorted((job.id, job.epoch) for job in held)
         if not pairs:
@@ -111,7 +102,7 @@ class Jobs:
             return {(row.id, row.epoch) for row in rows}
 
     def complete(self, job: ClaimedJob, generated: GeneratedText) -> bool:
-        """Store the result and count the document down, in one transaction. False: fenced out, nothing stored."""
+        """Store the result and count the job as succeeded, in one transaction. False: fenced out, nothing stored."""
         with self._database.write() as session:
             if not self._succeed(session, job):
                 end_attempt(session, job, AttemptOutcome.FENCED, generated)
@@ -121,82 +112,68 @@ class Jobs:
                 prompt_tokens=generated.prompt_tokens, completion_tokens=generated.completion_tokens,
             )  # fmt: skip
             end_attempt(session, job, AttemptOutcome.SUCCEEDED, generated)
-            wake_equals(session, job.reuse_key)
+            reuse.wake_waiting(session, job.reuse_key)
             count_succeeded(
-                session, job, prompt=generated.prompt_tokens, cached=generated.cached_tokens or 0,
-                completion=generated.completion_tokens,
+                session, job.batch_id, job.document_id, prompt=generated.prompt_tokens,
+                cached=generated.cached_tokens or 0, completion=generated.completion_tokens,
             )  # fmt: skip
             return True
 
     def retry(self, job: ClaimedJob, failure: Failure, *, delay_s: float, deaths: int = 0) -> bool:
-        """Charge the attempt and queue the job again, not before `delay_s` from now. False: fenced out.
+        """Count the attempt as failed and queue the job again after `delay_s` seconds. False: fenced out.
 
-        `deaths` is 1 where the engine process died of it.
+        `deaths` is 1 if the engine process died.
         """
-        with self._database.write() as session:
-            return self._requeue(
-                session, job, AttemptOutcome.FAILED, failure,
-                failures=Job.failures + 1, deaths=Job.deaths + deaths, not_before=db_now() + delay_s,
-            )  # fmt: skip
+        return self._requeue(
+            job, AttemptOutcome.FAILED, failure,
+            failures=Job.failures + 1, deaths=Job.deaths + deaths, not_before=db_now() + delay_s,
+        )  # fmt: skip
 
     def release(self, job: ClaimedJob) -> bool:
-        """Put the job back unharmed: its worker stops. Costs no attempt. False: fenced out."""
-        with self._database.write() as session:
-            return self._requeue(session, job, AttemptOutcome.RELEASED, None)
+        """Queue the job again without counting the attempt, because the worker is stopping. False: fenced out."""
+        return self._requeue(job, AttemptOutcome.RELEASED, None)
 
     def fail(self, job: ClaimedJob, failure: Failure, *, deaths: int = 0) -> bool:
-        """End the job as failed for good. False: fenced out."""
+        """Set the job to `failed`. `deaths` is 1 if the engine process died. False: fenced out."""
         with self._database.write() as session:
-            ended = self._finish(
-                session, job, state=JobState.FAILED, failures=Job.failures + 1, deaths=Job.deaths + deaths,
-                error_kind=failure.kind, error=failure.message,
+            ended = self._move(
+                session, job, AttemptOutcome.FAILED, failure,
+                state=JobState.FAILED, finished_at=db_now(), failures=Job.failures + 1, deaths=Job.deaths + deaths,
             )  # fmt: skip
-            end_attempt(session, job, AttemptOutcome.FAILED if ended else AttemptOutcome.FENCED, failure=failure)
             if ended:
-                wake_equals(session, job.reuse_key)
-                count_failed(session, {(job.batch_id, job.document_id): 1})
+                count_failed(session, [(job.batch_id, job.document_id)])
             return ended
 
-    def _requeue(
-        self,
-        session: Session,
-        job: ClaimedJob,
-        outcome: AttemptOutcome,
-        failure: Failure | None,
-        **values: Any,
-    ) -> bool:
-        moved = session.execute(
-            update(Job)
-            .where(_held(job))
-            .values(
-                state=JobState.QUEUED,
-                owner=None,
-                lease_until=None,
-                published_at=None,
-                publishes=0,
-                error_kind=failure.kind if failure else None,
-                error=failure.message if failure else None,
-                **values,
-            )
-            .returning(Job.id)
-        ).one_or_none()
-        end_attempt(session, job, outcome if moved else AttemptOutcome.FENCED, failure=failure)
-        if moved is not None:
-            wake_equals(session, job.reuse_key)
-        return moved is not None
+    def _requeue(self, job: ClaimedJob, outcome: AttemptOutcome, failure: Failure | None, **values: Any) -> bool:
+        with self._database.write() as session:
+            return self._move(
+                session, job, outcome, failure,
+                state=JobState.QUEUED, owner=None, published_at=None, publishes=0, **values,
+            )  # fmt: skip
 
-    def _succeed(self, session: Session, job: ClaimedJob) -> bool:
+    def _move(
+        self, session: Session, job: ClaimedJob, outcome: AttemptOutcome, failure: Failure | None, **values: Any
+    ) -> bool:
+        """Take the job out of `running` without a result, and end its attempt. False: fenced out."""
+        values |= {
+            "lease_until": None,
+            "error_kind": failure.kind if failure else None,
+            "error": failure.message if failure else None,
+        }
+        moved = session.execute(update(Job).where(_is_held(job)).values(**values).returning(Job.id)).one_or_none()
+        end_attempt(session, job, outcome if moved else AttemptOutcome.FENCED, failure=failure)
+        if moved is None:
+            return False
+        reuse.wake_waiting(session, job.reuse_key)
+        return True
+
+    @staticmethod
+    def _succeed(session: Session, job: ClaimedJob) -> bool:
         held = {"job_id": job.id, "held_epoch": job.epoch}
         return session.execute(_SUCCEED, held).one_or_none() is not None
 
-    def _finish(self, session: Session, job: ClaimedJob, **values: Any) -> bool:
-        statement = (
-            update(Job).where(_held(job)).values(lease_until=None, finished_at=db_now(), **values).returning(Job.id)
-        )
-        return session.execute(statement).one_or_none() is not None
 
-
-def _held(job: ClaimedJob) -> ColumnElement[bool]:
+def _is_held(job: ClaimedJob) -> ColumnElement[bool]:
     return and_(Job.id == job.id, Job.epoch == job.epoch, Job.state == JobState.RUNNING)
 
 

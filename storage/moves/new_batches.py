@@ -1,6 +1,6 @@
-"""Writing a batch: the batch, its documents, chunks and first jobs, in transactions of bounded size.
+"""Write a new batch: the batch, its documents, chunks and first jobs, in transactions of bounded size.
 
-A submission that dies is taken up again: whole documents are known by their content, half ones are removed.
+A submission that died can be resumed: complete documents are recognized by their identity, incomplete ones are removed.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from docmill.storage.columns import db_now
+from docmill.storage.columns import db_now, row_of
 from docmill.storage.database import Database
-from docmill.storage.errors import IdempotencyKeyTaken, WrongState
+from docmill.storage.errors import IdempotencyKeyTaken
+from docmill.storage.moves.batch_state import change_batch, wrong_state
+from docmill.storage.moves.counters import update_batch
 from docmill.storage.moves.new_jobs import NewJob, count_new_jobs, insert_jobs
-from docmill.storage.moves.submitter_lock import require_mine, this_process
+from docmill.storage.moves.submitter_lock import require_submitter, this_process
 from docmill.storage.states import BatchState, DocumentState
 from docmill.storage.tables import Batch, Chunk, Document, Job
 
@@ -28,7 +30,10 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no letter
 
 @dataclass(frozen=True, slots=True)
 class NewBatch:
-    """What a submission decides before it reads the first document. `plan` is the producer's own."""
+    """The columns of a batch that are known before the first document is read.
+
+    `plan` is the producer's own. `deadline_s` counts seconds from now; None for no deadline.
+    """
 
     submission_key: str
     model: str
@@ -43,7 +48,7 @@ class NewBatch:
 
 @dataclass(frozen=True, slots=True)
 class NewChunk:
-    """One span of a document; `tokens` is its length by itself."""
+    """A span of a document. The fields are columns of the table `chunks`."""
 
     position: int
     char_start: int
@@ -52,16 +57,16 @@ class NewChunk:
     text: str
 
 
-class Submissions:
-    """The submitter's hand on the tables."""
+class NewBatches:
+    """The changes that a submission makes. Its methods raise WrongState once the batch has left `validating`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def create(self, new: NewBatch) -> str:
-        """Store an empty batch in state `validating`, this process its submitter; returns its id.
+        """Store an empty batch in state `validating`, submitted by this process. Returns its id.
 
-        Raises IdempotencyKeyTaken.
+        Raises IdempotencyKeyTaken if another process has just used the key.
         """
         while True:
             batch_id = f"{time.strftime('%y%m%d')}-{''.join(secrets.choice(_ALPHABET) for _ in range(6))}"
@@ -88,52 +93,43 @@ class Submissions:
             except IntegrityError:
                 if new.idempotency_key is not None and self.with_idempotency_key(new.idempotency_key) is not None:
                     raise IdempotencyKeyTaken(new.idempotency_key) from None
-                continue  # the id is taken
+                continue  # the random id is taken: try another
             return batch_id
 
     def with_idempotency_key(self, key: str) -> Batch | None:
-        """The batch that was submitted with this key, whatever became of it."""
+        """The batch submitted with this idempotency key, whatever its state."""
         with self._database.read() as session:
             return session.scalars(select(Batch).where(Batch.idempotency_key == key)).one_or_none()
 
     def latest_with_key(self, submission_key: str) -> Batch | None:
-        """The newest batch of the same submission that can be taken up: not cancelled, expired or refused."""
+        """The newest batch of an identical submission that can be resumed: not cancelled, expired or failed."""
+        ended_early = (BatchState.FAILED, BatchState.EXPIRED, BatchState.CANCELLING, BatchState.CANCELLED)
         with self._database.read() as session:
             return session.scalars(
                 select(Batch)
-                .where(
-                    Batch.submission_key == submission_key,
-                    Batch.state.not_in(
-                        (BatchState.FAILED, BatchState.EXPIRED, BatchState.CANCELLING, BatchState.CANCELLED)
-                    ),
-                )
+                .where(Batch.submission_key == submission_key, Batch.state.not_in(ended_early))
                 .order_by(Batch.created_at.desc())
                 .limit(1)
             ).one_or_none()
 
     def known_documents(self, batch_id: str) -> set[str]:
-        """The identities of the batch's documents that are wholly written."""
+        """The identities of the batch's complete documents."""
+        complete = (Document.batch_id == batch_id, Document.chunk_count.is_not(None))
         with self._database.read() as session:
-            return set(
-                session.scalars(
-                    select(Document.identity).where(
-                        Document.batch_id == batch_id, Document.chunk_count.is_not(None)
-                    )
-                )
-            )  # fmt: skip
+            return set(session.scalars(select(Document.identity).where(*complete)))
 
     def discard_unfinished_documents(self, batch_id: str) -> None:
-        """Remove what a submission that died left half written, so that it can be written again."""
+        """Remove the incomplete documents of a submission that died, so that they can be written again."""
         with self._database.write() as session:
-            require_mine(session, batch_id)
+            require_submitter(session, batch_id)
             discard_half_written(session, batch_id)
 
     def begin_document(
         self, batch_id: str, *, name: str, source: str, content_hash: str, identity: str, remarks: Sequence[str]
     ) -> int:
-        """Store a document that has no chunks yet; returns its id. Raises WrongState once the batch is cancelled."""
+        """Store a document without chunks. Returns its id."""
         with self._database.write() as session:
-            require_mine(session, batch_id)
+            require_submitter(session, batch_id)
             position = session.scalar(
                 select(func.coalesce(func.max(Document.position), -1) + 1).where(Document.batch_id == batch_id)
             )
@@ -154,39 +150,26 @@ class Submissions:
             ).scalar_one()
 
     def add_chunks(self, batch_id: str, document_id: int, chunks: Sequence[NewChunk]) -> None:
-        """Store the next chunks of a document that is being written. Raises WrongState once the batch is cancelled."""
+        """Store the next chunks of a document that is being written."""
         with self._database.write() as session:
-            require_mine(session, batch_id)
-            session.execute(
-                insert(Chunk),
-                [
-                    {
-                        "document_id": document_id,
-                        "position": chunk.position,
-                        "char_start": chunk.char_start,
-                        "char_end": chunk.char_end,
-                        "tokens": chunk.tokens,
-                        "text": chunk.text,
-                    }
-                    for chunk in chunks
-                ],
-            )
+            require_submitter(session, batch_id)
+            session.execute(insert(Chunk), [row_of(chunk) | {"document_id": document_id} for chunk in chunks])
 
     def add_jobs(self, batch_id: str, document_id: int, jobs: Sequence[NewJob]) -> None:
-        """Store the next jobs of a document that is being written. Raises WrongState once the batch is cancelled."""
+        """Store the next jobs of a document that is being written."""
         with self._database.write() as session:
-            require_mine(session, batch_id)
+            require_submitter(session, batch_id)
             insert_jobs(session, batch_id, document_id, jobs)
 
     def finish_document(
         self, batch_id: str, document_id: int, *, characters: int, tokens: int, chunk_count: int, max_tokens: int | None
     ) -> None:
-        """All is written: the document counts from now on. `max_tokens` is set on its jobs of level 0.
+        """Record that all chunks and jobs of the document are stored: from now on it counts as part of the batch.
 
-        Raises WrongState once the batch is cancelled.
+        If `max_tokens` is given, it replaces that of the document's jobs of level 0.
         """
         with self._database.write() as session:
-            require_mine(session, batch_id)
+            require_submitter(session, batch_id)
             if max_tokens is not None:
                 _set_max_tokens(session, batch_id, document_id, max_tokens)
             open_jobs = session.scalar(select(func.count()).where(Job.document_id == document_id, Job.level == 0))
@@ -196,41 +179,30 @@ class Submissions:
                 .values(characters=characters, tokens=tokens, chunk_count=chunk_count, open_jobs=open_jobs)
                 .returning(Document.id)
             ).one()
-            session.execute(
-                update(Batch)
-                .where(Batch.id == batch_id)
-                .values(
-                    documents_total=Batch.documents_total + 1, documents_open=Batch.documents_open + 1
-                )
-            )  # fmt: skip
+            update_batch(
+                session,
+                batch_id,
+                documents_total=Batch.documents_total + 1,
+                documents_open=Batch.documents_open + 1,
+            )
 
     def start(self, batch_id: str) -> None:
-        """All documents are written: the batch is in progress, its jobs may be published."""
-        self._move(batch_id, BatchState.VALIDATING, BatchState.IN_PROGRESS)
+        """Set the batch to `in_progress`, so that its jobs can be announced: all of its documents are stored."""
+        self._end_validation(batch_id, state=BatchState.IN_PROGRESS, in_progress_at=db_now())
 
     def refuse(self, batch_id: str, reason: str) -> None:
-        """Validation failed: nothing of this batch will run."""
-        self._move(batch_id, BatchState.VALIDATING, BatchState.FAILED, error=reason)
+        """Set the batch to `failed`: validation failed, and nothing of it will run."""
+        self._end_validation(batch_id, state=BatchState.FAILED, failed_at=db_now(), error=reason)
 
-    def _move(self, batch_id: str, source: BatchState, target: BatchState, **values: Any) -> None:
-        stamp = {f"{target}_at": db_now()}
+    def _end_validation(self, batch_id: str, **values: Any) -> None:
+        is_mine = Batch.submitter == this_process()
         with self._database.write() as session:
-            moved = session.execute(
-                update(Batch)
-                .where(Batch.id == batch_id, Batch.state == source, Batch.submitter == this_process())
-                .values(state=target, **stamp, **values)
-                .returning(Batch.id)
-            ).one_or_none()
-        if moved is None:
-            raise WrongState(batch_id, self._state(batch_id), f"it was expected to be {source}")
-
-    def _state(self, batch_id: str) -> str:
-        with self._database.read() as session:
-            return session.scalar(select(Batch.state).where(Batch.id == batch_id)) or "gone"
+            if not change_batch(session, batch_id, (BatchState.VALIDATING,), is_mine, **values):
+                raise wrong_state(session, batch_id, "this process is not submitting it, or it has been submitted")
 
 
 def discard_half_written(session: Session, batch_id: str) -> None:
-    """Remove the batch's documents that are not wholly written, with all that is theirs."""
+    """Remove the batch's incomplete documents with their chunks and jobs."""
     half = select(Document.id).where(Document.batch_id == batch_id, Document.chunk_count.is_(None))
     ids = session.scalars(half).all()
     if not ids:
@@ -244,10 +216,7 @@ def discard_half_written(session: Session, batch_id: str) -> None:
 
 
 def _set_max_tokens(session: Session, batch_id: str, document_id: int, max_tokens: int) -> None:
-    spared = session.scalar(
-        select(func.coalesce(func.sum(Job.max_tokens - max_tokens), 0)).where(
-            Job.document_id == document_id, Job.level == 0
-        )
-    )
-    session.execute(update(Job).where(Job.document_id == document_id, Job.level == 0).values(max_tokens=max_tokens))
-    session.execute(update(Batch).where(Batch.id == batch_id).values(tokens_planned=Batch.tokens_planned - spared))
+    first_jobs = (Job.document_id == document_id, Job.level == 0)
+    spared = session.scalar(select(func.coalesce(func.sum(Job.max_tokens - max_tokens), 0)).where(*first_jobs))
+    session.execute(update(Job).where(*first_jobs).values(max_tokens=max_tokens))
+    update_batch(session, batch_id, tokens_planned=Batch.tokens_planned - spared)

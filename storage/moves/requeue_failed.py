@@ -1,4 +1,4 @@
-"""Failed jobs are queued again, and with them their documents and their batch go back to work."""
+"""Queue failed jobs again and reopen their documents and their batch (`docmill retry`)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from sqlalchemy.orm import Session
 
 from docmill.storage.columns import db_now
 from docmill.storage.errors import WrongState
-from docmill.storage.moves.counters import lock_jobs, update_documents
+from docmill.storage.moves.counters import JOBS, lock_jobs, update_batch, update_documents
 from docmill.storage.states import BatchState, DocumentState, JobState
 from docmill.storage.tables import Batch, Document, Job
 
 
-def queue_failed(session: Session, batch_id: str, limit: int) -> int:
-    """Queue one slice of the batch's failed jobs, in the caller's transaction; returns how many. Raises WrongState."""
+def requeue_failed(session: Session, batch_id: str, limit: int) -> int:
+    """Queue up to `limit` failed jobs of the batch, in the caller's transaction. Returns how many.
+
+    Raises WrongState unless the batch is at work or completed.
+    """
     ids = lock_jobs(session, and_(Job.batch_id == batch_id, Job.state == JobState.FAILED), limit=limit)
     documents = session.scalars(
         update(Job)
@@ -27,7 +30,7 @@ def queue_failed(session: Session, batch_id: str, limit: int) -> int:
             deaths=0,
             published_at=None,
             publishes=0,
-            not_before=db_now(),  # their wait begins now
+            not_before=db_now(),  # `waited_s` counts from here
             error_kind=None,
             error=None,
             finished_at=None,
@@ -39,8 +42,8 @@ def queue_failed(session: Session, batch_id: str, limit: int) -> int:
 
 
 def _reopen_documents(session: Session, documents_of_jobs: Sequence[int]) -> int:
-    """Take the documents of these formerly failed jobs back to work; returns how many had failed with them."""
-    states = session.scalars(  # locked: a dispatcher may be about to fail one
+    """Reopen the documents of these formerly failed jobs; returns how many of the documents had failed."""
+    states = session.scalars(  # locked, because a dispatcher may be about to fail one
         select(Document.state)
         .where(Document.id.in_(set(documents_of_jobs)))
         .order_by(Document.id)
@@ -49,13 +52,11 @@ def _reopen_documents(session: Session, documents_of_jobs: Sequence[int]) -> int
     update_documents(
         session,
         documents_of_jobs,
-        lambda table, jobs: {
-            "open_jobs": table.c.open_jobs + jobs,
-            "failed_jobs": table.c.failed_jobs - jobs,
-            "error": None,
-            "finished_at": None,
-            "state": case((table.c.level > 0, DocumentState.MERGING), else_=DocumentState.OPEN),
-        },
+        open_jobs=Document.open_jobs + JOBS,
+        failed_jobs=Document.failed_jobs - JOBS,
+        error=None,
+        finished_at=None,
+        state=case((Document.level > 0, DocumentState.MERGING), else_=DocumentState.OPEN),
     )
     return states.count(DocumentState.FAILED)
 
@@ -64,12 +65,10 @@ def _reopen_batch(session: Session, batch_id: str, *, jobs: int, documents: int)
     state = session.scalar(select(Batch.state).where(Batch.id == batch_id).with_for_update(key_share=True))
     if state not in (BatchState.IN_PROGRESS, BatchState.FINALIZING, BatchState.COMPLETED):
         raise WrongState(batch_id, str(state), "only a batch at work or a completed one can be retried")
-    if not jobs:
-        return
-    session.execute(
-        update(Batch)
-        .where(Batch.id == batch_id)
-        .values(
+    if jobs:
+        update_batch(
+            session,
+            batch_id,
             state=BatchState.IN_PROGRESS,
             finalizing_at=None,
             completed_at=None,
@@ -77,4 +76,3 @@ def _reopen_batch(session: Session, batch_id: str, *, jobs: int, documents: int)
             documents_open=Batch.documents_open + documents,
             documents_failed=Batch.documents_failed - documents,
         )
-    )

@@ -1,13 +1,13 @@
-"""What a worker and its engine used at one moment, written with a heartbeat; kept for a week."""
+"""Samples of the resources that a worker and its engine use, written with a heartbeat and kept for a week."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from sqlalchemy import delete, insert
 from sqlalchemy.orm import Session
 
-from docmill.storage.columns import db_now
+from docmill.storage.columns import db_now, row_of
 from docmill.storage.tables import WorkerSample
 
 KEPT_S = 7 * 24 * 3600.0
@@ -15,11 +15,7 @@ KEPT_S = 7 * 24 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The columns of `worker_samples`. `running` counts the jobs held, those that wait in the engine included.
-
-    Memory in bytes; processor time in percent of one core since the last sample; counters since the worker began.
-    The engine's is None while there is none, the GPUs' where the engine uses none or they cannot be asked.
-    """
+    """One sample. The fields are columns of the table `worker_samples`, which documents them."""
 
     running: int
     slots: int
@@ -36,10 +32,10 @@ class Sample:
 
 
 def add_sample(session: Session, worker: str, sample: Sample) -> None:
-    """Store what the worker used just now, in the caller's transaction."""
-    session.execute(insert(WorkerSample).values(worker=worker, at=db_now(), **asdict(sample)))
+    """Store a sample of the worker with the current time, in the caller's transaction."""
+    session.execute(insert(WorkerSample).values(worker=worker, at=db_now(), **row_of(sample)))
 
 
 def forget_samples(session: Session) -> None:
-    """Remove those of all workers that are older than a week."""
+    """Delete the samples of all workers that are older than a week."""
     session.execute(delete(WorkerSample).where(WorkerSample.at < db_now() - KEPT_S))

@@ -1,4 +1,4 @@
-"""The workers' own rows: who serves which model, with how many slots, seen when."""
+"""The table of workers: which model each serves, with how many slots, and when it was last seen."""
 
 from __future__ import annotations
 
@@ -8,25 +8,23 @@ from docmill.storage.columns import db_now
 from docmill.storage.database import Database
 from docmill.storage.errors import NoSuchWorker
 from docmill.storage.moves.attempts import WorkerIdentity
-from docmill.storage.moves.worker_samples import Sample, add_sample, forget_samples
+from docmill.storage.moves.worker_samples import KEPT_S, Sample, add_sample, forget_samples
 from docmill.storage.tables import Worker
 
-_FORGET_S = 7 * 24 * 3600.0
 
-
-class Workers:
-    """One worker's hand on its row."""
+class WorkerRow:
+    """The row of one worker, which the worker itself keeps up to date."""
 
     def __init__(self, database: Database, identity: WorkerIdentity) -> None:
         self._database = database
         self._identity = identity
 
     def register(self, *, slots: int) -> None:
-        """Announce the worker; rows of workers not seen for a week are removed, and samples as old."""
+        """Insert the worker's row. Workers and samples not seen for a week are deleted."""
         with self._database.write() as session:
             forget_samples(session)
             session.execute(
-                delete(Worker).where((Worker.name == self._identity.name) | (Worker.seen_at < db_now() - _FORGET_S))
+                delete(Worker).where((Worker.name == self._identity.name) | (Worker.seen_at < db_now() - KEPT_S))
             )
             session.execute(
                 insert(Worker).values(
@@ -41,7 +39,7 @@ class Workers:
             )
 
     def seen(self, *, running: int, sample: Sample | None = None) -> bool:
-        """Note a heartbeat with `running` jobs held; True: the worker shall take no further ones for now."""
+        """Record a heartbeat of a worker that holds `running` jobs. Returns True if the worker is paused."""
         with self._database.write() as session:
             if sample is not None:
                 add_sample(session, self._identity.name, sample)
@@ -49,7 +47,7 @@ class Workers:
         return paused_at is not None
 
     def stopped(self) -> None:
-        """Note that the worker has ended in order."""
+        """Record that the worker has shut down."""
         with self._database.write() as session:
             session.execute(self._update(running=0, stopped_at=db_now()))
 
@@ -58,12 +56,12 @@ class Workers:
 
 
 def pause_worker(database: Database, name: str) -> None:
-    """Let a worker take no further jobs; what it runs is finished. Raises NoSuchWorker."""
+    """Let a worker claim no further jobs; the ones it runs finish. Raises NoSuchWorker."""
     _set_paused_at(database, name, func.coalesce(Worker.paused_at, db_now()))
 
 
 def resume_worker(database: Database, name: str) -> None:
-    """Let a paused worker take jobs again. Raises NoSuchWorker."""
+    """Let a paused worker claim jobs again. Raises NoSuchWorker."""
     _set_paused_at(database, name, None)
 
 

@@ -13,7 +13,7 @@ from docmill.storage.tables import Document, Job, Result
 
 
 @dataclass(frozen=True, slots=True)
-class FollowedJob:
+class TailedJob:
     """`text` is None until the job has succeeded."""
 
     id: int
@@ -28,13 +28,13 @@ class FollowedJob:
     text: str | None
 
 
-class Followed:
+class TailedJobs:
     """Reads only."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def job(self, job_id: int) -> FollowedJob:
+    def job(self, job_id: int) -> TailedJob:
         """The job as it is now. Raises NoSuchJob."""
         with self._database.read() as session:
             row = session.execute(_jobs().where(Job.id == job_id)).one_or_none()
@@ -86,5 +86,5 @@ def _jobs() -> Select[int, int, JobState, str, int, int, str | None, str | None,
 
 def _followed(
     row: Row[int, int, JobState, str, int, int, str | None, str | None, str | None, str | None],
-) -> FollowedJob:
-    return FollowedJob(*row)
+) -> TailedJob:
+    return TailedJob(*row)

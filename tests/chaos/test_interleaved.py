@@ -53,15 +53,15 @@ MOVES: dict[str, Move] = {
     "take over": lambda mill, scene: mill.worker("b").claim(scene.running.id),
     "complete": lambda mill, scene: mill.worker().complete(scene.running, generated()),
     "fail": lambda mill, scene: mill.worker().fail(scene.running, _FAILURE),
-    "rescue": lambda mill, _: mill.outbox.rescue(max_losses=1),
-    "begin a level": lambda mill, scene: mill.levels.begin_level(scene.ended, new_jobs(1, level=1), remark="cut"),
-    "finish a document": lambda mill, scene: mill.levels.finish(scene.ended, text="joined", has_one_result=True),
-    "fail a document": lambda mill, scene: mill.levels.fail(scene.with_failure, "no"),
+    "rescue": lambda mill, _: mill.rescue(max_losses=1),
+    "begin a level": lambda mill, scene: mill.documents.begin_level(scene.ended, new_jobs(1, level=1), remark="cut"),
+    "finish a document": lambda mill, scene: mill.documents.finish(scene.ended, text="joined", has_one_result=True),
+    "fail a document": lambda mill, scene: mill.documents.fail(scene.with_failure, "no"),
     "cancel": lambda mill, scene: mill.batches.cancel(scene.batch_id),
     "retry what failed": lambda mill, scene: mill.batches.retry_failed(scene.batch_id),
 }
 WRITING: dict[str, Move] = {
-    "write on": lambda mill, scene: mill.submissions.add_jobs(scene.batch_id, scene.half, new_jobs(3)[2:]),
+    "write on": lambda mill, scene: mill.new_batches.add_jobs(scene.batch_id, scene.half, new_jobs(3)[2:]),
     "write the rest": lambda mill, scene: _write_the_rest(mill, scene),
 }
 ENDING: dict[str, Move] = {
@@ -71,13 +71,13 @@ ENDING: dict[str, Move] = {
 
 
 def _write_the_rest(mill: Mill, scene: BeingWritten) -> None:
-    mill.submissions.finish_document(scene.batch_id, scene.half, characters=9, tokens=9, chunk_count=2, max_tokens=5)
-    mill.submissions.start(scene.batch_id)
+    mill.new_batches.finish_document(scene.batch_id, scene.half, characters=9, tokens=9, chunk_count=2, max_tokens=5)
+    mill.new_batches.start(scene.batch_id)
 
 
 def _expire(mill: Mill, batch_id: str) -> None:
     mill.change("UPDATE batches SET expires_at = 1 WHERE id = :b", b=batch_id)
-    mill.levels.settle_batches()
+    mill.finish_batches()
 
 
 def set_up(mill: Mill) -> AtWork:
@@ -87,7 +87,7 @@ def set_up(mill: Mill) -> AtWork:
     mill.worker().fail(mill.claim(failed), _FAILURE)
     mill.run(succeeded)
     mill.change("UPDATE jobs SET lease_until = 1 WHERE id = :i", i=running)
-    with_failure, ended = mill.levels.ended()
+    with_failure, ended = mill.documents.with_ended_level()
     return AtWork(batch_id, job, queued, with_failure, ended)
 
 
@@ -112,11 +112,11 @@ def come_to_an_end(mill: Mill, scene: Scene) -> None:
     while mill.of_batch(scene.batch_id).state not in ("completed", "cancelled", "expired"):
         before = everything(mill)
         mill.change("UPDATE jobs SET lease_until = 1 WHERE lease_until IS NOT NULL")
-        mill.outbox.rescue(max_losses=99)
+        mill.rescue(max_losses=99)
         for row in mill.rows("SELECT id FROM jobs WHERE state = 'queued'"):
             mill.run(row.id)
         mill.end_documents()
-        mill.levels.settle_batches()
+        mill.finish_batches()
         assert everything(mill) != before, "it stands still"
 
 

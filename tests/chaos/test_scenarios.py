@@ -17,6 +17,8 @@ from docmill.broker.publish import publish
 from docmill.storage.errors import WrongState
 from docmill.storage.moves.announce import Outbox
 from docmill.storage.moves.attempts import ClaimedJob, Failure
+from docmill.storage.moves.finish_batches import end_unfinished_work
+from docmill.storage.moves.rescue import rescue_lost_jobs
 from docmill.storage.states import JobState
 from tests.chaos import dying
 from tests.chaos.stage import ByHand, another_hand, race, text_of
@@ -39,15 +41,15 @@ LATE: Moves = {
 ENDS: Moves = {
     "succeeded": lambda mill, job: mill.worker().complete(job, generated("the text")),
     "failed": lambda mill, job: mill.worker().fail(job, FAILURE),
-    "cancelled": lambda mill, job: mill.batches.end_unfinished(job.batch_id, JobState.CANCELLED),
-    "expired": lambda mill, job: mill.batches.end_unfinished(job.batch_id, JobState.EXPIRED),
+    "cancelled": lambda mill, job: end_unfinished_work(mill.database, job.batch_id, JobState.CANCELLED),
+    "expired": lambda mill, job: end_unfinished_work(mill.database, job.batch_id, JobState.EXPIRED),
 }
 
 
 def settle(mill: Mill) -> None:
     """What a dispatcher does to batches, until nothing is left to do."""
     for _ in range(3):
-        mill.levels.settle_batches()
+        mill.finish_batches()
 
 
 # 1
@@ -72,7 +74,7 @@ def test_terminal_overwrite_no_late_move_changes_a_job_that_has_ended(mill: Mill
             assert not move(mill, job), name
         assert mill.worker().heartbeat([job]) == set()
     assert mill.worker().claim(job_id) is None
-    assert mill.outbox.rescue(max_losses=9) == 0
+    assert mill.rescue(max_losses=9) == 0
     assert mill.outbox.unpublished("m", 9) == []
     assert everything() == before
     with another_hand(mill) as user:
@@ -116,7 +118,7 @@ def test_cancel_reverted_no_move_of_its_worker_brings_a_cancelled_job_back(mill:
     settle(mill)
     assert not LATE[move](mill, job)
     mill.let_pass(31)
-    assert mill.outbox.rescue(max_losses=9) == 0
+    assert mill.rescue(max_losses=9) == 0
     assert mill.outbox.models_at_work() == []
     assert [mill.worker().claim(job_id), mill.worker().claim(other)] == [None, None], "messages of it still lie there"
     with pytest.raises(WrongState):
@@ -203,7 +205,7 @@ def test_recovery_crash_loop_a_job_that_kills_every_worker_is_given_up_alone(mil
         mill.claim(deadly, f"worker {death}")
         mill.let_pass(31)
         if found_by == "the dispatcher" or death == 3:
-            assert mill.outbox.rescue(max_losses=3) == 1
+            assert mill.rescue(max_losses=3) == 1
     mill.run(harmless)
     job = mill.job(deadly)
     assert (job.state, job.error_kind, job.error) == (
@@ -224,7 +226,7 @@ def test_recovery_crash_loop_a_dispatcher_that_dies_while_it_rescues_harms_no_jo
         assert dying.dies_in(dying.dispatch, cluster.environment, 1, dies_before_commit=1)
         assert cluster.count("jobs WHERE state = 'running' AND losses = 0") == len(lost) == 3
     released = wait_until(
-        lambda: Outbox(cluster.backend.database).rescue(max_losses=9), "the dead dispatcher's locks to be gone"
+        lambda: rescue_lost_jobs(cluster.backend.database, max_losses=9), "the dead dispatcher's locks to be gone"
     )
     assert released == 3
     assert cluster.count("jobs WHERE state = 'queued' AND losses = 1") == 3
@@ -350,7 +352,7 @@ def test_orphaned_result_a_crash_before_the_commit_leaves_neither_text_nor_outco
     assert cluster.count("results") == 0
     with cluster.backend.database.write() as session:
         session.connection().exec_driver_sql("UPDATE jobs SET lease_until = 1")
-    wait_until(lambda: Outbox(cluster.backend.database).rescue(max_losses=9), "the dead worker's locks to be gone")
+    wait_until(lambda: rescue_lost_jobs(cluster.backend.database, max_losses=9), "the dead worker's locks to be gone")
     assert ByHand(cluster).work_off() == 1
     assert [tuple(row) for row in cluster.rows("SELECT job_id, text FROM results")] == [(job.id, text_of(job.id))]
     assert [row[0] for row in cluster.rows("SELECT outcome FROM attempts ORDER BY epoch")] == ["lost", "succeeded"]
@@ -444,7 +446,7 @@ def test_result_destroyed_by_a_late_writer_who_is_late_but_first_has_written(mil
     stored, taken = race(
         mill,
         lambda hand: hand.worker("slow").complete(late, generated("late, and first")),
-        lambda hand: hand.worker("next").claim(job_id) if rival == "a claim" else hand.outbox.rescue(max_losses=9),
+        lambda hand: hand.worker("next").claim(job_id) if rival == "a claim" else hand.rescue(max_losses=9),
     )
     assert stored
     assert not taken

@@ -19,7 +19,7 @@ from docmill.settings.load import load_settings
 from docmill.storage.database import Database
 from docmill.storage.moves.attempts import WorkerIdentity
 from docmill.storage.moves.jobs import Jobs
-from docmill.storage.moves.workers import Workers
+from docmill.storage.moves.workers import WorkerRow
 from docmill.storage.schema import upgrade
 from docmill.storage.states import JobState
 from docmill.storage.tables import Attempt, Job, Result
@@ -76,7 +76,7 @@ def test_it_answers(model: tuple[Path, str], tmp_path: Path) -> None:
     facts = batcher.start()
     identity = WorkerIdentity("host/test", facts.engine, options.spec.model.name)
     jobs = Jobs(database, identity, lease_s=60.0)
-    leases = Leases(jobs, Workers(database, identity), batcher.cancel, lease_s=60.0)
+    leases = Leases(jobs, WorkerRow(database, identity), batcher.cancel, lease_s=60.0)
     try:
         with database.read() as session:
             job_id = session.scalars(select(Job.id)).one()

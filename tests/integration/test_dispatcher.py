@@ -19,7 +19,7 @@ from docmill.producer.level_planner import LevelPlanner
 from docmill.storage.database import Database
 from docmill.storage.errors import DatabaseUnavailable
 from docmill.storage.moves.announce import Outbox, Publishable
-from docmill.storage.moves.documents import Levels
+from docmill.storage.moves.documents import Documents
 from tests.integration.conftest import wait_until
 from tests.unit.broker.conftest import client_of
 from tests.unit.storage.conftest import Mill
@@ -63,7 +63,7 @@ MakeDispatcher = Callable[..., Dispatcher]
 @pytest.fixture
 def make_dispatcher(mill: Mill, valkey: EmbeddedBroker, client: Redis) -> MakeDispatcher:
     def make(outbox: Outbox | None = None, app: Celery | None = None, **policy: float) -> Dispatcher:
-        levels = Levels(mill.database)
+        levels = Documents(mill.database)
         chosen = replace(DispatchPolicy(interval_s=0.01), **policy)  # type: ignore[arg-type]
         return Dispatcher(
             outbox or mill.outbox, levels, LevelPlanner(levels, Path("/nowhere")), app or make_app(valkey.url), chosen
@@ -201,8 +201,8 @@ class FailsOnce(Outbox):
         super().__init__(database)
         self._error: Exception | None = error
 
-    def rescue(self, *, max_losses: int, limit: int = 500) -> int:
+    def models_at_work(self) -> list[str]:
         if (error := self._error) is not None:
             self._error = None
             raise error
-        return super().rescue(max_losses=max_losses, limit=limit)
+        return super().models_at_work()

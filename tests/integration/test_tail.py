@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from docmill.broker.tail_channel import TailChannel
-from docmill.storage.reads.tailed_jobs import Followed
+from docmill.storage.reads.tailed_jobs import TailedJobs
 from tests.integration.conftest import Cluster, wait_until
 
 VERY_SLOW = {"decode_steps_per_s": 5.0}  # about ten seconds a job: a command has the time to start
@@ -36,7 +36,7 @@ def test_what_a_watcher_sees_is_the_beginning_of_what_is_stored(
     model = "simulated" if engine == "simulated" else "smollm2-135m-instruct"
     cluster = make_cluster(LLM__MODEL=model)
     batch_id = cluster.submit(cluster.documents(1, words=40), max_tokens=120, summary_tokens=60, chunk_tokens=256)
-    followed, channel = Followed(cluster.backend.database), TailChannel(cluster.broker.url)
+    followed, channel = TailedJobs(cluster.backend.database), TailChannel(cluster.broker.url)
     job_id = first_job(cluster)
     with channel.read(job_id) as watching:
         cluster.dispatcher()
@@ -68,7 +68,7 @@ def test_tail_writes_a_running_jobs_text_before_it_is_stored_and_then_the_rest(c
         assert cluster.count(f"results WHERE job_id = {job_id}") == 0, "it was shown only when it was stored"
         rest = tail.stdout.read()
         assert tail.wait() == 0
-    stored = Followed(cluster.backend.database).job(job_id).text
+    stored = TailedJobs(cluster.backend.database).job(job_id).text
     assert first + rest == f"{stored}\n"
 
 
@@ -86,7 +86,7 @@ def test_tail_follows_an_attempt_that_begins_anew(cluster: Cluster) -> None:
         shown = tail.stdout.read()
         assert tail.wait() == 0
         assert "begins anew" in tail.stderr.read()  # the worker that ends may have claimed it once more
-    assert shown.endswith(f"{Followed(cluster.backend.database).job(job_id).text}\n")
+    assert shown.endswith(f"{TailedJobs(cluster.backend.database).job(job_id).text}\n")
 
 
 def test_tail_of_a_document_shows_its_jobs_of_every_level(cluster: Cluster) -> None:

@@ -13,7 +13,8 @@ from docmill.producer.level_planner import LevelPlanner
 from docmill.storage.attempt_metrics import GeneratedText
 from docmill.storage.database import Database
 from docmill.storage.moves.attempts import Failure, WorkerIdentity
-from docmill.storage.moves.documents import Levels
+from docmill.storage.moves.documents import Documents
+from docmill.storage.moves.finish_batches import finish_batches
 from docmill.storage.moves.jobs import Jobs
 from docmill.storage.states import JobState
 from docmill.storage.tables import Job
@@ -96,7 +97,7 @@ class Cluster:
 
     def __init__(self, home: Path) -> None:
         self.database = Database(f"sqlite:///{home / 'docmill.db'}")
-        self.levels = Levels(self.database)
+        self.levels = Documents(self.database)
         self.advancer = LevelPlanner(self.levels, home)
         self.jobs = Jobs(self.database, WorkerIdentity("host/cpu-1", "openvino", "smollm2-135m-instruct"), lease_s=60)
 
@@ -118,9 +119,9 @@ class Cluster:
         self.settle()
 
     def settle(self) -> None:
-        for ended in self.levels.ended():
+        for ended in self.levels.with_ended_level():
             self.advancer.advance(ended)
-        self.levels.settle_batches()
+        finish_batches(self.database)
 
 
 @pytest.fixture

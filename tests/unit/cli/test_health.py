@@ -9,7 +9,7 @@ import pytest
 from docmill.broker.embedded_broker import EmbeddedBroker
 from docmill.storage.database import Database
 from docmill.storage.moves.attempts import WorkerIdentity
-from docmill.storage.moves.workers import Workers
+from docmill.storage.moves.workers import WorkerRow
 from tests.unit.broker.conftest import kill
 from tests.unit.cli.conftest import Docmill
 
@@ -26,8 +26,8 @@ def test_health_is_good_when_broker_and_database_answer_and_a_worker_of_this_hos
     docmill: Docmill, migrated_home: Path
 ) -> None:
     database = Database(f"sqlite:///{migrated_home / 'docmill.db'}")
-    elsewhere = Workers(database, WorkerIdentity("elsewhere/cpu-1", "simulated", "m"))
-    here = Workers(database, WorkerIdentity(f"{socket.gethostname()}/cpu-1", "simulated", "m"))
+    elsewhere = WorkerRow(database, WorkerIdentity("elsewhere/cpu-1", "simulated", "m"))
+    here = WorkerRow(database, WorkerIdentity(f"{socket.gethostname()}/cpu-1", "simulated", "m"))
     elsewhere.register(slots=1)
     with EmbeddedBroker(migrated_home / "broker"):
         assert docmill("health").out == "ok: broker, database\n"

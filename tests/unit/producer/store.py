@@ -19,7 +19,8 @@ from docmill.producer.task_files import Task
 from docmill.storage.attempt_metrics import GeneratedText
 from docmill.storage.database import Database
 from docmill.storage.moves.attempts import ClaimedJob, Failure, ReusedJob, WorkerIdentity
-from docmill.storage.moves.documents import Levels
+from docmill.storage.moves.documents import Documents
+from docmill.storage.moves.finish_batches import finish_batches
 from docmill.storage.moves.jobs import Jobs
 from docmill.storage.reads.documents import DocumentReport
 from docmill.storage.reads.reports import Reports
@@ -79,14 +80,14 @@ class Store:
 
     def run(self, answer: Answer, *, advancer: LevelPlanner | None = None) -> None:
         """What workers and a dispatcher do, until nothing is left to do."""
-        levels = Levels(self.database)
+        levels = Documents(self.database)
         advancer = advancer or LevelPlanner(levels, self.home)
         for _ in range(200):
             answered = self.answer_all(answer)
-            ended = levels.ended()
+            ended = levels.with_ended_level()
             for document in ended:
                 advancer.advance(document)
-            levels.settle_batches()
+            finish_batches(self.database)
             assert self.contradictions() == []
             if not answered and not ended:
                 return

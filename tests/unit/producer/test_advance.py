@@ -20,7 +20,8 @@ from docmill.producer.task_files import MergeStrategy, Task, TaskFile
 from docmill.storage.moves.announce import Outbox
 from docmill.storage.moves.attempts import ClaimedJob
 from docmill.storage.moves.batches import Batches
-from docmill.storage.moves.documents import LevelResult, Levels
+from docmill.storage.moves.documents import Documents, LevelResult
+from docmill.storage.moves.finish_batches import finish_batches
 from docmill.storage.states import DocumentState
 from tests.unit.producer.store import Store
 
@@ -205,7 +206,7 @@ def test_a_dispatcher_without_the_model_fails_the_document_with_the_reason(
     store: Store, docs: Path, plan_of: PlanOf, tmp_path: Path
 ) -> None:
     batch = store.submit([docs / "b.txt"], plan_of(chunk_tokens=60, summary_tokens=60)).id
-    store.run(says, advancer=LevelPlanner(Levels(store.database), tmp_path / "another home"))
+    store.run(says, advancer=LevelPlanner(Documents(store.database), tmp_path / "another home"))
     (report,) = store.reports(batch)
     assert report.state is DocumentState.FAILED
     assert "docmill models pull" in (report.error or "")
@@ -247,15 +248,15 @@ def test_an_unexpected_error_fails_its_document_and_no_other(
 
 def test_two_dispatchers_make_each_step_once(store: Store, docs: Path, plan_of: PlanOf) -> None:
     store.submit([docs], plan_of(chunk_tokens=60, summary_tokens=60))
-    levels = Levels(store.database)
-    advancers = [LevelPlanner(levels, store.home), LevelPlanner(Levels(store.database), store.home)]
+    levels = Documents(store.database)
+    advancers = [LevelPlanner(levels, store.home), LevelPlanner(Documents(store.database), store.home)]
     for _ in range(10):
         store.answer_all(says)
-        ended = levels.ended()
+        ended = levels.with_ended_level()
         for document in ended:
             for advancer in advancers:
                 advancer.advance(document)
-        levels.settle_batches()
+        finish_batches(store.database)
         assert store.contradictions() == []
     assert store.rows("SELECT state FROM batches") == [("completed",)]
 
@@ -274,7 +275,7 @@ def test_the_dispatcher_publishes_advances_and_completes(
     store: Store, docs: Path, plan_of: PlanOf, app: Celery, strategy: MergeStrategy
 ) -> None:
     batch = store.submit([docs], plan_of(merge_strategy=strategy, chunk_tokens=60, summary_tokens=60)).id
-    levels = Levels(store.database)
+    levels = Documents(store.database)
     advancer = LevelPlanner(levels, store.home)
     dispatcher = Dispatcher(Outbox(store.database), levels, advancer, app, DispatchPolicy(watermark=1000))
     for _ in range(200):

@@ -19,11 +19,13 @@ from docmill.storage.database import Database
 from docmill.storage.moves.announce import Outbox
 from docmill.storage.moves.attempts import ClaimedJob, WorkerIdentity
 from docmill.storage.moves.batches import Batches
-from docmill.storage.moves.documents import Levels
+from docmill.storage.moves.documents import Documents
+from docmill.storage.moves.finish_batches import finish_batches
 from docmill.storage.moves.jobs import Jobs
-from docmill.storage.moves.new_batches import NewBatch, NewChunk, Submissions
+from docmill.storage.moves.new_batches import NewBatch, NewBatches, NewChunk
 from docmill.storage.moves.new_jobs import NewJob
-from docmill.storage.moves.workers import Workers
+from docmill.storage.moves.rescue import rescue_lost_jobs
+from docmill.storage.moves.workers import WorkerRow
 from docmill.storage.reads.reports import Reports
 from docmill.storage.schema import upgrade
 from docmill.storage.tables import Base
@@ -71,8 +73,8 @@ class Mill:
     database: Database
 
     @cached_property
-    def submissions(self) -> Submissions:
-        return Submissions(self.database)
+    def new_batches(self) -> NewBatches:
+        return NewBatches(self.database)
 
     @cached_property
     def outbox(self) -> Outbox:
@@ -83,8 +85,8 @@ class Mill:
         return Batches(self.database)
 
     @cached_property
-    def levels(self) -> Levels:
-        return Levels(self.database)
+    def documents(self) -> Documents:
+        return Documents(self.database)
 
     @cached_property
     def reports(self) -> Reports:
@@ -93,8 +95,8 @@ class Mill:
     def worker(self, name: str = "w", *, lease_s: float = 30.0, model: str = "m") -> Jobs:
         return Jobs(self.database, WorkerIdentity(name, "simulated", model), lease_s=lease_s)
 
-    def register(self, name: str, *, slots: int, model: str = "m") -> Workers:
-        workers = Workers(self.database, WorkerIdentity(name, "simulated", model))
+    def register(self, name: str, *, slots: int, model: str = "m") -> WorkerRow:
+        workers = WorkerRow(self.database, WorkerIdentity(name, "simulated", model))
         workers.register(slots=slots)
         return workers
 
@@ -108,7 +110,7 @@ class Mill:
         idempotency_key: str | None = None,
         reuse: bool = True,
     ) -> str:
-        return self.submissions.create(
+        return self.new_batches.create(
             NewBatch(key, model, "summarize", {}, {}, priority, deadline_s, idempotency_key, reuse)
         )
 
@@ -123,15 +125,15 @@ class Mill:
         reuse_key: str | None = None,
     ) -> int:
         identity = uuid.uuid4().hex
-        document_id = self.submissions.begin_document(
+        document_id = self.new_batches.begin_document(
             batch_id, name=name, source="file.txt", content_hash=identity, identity=identity, remarks=[]
         )
-        self.submissions.add_chunks(
+        self.new_batches.add_chunks(
             batch_id, document_id, [NewChunk(at, at * 10, at * 10 + 10, 3, f"chunk {at}") for at in range(jobs)]
         )
-        self.submissions.add_jobs(batch_id, document_id, new_jobs(jobs, priority=priority, reuse_key=reuse_key))
+        self.new_batches.add_jobs(batch_id, document_id, new_jobs(jobs, priority=priority, reuse_key=reuse_key))
         if finish:
-            self.submissions.finish_document(
+            self.new_batches.finish_document(
                 batch_id, document_id, characters=jobs * 10, tokens=jobs * 3, chunk_count=jobs, max_tokens=None
             )
         return document_id
@@ -141,7 +143,7 @@ class Mill:
         batch_id = self.create(**batch)
         for number, jobs in enumerate(jobs_of_documents):
             self.document(batch_id, jobs, name=f"d{number}", reuse_key=reuse_key)
-        self.submissions.start(batch_id)
+        self.new_batches.start(batch_id)
         return batch_id
 
     def claim(self, job_id: int, worker: str = "w") -> ClaimedJob:
@@ -149,13 +151,19 @@ class Mill:
         assert isinstance(job, ClaimedJob)
         return job
 
+    def rescue(self, *, max_losses: int, limit: int = 500) -> int:
+        return rescue_lost_jobs(self.database, max_losses=max_losses, limit=limit)
+
+    def finish_batches(self) -> None:
+        finish_batches(self.database)
+
     def end_documents(self) -> None:
         """As a dispatcher does where one level is all: what has a failed job fails, the rest is joined."""
-        for document in self.levels.ended():
+        for document in self.documents.with_ended_level():
             if document.failed_jobs:
-                self.levels.fail(document, "a job failed")
+                self.documents.fail(document, "a job failed")
             else:
-                self.levels.finish(document, text="joined", has_one_result=True)
+                self.documents.finish(document, text="joined", has_one_result=True)
 
     def run(self, job_id: int, text: str = "a text") -> None:
         assert self.worker().complete(self.claim(job_id), generated(text))

@@ -16,9 +16,9 @@ def fail(mill: Mill, job_id: int) -> None:
 
 def fail_documents(mill: Mill) -> None:
     """What the dispatcher does with documents whose jobs have failed."""
-    for ended in mill.levels.ended():
-        assert mill.levels.fail(ended, "a job failed")
-    mill.levels.settle_batches()
+    for ended in mill.documents.with_ended_level():
+        assert mill.documents.fail(ended, "a job failed")
+    mill.finish_batches()
 
 
 def test_find_takes_an_id_its_beginning_or_latest(mill: Mill) -> None:
@@ -55,7 +55,7 @@ def test_cancel_stops_queued_and_running_jobs_and_keeps_what_is_finished(mill: M
     assert not mill.worker().complete(held, generated())
     batch = mill.of_batch(batch_id)
     assert (batch.state, batch.jobs_cancelled, batch.documents_open) == ("cancelling", 4, 0)
-    mill.levels.settle_batches()
+    mill.finish_batches()
     assert mill.of_batch(batch_id).state == "cancelled"
     assert mill.of_batch(batch_id).cancelled_at is not None
     assert mill.states(other) == ["queued"]
@@ -65,7 +65,7 @@ def test_cancel_again_goes_on_and_an_ended_batch_refuses(mill: Mill) -> None:
     batch_id = mill.submit(2)
     assert mill.batches.cancel(batch_id) == 2
     assert mill.batches.cancel(batch_id) == 0
-    mill.levels.settle_batches()
+    mill.finish_batches()
     with pytest.raises(WrongState, match="cancelled"):
         mill.batches.cancel(batch_id)
 
@@ -78,14 +78,14 @@ def test_a_job_that_finishes_while_its_batch_is_cancelled_is_counted_right(mill:
         session.connection().exec_driver_sql("UPDATE documents SET state = 'cancelled', finished_at = 1")
     assert mill.worker().complete(job, generated())
     mill.check()
-    mill.levels.settle_batches()
-    mill.levels.settle_batches()
+    mill.finish_batches()
+    mill.finish_batches()
     assert mill.states(batch_id) == ["succeeded", "cancelled"]
     assert mill.of_batch(batch_id).state == "cancelled"
 
 
 def test_a_batch_of_many_slices_is_cancelled_whole(mill: Mill, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("docmill.storage.moves.batches._SLICE", 3)
+    monkeypatch.setattr("docmill.storage.moves.finish_batches._SLICE", 3)
     batch_id = mill.submit(*[1] * 5, 7)
     for job_id in mill.job_ids(batch_id)[:4]:
         mill.claim(job_id)
@@ -102,17 +102,17 @@ def test_cancel_of_a_batch_being_written_stops_its_writer(mill: Mill) -> None:
     theirs = mill.document(another, 2, finish=False)
     assert (theirs == half) is mill.database.is_sqlite, "SQLite gives the id of a deleted row away again"
     for write in (
-        lambda: mill.submissions.add_jobs(batch_id, half, new_jobs(1)),
-        lambda: mill.submissions.add_chunks(batch_id, half, [NewChunk(2, 20, 30, 3, "not theirs")]),
-        lambda: mill.submissions.finish_document(
+        lambda: mill.new_batches.add_jobs(batch_id, half, new_jobs(1)),
+        lambda: mill.new_batches.add_chunks(batch_id, half, [NewChunk(2, 20, 30, 3, "not theirs")]),
+        lambda: mill.new_batches.finish_document(
             batch_id, half, characters=1, tokens=1, chunk_count=1, max_tokens=None
         ),
         lambda: mill.document(batch_id, 1),
-        lambda: mill.submissions.start(batch_id),
+        lambda: mill.new_batches.start(batch_id),
     ):
         with pytest.raises(WrongState, match="cancel"):
             write()
-    mill.levels.settle_batches()
+    mill.finish_batches()
     assert mill.of_batch(batch_id).state == "cancelled"
     assert mill.states(batch_id) == ["cancelled"] * 2
     assert len(mill.document_ids(batch_id)) == 1, "what was half written is gone"
@@ -124,12 +124,12 @@ def test_a_batch_past_its_deadline_expires_with_all_its_jobs(mill: Mill) -> None
     batch_id, timeless = mill.submit(3, 1, deadline_s=3600), mill.submit(1)
     done, running, *_ = mill.job_ids(batch_id)
     mill.run(done)
-    mill.levels.settle_batches()
+    mill.finish_batches()
     assert mill.of_batch(batch_id).state == "in_progress"
     held = mill.claim(running)
     mill.let_pass(3601)
-    mill.levels.settle_batches()
-    mill.levels.settle_batches()
+    mill.finish_batches()
+    mill.finish_batches()
     batch = mill.of_batch(batch_id)
     assert (batch.state, batch.jobs_expired, batch.documents_open) == ("expired", 3, 0)
     assert batch.expired_at is not None
@@ -142,7 +142,7 @@ def test_an_expiry_is_taken_up_where_its_dispatcher_died(mill: Mill) -> None:
     batch_id = mill.submit(2, deadline_s=10)
     mill.change("UPDATE batches SET state = 'expired'")  # and then it was killed
     for _ in range(2):
-        mill.levels.settle_batches()
+        mill.finish_batches()
     assert mill.states(batch_id) == ["expired"] * 2
     assert mill.of_batch(batch_id).expired_at is not None
 
@@ -155,10 +155,10 @@ def test_retry_of_a_completed_batch_redoes_only_what_failed(mill: Mill) -> None:
     for _ in range(2):
         assert mill.worker().retry(mill.claim(bad), FAILURE, delay_s=0)
     fail(mill, bad)
-    with_failure, whole = mill.levels.ended()
-    assert mill.levels.fail(with_failure, "a job failed")
-    assert mill.levels.finish(whole, text=None, has_one_result=True)
-    mill.levels.settle_batches()
+    with_failure, whole = mill.documents.with_ended_level()
+    assert mill.documents.fail(with_failure, "a job failed")
+    assert mill.documents.finish(whole, text=None, has_one_result=True)
+    mill.finish_batches()
     batch = mill.of_batch(batch_id)
     assert (batch.state, batch.documents_failed, batch.documents_open) == ("completed", 1, 0)
 
@@ -171,9 +171,9 @@ def test_retry_of_a_completed_batch_redoes_only_what_failed(mill: Mill) -> None:
     assert mill.of_document(with_failure.document_id).state == "open"
     assert mill.of_document(whole.document_id).state == "done"
     mill.run(bad)
-    (ended,) = mill.levels.ended()
-    assert mill.levels.finish(ended, text="joined", has_one_result=True)
-    mill.levels.settle_batches()
+    (ended,) = mill.documents.with_ended_level()
+    assert mill.documents.finish(ended, text="joined", has_one_result=True)
+    mill.finish_batches()
     assert mill.of_batch(batch_id).state == "completed"
     assert mill.batches.retry_failed(batch_id) == 0
     assert mill.of_batch(batch_id).state == "completed", "nothing to do leaves it as it is"
@@ -188,15 +188,15 @@ def test_retry_while_the_batch_runs_takes_the_document_along(mill: Mill) -> None
     assert (document.state, document.open_jobs, document.failed_jobs) == ("open", 2, 0)
     for job_id in (bad, other):
         mill.run(job_id)
-    assert len(mill.levels.ended()) == 1
+    assert len(mill.documents.with_ended_level()) == 1
 
 
 def test_retry_of_a_failed_merge_goes_on_at_its_level(mill: Mill) -> None:
     batch_id = mill.submit(2)
     for job_id in mill.job_ids(batch_id):
         mill.run(job_id)
-    (ended,) = mill.levels.ended()
-    assert mill.levels.begin_level(ended, new_jobs(1, level=1))
+    (ended,) = mill.documents.with_ended_level()
+    assert mill.documents.begin_level(ended, new_jobs(1, level=1))
     merge = mill.job_ids(batch_id)[-1]
     fail(mill, merge)
     fail_documents(mill)
@@ -220,7 +220,7 @@ def test_retry_in_slices_reopens_each_document_once(mill: Mill, monkeypatch: pyt
 def test_retry_of_a_batch_that_will_not_run_is_refused_and_changes_nothing(mill: Mill, state: str) -> None:
     batch_id = mill.submit(2, deadline_s=10) if state in ("expired", "cancelling", "cancelled") else mill.create()
     if state == "failed":
-        mill.submissions.refuse(batch_id, "nothing could be read")
+        mill.new_batches.refuse(batch_id, "nothing could be read")
     elif state != "validating":
         fail(mill, mill.job_ids(batch_id)[0])
         if state == "expired":
@@ -228,7 +228,7 @@ def test_retry_of_a_batch_that_will_not_run_is_refused_and_changes_nothing(mill:
         else:
             mill.batches.cancel(batch_id)
         if state != "cancelling":
-            mill.levels.settle_batches()
+            mill.finish_batches()
     before = mill.states(batch_id)
     with pytest.raises(WrongState, match=state):
         mill.batches.retry_failed(batch_id)

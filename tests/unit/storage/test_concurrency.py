@@ -8,11 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from docmill.storage.database import Database
-from docmill.storage.moves.announce import Outbox
 from docmill.storage.moves.attempts import ClaimedJob, Failure, WorkerIdentity
 from docmill.storage.moves.batches import Batches
-from docmill.storage.moves.documents import EndedLevel, Levels
+from docmill.storage.moves.documents import Documents, EndedLevel
+from docmill.storage.moves.finish_batches import finish_batches
 from docmill.storage.moves.jobs import Jobs
+from docmill.storage.moves.rescue import rescue_lost_jobs
 from tests.unit.storage.conftest import Mill, generated, new_jobs
 
 THREADS = 4
@@ -61,20 +62,20 @@ def test_fan_in_is_exact_when_processes_and_threads_finish_together(mill: Mill) 
     assert (batch.jobs_succeeded, batch.completion_tokens) == (48, 48 * 7)
     assert {row.open_jobs for row in mill.rows("SELECT open_jobs FROM documents")} == {0}
     assert {row.epoch for row in mill.rows("SELECT epoch FROM jobs")} == {1}, "no job ran twice"
-    assert len(mill.levels.ended()) == 12
+    assert len(mill.documents.with_ended_level()) == 12
 
 
 def test_of_many_dispatchers_one_takes_each_document_on(mill: Mill) -> None:
     batch_id = mill.submit(*[1] * 6)
     for job_id in mill.job_ids(batch_id):
         mill.run(job_id)
-    ended = mill.levels.ended()
+    ended = mill.documents.with_ended_level()
     url = mill.database.url
     begun: list[tuple[int, str]] = []
 
     def take_on(number: int) -> None:
         database = Database(url.render_as_string(hide_password=False))
-        levels = Levels(database)
+        levels = Documents(database)
         moves: list[tuple[str, Callable[[EndedLevel], bool]]] = [
             ("level", lambda document: levels.begin_level(document, new_jobs(2, level=1))),
             ("finish", lambda document: levels.finish(document, text="joined", has_one_result=True)),
@@ -83,7 +84,7 @@ def test_of_many_dispatchers_one_takes_each_document_on(mill: Mill) -> None:
         ]
         name, move = moves[number]
         begun.extend((document.document_id, name) for document in ended if move(document))
-        levels.settle_batches()
+        finish_batches(database)
         database.close()
 
     in_threads([partial(take_on, number) for number in range(4)])
@@ -102,11 +103,11 @@ def test_many_rescuers_take_each_lost_job_back_once(mill: Mill) -> None:
 
     def rescue() -> None:
         database = Database(url)
-        taken.append(Outbox(database).rescue(max_losses=1))
+        taken.append(rescue_lost_jobs(database, max_losses=1))
         database.close()
 
     in_threads([rescue] * 3)
-    while more := mill.outbox.rescue(max_losses=1):  # rows that another's lock hid
+    while more := mill.rescue(max_losses=1):  # rows that another's lock hid
         taken.append(more)
     assert sum(taken) == 15
     assert mill.of_batch(batch_id).jobs_failed == 15
@@ -141,10 +142,10 @@ def dispatch(url: str, ended: threading.Event) -> None:
     """Everything that a dispatcher does to the database, without a pause."""
     mill = Mill(Database(url))
     while not ended.is_set():
-        mill.outbox.rescue(max_losses=3)
+        mill.rescue(max_losses=3)
         mill.outbox.mark_published(mill.outbox.unpublished("m", 20))
         mill.end_documents()
-        mill.levels.settle_batches()
+        mill.finish_batches()
     mill.database.close()
 
 
@@ -172,6 +173,6 @@ def test_cancel_rescue_and_heartbeats_among_running_workers_end_in_one_state_eac
         dispatcher.result()
     mill.check()
     for _ in range(2):
-        mill.levels.settle_batches()
+        mill.finish_batches()
     assert mill.of_batch(batch_id).state == "cancelled"
     assert set(mill.states(batch_id)) <= {"succeeded", "failed", "cancelled"}

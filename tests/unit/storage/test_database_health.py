@@ -59,7 +59,7 @@ def test_a_lease_that_ran_out_is_late_only_after_a_dispatcher_should_have_seen_i
     assert read_open_work(mill.database).late_leases == 0
     mill.let_pass(LATE_S)
     assert read_open_work(mill.database).late_leases == 1
-    mill.outbox.rescue(max_losses=3)
+    mill.rescue(max_losses=3)
     assert read_open_work(mill.database).late_leases == 0
 
 

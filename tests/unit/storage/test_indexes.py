@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from docmill.storage.moves.attempts import Failure
+from docmill.storage.moves.finish_batches import end_unfinished_work
 from docmill.storage.reads.live_status import LiveStatus
 from docmill.storage.states import JobState
 from tests.unit.storage.conftest import Mill, generated
@@ -53,9 +54,9 @@ HOT: dict[str, Callable[[Mill, str], object]] = {
     "unpublished": lambda mill, batch: mill.outbox.unpublished("m", 10),
     "mark_published": lambda mill, batch: mill.outbox.mark_published(mill.outbox.unpublished("m", 10)),
     "overdue": lambda mill, batch: mill.outbox.overdue("m", age_s=1.0, limit=10),
-    "rescue": lambda mill, batch: mill.outbox.rescue(max_losses=3),
-    "ended": lambda mill, batch: mill.levels.ended(),
-    "settle": lambda mill, batch: mill.levels.settle_batches(),
+    "rescue": lambda mill, batch: mill.rescue(max_losses=3),
+    "ended": lambda mill, batch: mill.documents.with_ended_level(),
+    "settle": lambda mill, batch: mill.finish_batches(),
     "models at work": lambda mill, batch: mill.outbox.models_at_work(),
     "status": lambda mill, batch: mill.reports.batch(batch),
     "failures": lambda mill, batch: mill.reports.failures(batch),
@@ -64,9 +65,9 @@ HOT: dict[str, Callable[[Mill, str], object]] = {
     "live: finished": lambda mill, batch: LiveStatus(mill.database).finished_since(["m"], 0.0),
     "live: failures": lambda mill, batch: LiveStatus(mill.database).failures(batch),
     "documents": lambda mill, batch: list(mill.reports.documents(batch)),
-    "first failure": lambda mill, batch: mill.levels.first_failure(mill.document_ids(batch)[0]),
+    "first failure": lambda mill, batch: mill.documents.first_failure(mill.document_ids(batch)[0]),
     "cancel": lambda mill, batch: mill.batches.cancel(batch),
-    "expire": lambda mill, batch: mill.batches.end_unfinished(batch, JobState.EXPIRED),
+    "expire": lambda mill, batch: end_unfinished_work(mill.database, batch, JobState.EXPIRED),
     "retry failed": lambda mill, batch: mill.batches.retry_failed(batch),
 }
 _SCANS = re.compile(r"SCAN (jobs|documents|chunks|attempts|results|batches)\b")

@@ -66,7 +66,7 @@ class Moves(RuleBasedStateMachine):
     def finish_document(self) -> None:
         batch_id, document_id = self.half.pop()
         self.refusable(
-            lambda: self.mill.submissions.finish_document(
+            lambda: self.mill.new_batches.finish_document(
                 batch_id, document_id, characters=1, tokens=1, chunk_count=1, max_tokens=None
             )
         )
@@ -75,9 +75,9 @@ class Moves(RuleBasedStateMachine):
     def start(self, batch: int) -> None:
         batch_id = self.batches[batch % len(self.batches)]
         if any(owner == batch_id for owner, _ in self.half):
-            self.mill.submissions.discard_unfinished_documents(batch_id)  # as a submission that resumes does
+            self.mill.new_batches.discard_unfinished_documents(batch_id)  # as a submission that resumes does
             self.half = [(owner, document) for owner, document in self.half if owner != batch_id]
-        self.refusable(lambda: self.mill.submissions.start(batch_id))
+        self.refusable(lambda: self.mill.new_batches.start(batch_id))
 
     @rule(job=any_of, worker=st.sampled_from("ab"))
     def claim(self, job: int, worker: str) -> None:
@@ -125,28 +125,28 @@ class Moves(RuleBasedStateMachine):
 
     @rule(max_losses=st.integers(1, 3))
     def rescue(self, max_losses: int) -> None:
-        self.mill.outbox.rescue(max_losses=max_losses)
+        self.mill.rescue(max_losses=max_losses)
 
     @rule()
     def look_for_ended_levels(self) -> None:
-        self.ended += self.mill.levels.ended()
+        self.ended += self.mill.documents.with_ended_level()
 
     @precondition(lambda self: self.ended)
     @rule(which=any_of, jobs=st.integers(1, 2), move=st.sampled_from(["level", "finish", "last", "fail"]))
     def take_on(self, which: int, jobs: int, move: str) -> None:
         ended = self.ended[which % len(self.ended)]
         if ended.failed_jobs or move == "fail":
-            self.mill.levels.fail(ended, "no")
+            self.mill.documents.fail(ended, "no")
         elif move == "level":
-            self.mill.levels.begin_level(ended, new_jobs(jobs, level=ended.level + 1), remark="cut")
+            self.mill.documents.begin_level(ended, new_jobs(jobs, level=ended.level + 1), remark="cut")
         elif move == "last" and ended.level == 0 and ended.chunk_count == 1:
-            self.mill.levels.finish(ended, text=None, has_one_result=True)
+            self.mill.documents.finish(ended, text=None, has_one_result=True)
         else:
-            self.mill.levels.finish(ended, text="joined", has_one_result=True)
+            self.mill.documents.finish(ended, text="joined", has_one_result=True)
 
     @rule()
     def settle(self) -> None:
-        self.mill.levels.settle_batches()
+        self.mill.finish_batches()
 
     @rule(batch=any_of)
     def cancel(self, batch: int) -> None:

@@ -88,7 +88,7 @@ def test_heartbeat_keeps_a_lease_from_running_out(mill: Mill) -> None:
     for _ in range(3):
         mill.let_pass(20)
         assert mill.worker().heartbeat([job]) == {(job.id, job.epoch)}
-    assert mill.outbox.rescue(max_losses=9) == 0
+    assert mill.rescue(max_losses=9) == 0
 
 
 def test_complete_stores_the_result_its_metrics_and_counts_once(mill: Mill) -> None:

@@ -50,7 +50,7 @@ def test_a_paused_batch_can_be_cancelled_and_expires(mill: Mill) -> None:
     mill.batches.cancel(cancelled)
     mill.let_pass(11)
     for _ in range(2):
-        mill.levels.settle_batches()
+        mill.finish_batches()
     assert [mill.of_batch(batch).state for batch in (cancelled, expires)] == ["cancelled", "expired"]
     mill.check()
 
@@ -58,7 +58,7 @@ def test_a_paused_batch_can_be_cancelled_and_expires(mill: Mill) -> None:
 def test_a_batch_that_has_ended_cannot_be_paused(mill: Mill) -> None:
     batch_id = mill.submit(1)
     mill.batches.cancel(batch_id)
-    mill.levels.settle_batches()
+    mill.finish_batches()
     with pytest.raises(WrongState, match="only a batch at work"):
         mill.batches.pause(batch_id)
 

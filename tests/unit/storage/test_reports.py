@@ -50,8 +50,8 @@ def test_rate_of_an_ended_batch_is_that_of_its_whole_working_time(mill: Mill) ->
     job = mill.claim(job_id)
     mill.let_pass(20)
     mill.worker().complete(job, generated(prompt_tokens=300, completion_tokens=100))
-    mill.levels.finish(mill.levels.ended()[0], text=None, has_one_result=True)
-    mill.levels.settle_batches()
+    mill.documents.finish(mill.documents.with_ended_level()[0], text=None, has_one_result=True)
+    mill.finish_batches()
     mill.let_pass(100_000)
     status = mill.reports.batch(batch_id)
     assert status.state is BatchState.COMPLETED
@@ -114,11 +114,11 @@ def test_documents_come_in_input_order_across_pages(mill: Mill, monkeypatch: pyt
     batch_id = mill.create()
     for number in range(23):
         mill.document(batch_id, 1, name=f"d{number}")
-    mill.submissions.start(batch_id)
+    mill.new_batches.start(batch_id)
     for job_id in reversed(mill.job_ids(batch_id)):
         mill.run(job_id, f"summary {job_id}")
-    for ended in mill.levels.ended():
-        mill.levels.finish(ended, text=None, has_one_result=True)
+    for ended in mill.documents.with_ended_level():
+        mill.documents.finish(ended, text=None, has_one_result=True)
     reports = list(mill.reports.documents(batch_id))
     assert [report.name for report in reports] == [f"d{number}" for number in range(23)]
     assert [report.position for report in reports] == list(range(23))
@@ -130,7 +130,7 @@ def test_more_documents_than_a_page_holds_are_all_reported(sqlite_mill: Mill) ->
     batch_id = mill.create()
     for number in range(450):
         mill.document(batch_id, 1, name=f"d{number}")
-    mill.submissions.start(batch_id)
+    mill.new_batches.start(batch_id)
     assert [report.name for report in mill.reports.documents(batch_id)] == [f"d{number}" for number in range(450)]
 
 
@@ -141,9 +141,9 @@ def test_a_document_reports_its_usage_remarks_and_error(mill: Mill) -> None:
     for job_id in (first, second):
         mill.run(job_id)
     mill.worker().fail(mill.claim(bad), Failure("Poison", "dead"))
-    whole, broken = mill.levels.ended()
-    mill.levels.finish(whole, text="joined", has_one_result=True)
-    mill.levels.fail(broken, "1 job failed")
+    whole, broken = mill.documents.with_ended_level()
+    mill.documents.finish(whole, text="joined", has_one_result=True)
+    mill.documents.fail(broken, "1 job failed")
     done, failed, waiting = mill.reports.documents(batch_id)
     assert (done.state, done.summary, done.levels, done.chunk_count) == (DocumentState.DONE, "joined", 1, 2)
     assert (done.prompt_tokens, done.cached_tokens, done.completion_tokens) == (6, 2, 14)
@@ -156,7 +156,7 @@ def test_windows_answer_alone_where_nothing_was_merged(mill: Mill) -> None:
     batch_id = mill.submit(3)
     for job_id, text in zip(mill.job_ids(batch_id), ("one", "two", "three"), strict=True):
         mill.run(job_id, text)
-    mill.levels.finish(mill.levels.ended()[0], text=None, has_one_result=False)
+    mill.documents.finish(mill.documents.with_ended_level()[0], text=None, has_one_result=False)
     (report,) = mill.reports.documents(batch_id)
     assert report.summary is None
     assert [(w.position, w.char_start, w.char_end, w.text) for w in report.windows] == [

@@ -69,7 +69,7 @@ def test_a_document_counts_what_was_computed_for_it_and_what_was_reused(mill: Mi
 def test_a_document_has_its_summary_and_how_long_it_took(mill: Mill) -> None:
     batch_id = mill.submit(1)
     mill.run(mill.job_ids(batch_id)[0], "the summary")
-    mill.levels.finish(mill.levels.ended()[0], text=None, has_one_result=True)
+    mill.documents.finish(mill.documents.with_ended_level()[0], text=None, has_one_result=True)
     mill.change("UPDATE documents SET created_at = finished_at - 90")
     (document,) = records(documents_of(mill.database, batch_id))
     assert (document["state"], document["summary"], document["levels"]) == ("done", "the summary", 1)

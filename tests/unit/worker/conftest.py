@@ -18,9 +18,9 @@ from docmill.storage.database import Database
 from docmill.storage.moves.attempts import WorkerIdentity
 from docmill.storage.moves.batches import Batches
 from docmill.storage.moves.jobs import Jobs
-from docmill.storage.moves.new_batches import NewBatch, NewChunk, Submissions
+from docmill.storage.moves.new_batches import NewBatch, NewBatches, NewChunk
 from docmill.storage.moves.new_jobs import NewJob
-from docmill.storage.moves.workers import Workers
+from docmill.storage.moves.workers import WorkerRow
 from docmill.storage.schema import upgrade
 from docmill.worker.engines.spec import EngineSpec
 
@@ -51,8 +51,8 @@ class Stored:
     def jobs(self, worker: str = "host/cpu-1", *, lease_s: float = LEASE_S) -> Jobs:
         return Jobs(self.database, WorkerIdentity(worker, "simulated", "simulated"), lease_s=lease_s)
 
-    def workers(self, worker: str = "host/cpu-1") -> Workers:
-        return Workers(self.database, WorkerIdentity(worker, "simulated", "simulated"))
+    def workers(self, worker: str = "host/cpu-1") -> WorkerRow:
+        return WorkerRow(self.database, WorkerIdentity(worker, "simulated", "simulated"))
 
     def cancel(self) -> None:
         Batches(self.database).cancel(self.batch_id)
@@ -95,14 +95,14 @@ def stored(migrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     path = tmp_path / "docmill.db"
     shutil.copy(migrated, path)
     database = Database(f"sqlite:///{path}")
-    batch_id = _submit(Submissions(database), jobs=4)
+    batch_id = _submit(NewBatches(database), jobs=4)
     made = Stored(database, path, batch_id, [])
     made.job_ids = [row["id"] for row in made.rows("SELECT id FROM jobs ORDER BY position")]
     yield made
     database.close()
 
 
-def _submit(submissions: Submissions, *, jobs: int) -> str:
+def _submit(submissions: NewBatches, *, jobs: int) -> str:
     batch_id = submissions.create(
         NewBatch(submission_key="k", model="simulated", task="summarize", plan={}, metadata={}, priority=5)
     )

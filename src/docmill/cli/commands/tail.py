@@ -12,7 +12,7 @@ from docmill.broker.tail_channel import JobTextReader, TailChannel
 from docmill.cli.context import CliContext, pass_context
 from docmill.cli.services.connections import service_broker_url
 from docmill.producer.composition import Backend
-from docmill.storage.reads.tailed_jobs import Followed, FollowedJob
+from docmill.storage.reads.tailed_jobs import TailedJob, TailedJobs
 from docmill.storage.states import JobState
 
 _LOOK_S = 0.5
@@ -37,7 +37,7 @@ def tail(context: CliContext, what: str, batch: str | None) -> None:
     goes to standard output, headings and remarks to standard error.
     """
     backend = Backend(context.settings)
-    followed = Followed(backend.database)
+    followed = TailedJobs(backend.database)
     channel = TailChannel(service_broker_url(context.settings))
     job = None if batch else _JOB.fullmatch(what)
     if job is not None:
@@ -54,7 +54,7 @@ def tail(context: CliContext, what: str, batch: str | None) -> None:
         context.exit(1)
 
 
-def _open_jobs(followed: Followed, document_id: int) -> Iterator[int]:
+def _open_jobs(followed: TailedJobs, document_id: int) -> Iterator[int]:
     """The document's open jobs, and those that are planned meanwhile, until it has ended."""
     seen = {job_id for job_id, state in followed.jobs(document_id).items() if state.is_terminal}
     while True:
@@ -69,7 +69,7 @@ def _open_jobs(followed: Followed, document_id: int) -> Iterator[int]:
             time.sleep(_LOOK_S)
 
 
-def _follow(channel: TailChannel, followed: Followed, job_id: int) -> FollowedJob:
+def _follow(channel: TailChannel, followed: TailedJobs, job_id: int) -> TailedJob:
     with channel.read(job_id) as watching:
         job = followed.job(job_id)
         _say(f"{job.document}, level {job.level}, {job.position}: job {job.id}, {job.state} {job.owner or ''}".rstrip())
@@ -97,7 +97,7 @@ def _write_news(watching: JobTextReader) -> None:
             click.echo(new, nl=False)
 
 
-def _write_rest(job: FollowedJob, shown: str) -> None:
+def _write_rest(job: TailedJob, shown: str) -> None:
     """What the job's stored text has beyond what was shown; all of it where an unseen attempt wrote another."""
     if job.text is None:
         if shown:

@@ -16,7 +16,7 @@ from docmill.insight.trace import Part, TracedText
 from docmill.insight.trace import trace as traced_texts
 from docmill.producer.composition import Backend
 from docmill.storage.reads.provenance import StoredDocument, read_document
-from docmill.storage.reads.tailed_jobs import Followed
+from docmill.storage.reads.tailed_jobs import TailedJobs
 
 _QUOTED = 160  # characters of a passage
 
@@ -40,7 +40,7 @@ def trace(context: CliContext, document: str, batch: str, as_json: bool) -> None
     """
     database = Backend(context.settings).database
     batch_id = Backend(context.settings).batches.find(batch).id
-    stored = read_document(database, Followed(database).document(batch_id, document))
+    stored = read_document(database, TailedJobs(database).document(batch_id, document))
     texts = traced_texts(stored)
     if as_json:
         print_json(_as_record(stored, texts))

@@ -19,7 +19,7 @@ def test_jobs_come_in_order_of_priority_then_batch_then_age(mill: Mill) -> None:
     merging = mill.create(priority=5, key="levels")
     mill.document(merging, 1, priority=5)
     mill.document(merging, 1, priority=4)
-    mill.submissions.start(merging)
+    mill.new_batches.start(merging)
     first_level, next_level = mill.job_ids(merging)
     expected = [*mill.job_ids(urgent), *mill.job_ids(late), *mill.job_ids(later), next_level, first_level]
     assert [job.id for job in mill.outbox.unpublished("m", 100)] == expected
@@ -119,14 +119,14 @@ def test_rescue_queues_what_a_dead_worker_held_and_nothing_else(mill: Mill) -> N
     mill.claim(lost)
     mill.let_pass(31)
     mill.claim(alive)
-    assert mill.outbox.rescue(max_losses=3) == 1
+    assert mill.rescue(max_losses=3) == 1
     job = mill.job(lost)
     assert (job.state, job.owner, job.published_at, job.losses, job.failures) == ("queued", None, None, 1, 0)
     assert mill.outcomes(lost) == ["lost"]
     assert mill.states(batch_id) == ["queued", "running", "queued"]
     assert publish(mill) == [lost]
     assert mill.job(queued).losses == 0
-    assert mill.outbox.rescue(max_losses=3) == 0
+    assert mill.rescue(max_losses=3) == 0
 
 
 def test_a_job_that_loses_its_worker_too_often_is_failed(mill: Mill) -> None:
@@ -135,7 +135,7 @@ def test_a_job_that_loses_its_worker_too_often_is_failed(mill: Mill) -> None:
     for _ in range(3):
         mill.claim(killer)
         mill.let_pass(31)
-        mill.outbox.rescue(max_losses=3)
+        mill.rescue(max_losses=3)
     job = mill.job(killer)
     assert (job.state, job.error_kind, job.losses) == ("failed", "WorkerLost", 3)
     assert mill.outcomes(killer) == ["lost"] * 3
@@ -147,7 +147,7 @@ def test_losses_found_by_a_claim_count_as_those_found_by_rescue(mill: Mill) -> N
     for _ in range(3):
         mill.claim(killer)
         mill.let_pass(31)
-    mill.outbox.rescue(max_losses=3)
+    mill.rescue(max_losses=3)
     assert mill.job(killer).state == "failed"
 
 
@@ -157,8 +157,8 @@ def test_rescue_fails_many_jobs_of_many_documents_at_once(mill: Mill) -> None:
         for job_id in mill.job_ids(batch_id):
             mill.claim(job_id)
     mill.let_pass(31)
-    assert mill.outbox.rescue(max_losses=1, limit=5) == 5
-    assert mill.outbox.rescue(max_losses=1) == 2
+    assert mill.rescue(max_losses=1, limit=5) == 5
+    assert mill.rescue(max_losses=1) == 2
     assert [mill.of_batch(batch_id).jobs_failed for batch_id in batches] == [4, 3]
 
 
@@ -168,6 +168,6 @@ def test_a_job_that_was_taken_back_is_announced_ahead_of_those_that_were_not_beg
     for job_id in (urgent, lost):
         mill.claim(job_id)
     mill.let_pass(31)
-    assert mill.outbox.rescue(max_losses=3) == 2
+    assert mill.rescue(max_losses=3) == 2
     priorities = {job.id: job.priority for job in mill.outbox.unpublished("m", 10)}
     assert priorities == {urgent: 0, lost: 4, fresh: 5}
