@@ -1,13 +1,12 @@
-"""Column types and the database's clock, the same on SQLite and Postgres."""
+"""Column types, text that every database accepts, and the database's clock: the same on SQLite and Postgres."""
 
 from __future__ import annotations
 
 import json
-from array import array
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from enum import StrEnum
-from sys import byteorder
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import JSON, BigInteger, Double, Enum, Integer, LargeBinary, Text, TypeDecorator
@@ -25,12 +24,12 @@ Epoch: Double[float] = Double()
 
 
 def state_column(states: type[StrEnum]) -> Enum:
-    """A state stored as its own lower-case word, readable in SQL."""
+    """A state, stored as its lower-case name so that it can be read in SQL."""
     return Enum(states, native_enum=False, length=16, values_callable=lambda enum: [str(e) for e in enum])
 
 
 class db_now(FunctionElement[float]):  # noqa: N801 - reads as the SQL function it is
-    """Seconds since 1970 by the database's clock: hosts' clocks differ, the database has one."""
+    """Seconds since 1970 by the database's clock, because the clocks of hosts differ."""
 
     type = Double()
     inherit_cache = True
@@ -47,7 +46,7 @@ def _now_postgresql(element: db_now, compiler: Any, **kw: Any) -> str:
 
 
 class greatest(FunctionElement[float]):  # noqa: N801 - reads as the SQL function it is
-    """The greatest of its arguments; none of them may be NULL."""
+    """The greatest of its arguments, which must not be NULL."""
 
     type = Double()
     inherit_cache = True
@@ -64,7 +63,7 @@ def _greatest_postgresql(element: greatest, compiler: Any, **kw: Any) -> str:
 
 
 def safe_text(text: str) -> str:
-    """Text that every database takes: NUL becomes U+2400 (Postgres refuses it), lone surrogates U+FFFD."""
+    """Replace what Postgres rejects: NUL by U+2400, and lone surrogates by U+FFFD."""
     text = text.replace("\x00", "\u2400")
     try:
         text.encode()
@@ -74,7 +73,7 @@ def safe_text(text: str) -> str:
 
 
 def safe_json(value: Any) -> str:
-    """JSON that every database takes, its strings made so by `safe_text`."""
+    """Encode JSON whose strings every database accepts (see `safe_text`)."""
     return json.dumps(_safe(value), ensure_ascii=False)
 
 
@@ -94,7 +93,7 @@ def row_of(value: DataclassInstance) -> dict[str, Any]:
 
 
 class SafeText(TypeDecorator[str]):
-    """Text as `safe_text` makes it."""
+    """Text that is stored as `safe_text` returns it."""
 
     impl = Text
     cache_ok = True
@@ -110,18 +109,7 @@ class TokenIds(TypeDecorator[Sequence[int]]):
     cache_ok = True
 
     def process_bind_param(self, value: Sequence[int] | None, dialect: Dialect) -> bytes | None:
-        if value is None:
-            return None
-        packed = array("I", value)
-        if byteorder == "big":
-            packed.byteswap()
-        return packed.tobytes()
+        return None if value is None else struct.pack(f"<{len(value)}I", *value)
 
     def process_result_value(self, value: bytes | None, dialect: Dialect) -> tuple[int, ...] | None:
-        if value is None:
-            return None
-        packed = array("I")
-        packed.frombytes(value)
-        if byteorder == "big":
-            packed.byteswap()
-        return tuple(packed)
+        return None if value is None else struct.unpack(f"<{len(value) // 4}I", value)

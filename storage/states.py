@@ -1,7 +1,4 @@
-"""The states of a job, a document and a batch: each knows its terminal members and its legal moves.
-
-`docs/walk.md` draws them. The batch's are the OpenAI Batch API's words.
-"""
+"""The states of jobs, documents and batches. `docs/walk.md` shows which state follows which."""
 
 from __future__ import annotations
 
@@ -9,101 +6,59 @@ from enum import StrEnum
 
 
 class JobState(StrEnum):
-    """`running -> queued` is a release, a retry or a rescue; a terminal job is queued again only by `retry`."""
+    """The state of a job. `docmill retry` queues failed jobs again; the other terminal states are final."""
 
-    QUEUED = "queued"
-    RUNNING = "running"
+    QUEUED = "queued"  # waits to be claimed: new, released, to be retried, or rescued from a lost worker
+    RUNNING = "running"  # claimed by a worker that holds its lease
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
-    EXPIRED = "expired"
+    EXPIRED = "expired"  # the batch's deadline passed
 
     @property
     def is_terminal(self) -> bool:
         return self not in (JobState.QUEUED, JobState.RUNNING)
 
-    def may_become(self, other: JobState) -> bool:
-        """Whether a job may move from this state to `other`."""
-        return other in _JOB_MOVES[self]
-
 
 class DocumentState(StrEnum):
-    """`open`: its chunks are at work; `merging`: a later level is."""
+    """The state of a document."""
 
-    OPEN = "open"
-    MERGING = "merging"
+    OPEN = "open"  # jobs of level 0, one per chunk, are being processed
+    MERGING = "merging"  # jobs of a later level are being processed
     DONE = "done"
     FAILED = "failed"
-    CANCELLED = "cancelled"
+    CANCELLED = "cancelled"  # its batch was cancelled or has expired
 
     @property
     def is_terminal(self) -> bool:
         return self not in (DocumentState.OPEN, DocumentState.MERGING)
 
-    def may_become(self, other: DocumentState) -> bool:
-        """Whether a document may move from this state to `other`."""
-        return other in _DOCUMENT_MOVES[self]
-
 
 class BatchState(StrEnum):
-    """`failed` means that validation failed; a completed batch may hold failed jobs."""
+    """The state of a batch, named as in the OpenAI Batch API."""
 
-    VALIDATING = "validating"
+    VALIDATING = "validating"  # its documents are being written
     IN_PROGRESS = "in_progress"
-    FINALIZING = "finalizing"
-    COMPLETED = "completed"
-    FAILED = "failed"
+    FINALIZING = "finalizing"  # all documents have ended
+    COMPLETED = "completed"  # some of its jobs may have failed
+    FAILED = "failed"  # validation failed: nothing of it ran
     EXPIRED = "expired"
     CANCELLING = "cancelling"
     CANCELLED = "cancelled"
 
     @property
     def is_terminal(self) -> bool:
-        return not _BATCH_MOVES[self] - {BatchState.IN_PROGRESS}
-
-    def may_become(self, other: BatchState) -> bool:
-        """Whether a batch may move from this state to `other`."""
-        return other in _BATCH_MOVES[self]
+        return self in (BatchState.COMPLETED, BatchState.FAILED, BatchState.EXPIRED, BatchState.CANCELLED)
 
 
 class AttemptOutcome(StrEnum):
-    """How one try of a job ended. `lost`: its worker's lease ran out; `fenced`: it finished too late to count;
-    `reused`: another job's result was its answer."""
+    """How one attempt at a job ended."""
 
     RUNNING = "running"
     SUCCEEDED = "succeeded"
-    REUSED = "reused"
+    REUSED = "reused"  # the result of an equal job was used
     FAILED = "failed"
-    RELEASED = "released"
-    CANCELLED = "cancelled"
-    LOST = "lost"
-    FENCED = "fenced"
-
-
-_JOB_MOVES: dict[JobState, frozenset[JobState]] = {
-    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED, JobState.EXPIRED}),
-    JobState.RUNNING: frozenset(set(JobState) - {JobState.RUNNING}),
-    JobState.SUCCEEDED: frozenset(),
-    JobState.FAILED: frozenset({JobState.QUEUED}),
-    JobState.CANCELLED: frozenset(),
-    JobState.EXPIRED: frozenset(),
-}
-
-_DOCUMENT_MOVES: dict[DocumentState, frozenset[DocumentState]] = {
-    DocumentState.OPEN: frozenset(set(DocumentState) - {DocumentState.OPEN}),
-    DocumentState.MERGING: frozenset({DocumentState.DONE, DocumentState.FAILED, DocumentState.CANCELLED}),
-    DocumentState.DONE: frozenset(),
-    DocumentState.FAILED: frozenset({DocumentState.OPEN, DocumentState.MERGING}),
-    DocumentState.CANCELLED: frozenset(),
-}
-
-_BATCH_MOVES: dict[BatchState, frozenset[BatchState]] = {
-    BatchState.VALIDATING: frozenset({BatchState.IN_PROGRESS, BatchState.FAILED, BatchState.CANCELLING}),
-    BatchState.IN_PROGRESS: frozenset({BatchState.FINALIZING, BatchState.EXPIRED, BatchState.CANCELLING}),
-    BatchState.FINALIZING: frozenset({BatchState.COMPLETED}),
-    BatchState.COMPLETED: frozenset({BatchState.IN_PROGRESS}),  # `docmill retry`
-    BatchState.FAILED: frozenset(),
-    BatchState.EXPIRED: frozenset(),
-    BatchState.CANCELLING: frozenset({BatchState.CANCELLED}),
-    BatchState.CANCELLED: frozenset(),
-}
+    RELEASED = "released"  # the worker shut down
+    CANCELLED = "cancelled"  # the batch was cancelled or has expired
+    LOST = "lost"  # the worker's lease expired
+    FENCED = "fenced"  # it finished after the job had been cancelled, expired or claimed by another worker

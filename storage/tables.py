@@ -1,6 +1,8 @@
-"""The tables. Times are seconds since 1970 by the database's clock, durations seconds, sizes bytes.
+"""The tables: the data dictionary of the database.
 
-Rows are written only by the transactions of this package; people read them with SQL.
+Times (`*_at`) are seconds since 1970 by the database's clock, durations (`*_s`) seconds, sizes (`*_bytes`) bytes. Only
+the transactions in `docmill.storage.moves` write rows. For your own SQL, prefer the views (see `docs/sql.md`): their
+names and columns are stable, tables may change.
 """
 
 from __future__ import annotations
@@ -16,9 +18,6 @@ from docmill.storage.attempt_metrics import METRIC_TYPES
 from docmill.storage.columns import BigId, Epoch, Json, SafeText, TokenIds, state_column
 from docmill.storage.states import AttemptOutcome, BatchState, DocumentState, JobState
 
-# Written so that SQLite, too, can tell from a query's conditions that it may use the index.
-_LEVEL_ENDED = sql("open_jobs = 0 AND finished_at IS NULL AND chunk_count IS NOT NULL")
-
 
 class Base(DeclarativeBase):
     metadata = MetaData(
@@ -31,11 +30,23 @@ class Base(DeclarativeBase):
     )
 
 
-class Batch(Base):
-    """What a user submitted. The counters are kept by the transactions that change jobs and documents.
+def _partial_index(name: str, *columns: str, where: str, unique: bool = False) -> Index:
+    """Index the rows that meet a condition. SQLite uses it only for queries that state the same condition."""
+    return Index(name, *columns, unique=unique, sqlite_where=sql(where), postgresql_where=sql(where))
 
-    The tokens are those computed for it: what a reused result once cost is not counted again. `submitter` is the
-    process that writes its documents, while it is `validating`.
+
+class Batch(Base):
+    """A batch: the documents that a user submitted together, and what is to be done with them.
+
+    `submission_key` is equal for submissions of the same inputs with the same plan, so that an interrupted one can be
+    resumed; `idempotency_key` is the user's own and unique. `submitter` is the process that writes the documents while
+    the batch is `validating`, and `submitter_seen_at` its last write. `plan` is the producer's: prompts, chunk sizes,
+    merge strategy and sampling. Smaller `priority` values run first. `reuse` allows results of equal jobs to be reused.
+
+    The transactions that change documents and jobs also update the counters. `documents_open` have not ended.
+    `tokens_planned` is the most that its jobs can use, prompts and outputs. `prompt_tokens`, `cached_tokens` and
+    `completion_tokens` were computed for this batch: reused results are not counted. The times are those at which the
+    state of that name was entered; `expires_at` is the deadline, and `paused_at` is NULL unless the batch is paused.
     """
 
     __tablename__ = "batches"
@@ -88,10 +99,13 @@ class Batch(Base):
 
 
 class Document(Base):
-    """One input text. `chunk_count` stays NULL until all of its chunks and first jobs are written.
+    """One input text of a batch, in input order by `position`.
 
-    `content_hash` is the text's SHA-256; `identity` that of where it came from and its text: a repeated submission
-    knows its documents by it.
+    `name` is the path or name shown to the user, and `source` the file, archive or URL it was read from.
+    `content_hash` is the SHA-256 of the text, and `identity` that of source and text together, by which a resumed
+    submission recognizes documents. `characters` and `tokens` measure the loaded text. `chunk_count` is NULL until all
+    chunks and jobs of level 0 are stored. `level` is the current merge level, `open_jobs` counts its jobs that have not
+    ended, and `failed_jobs` those that failed. `remarks` are warnings for the user.
     """
 
     __tablename__ = "documents"
@@ -118,17 +132,19 @@ class Document(Base):
     __table_args__ = (
         UniqueConstraint("batch_id", "position"),
         UniqueConstraint("batch_id", "identity"),
-        Index(
+        _partial_index(
             "ix_documents_level_ended",
             "batch_id",
-            sqlite_where=_LEVEL_ENDED,
-            postgresql_where=_LEVEL_ENDED,
+            where="open_jobs = 0 AND finished_at IS NULL AND chunk_count IS NOT NULL",
         ),
     )
 
 
 class Chunk(Base):
-    """A span of a document: characters `char_start` to `char_end` of its loaded text, `tokens` long by itself."""
+    """A span of a document: characters `char_start` (included) to `char_end` (excluded) of its loaded text.
+
+    `tokens` is the length of `text` when it is tokenized by itself.
+    """
 
     __tablename__ = "chunks"
 
@@ -141,11 +157,17 @@ class Chunk(Base):
 
 
 class Job(Base):
-    """One stored prompt with everything an engine needs.
+    """One prompt with everything an engine needs to run it.
 
-    `epoch` counts the claims and fences stale ones. A job of level 0 reads the chunk of its position; a later one
-    the results `first_input` to `last_input` of the level below. Jobs of equal `reuse_key` and `max_tokens` have the
-    same answer; NULL: every run may say something else. `deaths` counts engine processes that died of it.
+    A job of level 0 processes the chunk at its `position`; a job of a later level merges the results `first_input` to
+    `last_input` of the level below. `prompt_ids` are the token ids of the rendered prompt. `max_tokens` limits the
+    output. Smaller `priority` values run first. Jobs with the same `reuse_key` and `max_tokens` have the same result;
+    it is NULL if sampling is random.
+
+    `epoch` counts the claims: a worker may change a job only with the epoch of its own claim (fencing). `owner` is the
+    worker, and `lease_until` the time until which it may keep silent. `failures` counts failed attempts, `deaths` those
+    that ended the engine process, and `losses` workers that stopped answering. The job may not start before
+    `not_before`. `published_at` is the time of its last message on the queue, and `publishes` counts its messages.
     """
 
     __tablename__ = "jobs"
@@ -183,35 +205,15 @@ class Job(Base):
 
     __table_args__ = (
         UniqueConstraint("document_id", "level", "position"),
-        Index(
-            "ix_jobs_unpublished",
-            "batch_id",
-            "priority",
-            "id",
-            sqlite_where=sql("state = 'queued' AND published_at IS NULL"),
-            postgresql_where=sql("state = 'queued' AND published_at IS NULL"),
+        _partial_index(
+            "ix_jobs_unpublished", "batch_id", "priority", "id", where="state = 'queued' AND published_at IS NULL"
         ),
-        Index(
-            "ix_jobs_published",
-            "model",
-            "published_at",
-            sqlite_where=sql("state = 'queued' AND published_at IS NOT NULL"),
-            postgresql_where=sql("state = 'queued' AND published_at IS NOT NULL"),
+        _partial_index(
+            "ix_jobs_published", "model", "published_at", where="state = 'queued' AND published_at IS NOT NULL"
         ),
-        Index(
-            "ix_jobs_leased",
-            "lease_until",
-            sqlite_where=sql("state = 'running'"),
-            postgresql_where=sql("state = 'running'"),
-        ),
+        _partial_index("ix_jobs_leased", "lease_until", where="state = 'running'"),
         Index("ix_jobs_batch_id_state_id", "batch_id", "state", "id"),
-        Index(
-            "ix_jobs_reuse_key_state",
-            "reuse_key",
-            "state",
-            sqlite_where=sql("reuse_key IS NOT NULL"),
-            postgresql_where=sql("reuse_key IS NOT NULL"),
-        ),
+        _partial_index("ix_jobs_reuse_key_state", "reuse_key", "state", where="reuse_key IS NOT NULL"),
     )
 
 
@@ -225,10 +227,11 @@ def _metric_columns() -> Any:
 
 
 class Attempt(Base, _metric_columns()):  # type: ignore[misc]  # mypy sees the generated columns as Any
-    """One attempt at a job: who ran it, how it ended, and what it measured.
+    """One attempt at a job: which worker ran it, how it ended, and what it measured.
 
     In addition to the columns below, the table has one for each field of `AttemptMetrics`, which documents them.
-    `waited_s` is the time from when the job could have run until it was claimed.
+    `epoch` is that of the claim, so 1 for a job's first attempt. `waited_s` is the time from when the job could have
+    run until it was claimed. `error_kind` is a short name to group by, and `error` the full message.
     """
 
     __tablename__ = "attempts"
@@ -249,10 +252,10 @@ class Attempt(Base, _metric_columns()):  # type: ignore[misc]  # mypy sees the g
 
 
 class Result(Base):
-    """The text that a job wrote, or (job_id NULL) that was joined from results without the model.
+    """The text that a job generated or, if `job_id` is NULL, a text joined from other results without the model.
 
-    `final` marks the one text of a document that its summary is. `reused_from` is the job that computed it, where
-    that is another one.
+    `finish_reason` is `stop`, `length` (the limit `max_tokens` was reached) or `joined`. `final` marks the result that
+    is its document's summary. If the result was reused, `reused_from` is the job that computed it.
     """
 
     __tablename__ = "results"
@@ -272,18 +275,15 @@ class Result(Base):
 
     __table_args__ = (
         Index("ix_results_document_id_level_position", "document_id", "level", "position"),
-        Index(
-            "uq_results_final",
-            "document_id",
-            unique=True,
-            sqlite_where=sql("final"),
-            postgresql_where=sql("final"),
-        ),
+        _partial_index("uq_results_final", "document_id", where="final", unique=True),
     )
 
 
 class Worker(Base):
-    """A worker that serves a model's queue; `seen_at` is its last heartbeat. While it is paused it takes no job."""
+    """A worker that serves a model's queue with `slots` jobs at once, of which `running` are in use.
+
+    `seen_at` is its last heartbeat, `stopped_at` the time it shut down. While `paused_at` is set, it claims no jobs.
+    """
 
     __tablename__ = "workers"
 
@@ -299,9 +299,12 @@ class Worker(Base):
 
 
 class WorkerSample(Base):
-    """A worker at one moment. Counters are those since it began; the GPU's columns are NULL where it has none.
+    """The resources that a worker and its engine used at one moment.
 
-    Memory and processor time are those of the worker and of its engine process together and apart; 100 % is one core.
+    `running` counts the jobs that the worker holds, including those that wait in the engine. `rss_bytes` is the memory
+    of the worker and its engine process together. Processor times are percentages of one core since the last sample.
+    The engine's is NULL while there is no engine process; the GPU's columns are NULL if the engine uses no GPU or it
+    reports no values. `jobs` and the tokens are counted since the worker started.
     """
 
     __tablename__ = "worker_samples"
@@ -325,7 +328,7 @@ class WorkerSample(Base):
 
 
 class Host(Base):
-    """The one host that a SQLite database belongs to: its locks do not reach another. Empty on Postgres."""
+    """The host that a SQLite database belongs to: SQLite's locks do not work across hosts. Empty on Postgres."""
 
     __tablename__ = "hosts"
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
+from enum import StrEnum
 from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, settings
@@ -26,6 +27,7 @@ from docmill.storage.moves.attempts import ClaimedJob, Failure
 from docmill.storage.moves.documents import EndedLevel
 from docmill.storage.states import BatchState, DocumentState, JobState
 from tests.unit.storage.conftest import Mill, empty, generated, new_jobs
+from tests.unit.storage.test_states import LEGAL_MOVES
 
 any_of = st.integers(0, 10**6)  # which of those there are: taken modulo their number
 FAILURE = Failure("EngineFailed", "it raised")
@@ -184,14 +186,16 @@ class Moves(RuleBasedStateMachine):
 
 def _reachable(table: str, state: str) -> set[str]:
     if table == "jobs":
-        return {other for other in JobState if JobState(state).may_become(other)}
+        return set(LEGAL_MOVES[JobState][JobState(state)])
     if table == "documents":
-        return {other for other in DocumentState if DocumentState(state).may_become(other)}
-    # One round of settling may take a batch several moves further.
-    reached, new = set(), {BatchState(state)}
+        return set(LEGAL_MOVES[DocumentState][DocumentState(state)])
+    # One round of finishing may take a batch through several states.
+    moves = LEGAL_MOVES[BatchState]
+    reached: set[StrEnum] = set()
+    new: set[StrEnum] = {BatchState(state)}
     while new:
         reached |= new
-        new = {b for a in new for b in BatchState if a.may_become(b)} - reached
+        new = {b for a in new for b in moves[a]} - reached
     return {str(other) for other in reached}
 
 
