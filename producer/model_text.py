@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from docmill.catalogue.architecture import architecture_of
 from docmill.catalogue.chat_templates import template_for, without_thinking
 from docmill.catalogue.find_model import find_model
 from docmill.catalogue.fingerprint import model_fingerprint
-from docmill.catalogue.local_model import Model
+from docmill.catalogue.local_model import Model, architecture_of
 from docmill.producer.prompts import PromptRenderer
 from docmill.producer.tokenizer import ModelTokenizer, load_tokenizer
 

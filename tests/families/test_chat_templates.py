@@ -14,8 +14,8 @@ from tokenizers import AddedToken, Tokenizer
 
 from docmill.catalogue.chat_templates import TEMPLATES, without_thinking
 from docmill.catalogue.gguf_file import read_header
+from docmill.catalogue.known_models import ENTRIES
 from docmill.catalogue.local_model import Model
-from docmill.catalogue.lookup import ENTRIES
 from docmill.producer.gguf_tokenizer import build_tokenizer
 from docmill.producer.model_text import load_model_text
 from docmill.producer.prompts import PromptRenderer

@@ -10,8 +10,8 @@ import pytest
 from docmill.catalogue.families import engines_for, family_of
 from docmill.catalogue.find_model import find_model
 from docmill.catalogue.gguf_file import read_header
+from docmill.catalogue.known_models import ENTRIES
 from docmill.catalogue.local_model import Model
-from docmill.catalogue.lookup import ENTRIES
 from docmill.producer.model_text import load_model_text
 from docmill.worker.engines.base import Completion, Request
 from docmill.worker.engines.llamacpp import LlamaCppEngine

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import select
 
 from docmill.catalogue.families import family_of
+from docmill.catalogue.known_models import ENTRIES
 from docmill.catalogue.local_model import Model
-from docmill.catalogue.lookup import ENTRIES
 from docmill.cli.commands.worker import WorkerFlags, worker_options
 from docmill.producer.composition import Backend
 from docmill.producer.submission import SubmitOptions

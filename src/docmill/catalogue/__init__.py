@@ -1,1 +1,1 @@
-"""Which models there are, where their files lie, and how to fetch and verify them."""
+"""The models that docmill knows, and the files of models on this machine: find, download, verify, read headers."""

@@ -1,19 +1,19 @@
-"""Chat templates for models whose files bring none: conversions made before files carried templates, and Phi-2.
+"""Chat templates for models whose files have none: Phi-2, and conversions made before files contained templates.
 
-Each as its model's card describes the prompt. A model's own template always comes first.
+Each follows the prompt format on the model's card. A template in the model's files takes precedence.
 """
 
 from __future__ import annotations
 
 from docmill.catalogue.families import family_of
-from docmill.catalogue.lookup import find_entry_of_file
+from docmill.catalogue.known_models import find_entry_of_file
 
 # https://github.com/openai/openai-python/blob/release-v0.28.1/chatml.md; Orca 2 uses it.
 _CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>'"
     " + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
-# https://huggingface.co/microsoft/phi-2: the QA format. It knows no roles: the system's text goes first.
+# https://huggingface.co/microsoft/phi-2: the QA format. It has no roles: the system's text comes first.
 _PHI_2 = (
     "{% for message in messages %}{% if message['role'] == 'system' %}{{ message['content'] + '\\n' }}"
     "{% elif message['role'] == 'user' %}{{ 'Instruct: ' + message['content'] + '\\n' }}"
@@ -39,10 +39,10 @@ TEMPLATES = {"chatml": _CHATML, "phi-2": _PHI_2, "phi-3": _PHI_3, "llama-2": _LL
 
 
 def template_for(name: str, architecture: str) -> str | None:
-    """The template of a model whose files bring none, by its name or else its family; None where neither tells.
+    """The template for a model without one, by its name or its family; None if both are unknown.
 
-    `name` is a catalogue name or a file's or directory's own, as `llama-2-7b-chat.q4_k_m`; `architecture` as its
-    config.json or GGUF header writes it.
+    `name` is a catalogue name or the name of a file or directory, such as `llama-2-7b-chat.q4_k_m`; `architecture` is
+    the name in its config.json or GGUF header.
     """
     entry, family = find_entry_of_file(name), family_of(architecture)
     chosen = entry.chat_template if entry is not None else family.template if family is not None else None
@@ -50,8 +50,8 @@ def template_for(name: str, architecture: str) -> str | None:
 
 
 def without_thinking(template: str) -> str:
-    """The template of a model that may think before it answers, as Qwen3's, told that it shall not.
+    """The template with thinking disabled, for models that can think before they answer, such as Qwen3.
 
-    What it thinks would be part of its answer, and would take the room of `max_tokens` from it.
+    The thoughts would be part of the answer and use up its `max_tokens`.
     """
     return "{% set enable_thinking = false %}" + template if "enable_thinking" in template else template

@@ -1,4 +1,4 @@
-"""What can go wrong with a model's files, each with what to do about it."""
+"""The errors of the catalogue package."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class CatalogueError(DocmillError):
 
 
 class ModelNotFound(CatalogueError, WrongUse):
-    """No model of this name or path is here."""
+    """No model with this name or path is on this machine."""
 
     def __init__(self, name: str, hint: str) -> None:
         self.name = name
@@ -20,16 +20,16 @@ class ModelNotFound(CatalogueError, WrongUse):
 
 
 class ModelDamaged(CatalogueError):
-    """A model file is truncated, or not what it claims to be."""
+    """A model file is truncated or not a valid model."""
 
     def __init__(self, path: Path, reason: str) -> None:
         self.path, self.reason = path, reason
-        super().__init__(f"{path} is not a usable model: {reason}; fetch it again")
+        super().__init__(f"{path} is not a usable model: {reason}; download it again")
 
 
 class PullFailed(CatalogueError):
-    """A model could not be fetched."""
+    """A model could not be downloaded."""
 
     def __init__(self, name: str, reason: str) -> None:
         self.name, self.reason = name, reason
-        super().__init__(f"{name} could not be fetched: {reason}")
+        super().__init__(f"{name} could not be downloaded: {reason}")

@@ -1,7 +1,7 @@
-"""Which engine runs which architecture, and which chat template a family speaks where its files bring none.
+"""Which engines run which architecture, and the chat template of model families whose files may lack one.
 
-exllamav2 0.3.2 only warns of an architecture it does not know and loads it as a Llama, so what is not listed here is
-refused. OpenVINO GenAI 2026.4 reads few architectures from GGUF files; llama.cpp reads them all.
+exllamav2 0.3.2 only warns about an unknown architecture and loads it as a Llama, so docmill refuses architectures that
+are not listed here. OpenVINO GenAI 2026.4 reads few architectures from GGUF files; llama.cpp reads all of them.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from docmill.catalogue.errors import CatalogueError
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """`hf`: names in a config.json; `gguf`: `general.architecture` of a GGUF file.
+    """`hf` are the names used in config.json, `gguf` is `general.architecture` of a GGUF file.
 
-    `exllamav2` are those of `hf` that it runs. `template` names an entry of chat_templates.py, for files without one.
+    exllamav2 runs those of `hf` that `exllamav2` lists. `template` is a name in chat_templates.py, for files without a
+    template.
     """
 
     name: str
@@ -52,7 +53,7 @@ FAMILIES = (
 
 
 class ArchitectureUnsupported(CatalogueError):
-    """An engine does not run this architecture."""
+    """The engine does not support this architecture."""
 
     def __init__(self, architecture: str, engine: str) -> None:
         self.architecture, self.engine = architecture, engine
@@ -62,14 +63,14 @@ class ArchitectureUnsupported(CatalogueError):
 
 
 def family_of(architecture: str) -> Family | None:
-    """The family of a name as config.json or a GGUF file writes it; Llama for the GGUF name several share."""
+    """The family of an architecture name from config.json or a GGUF file; Llama for the GGUF name `llama`."""
     return next((family for family in FAMILIES if architecture in (*family.hf, family.gguf)), None)
 
 
 def engines_for(architecture: str) -> tuple[str, ...]:
-    """The engines that run models of this architecture, the fastest first; llama.cpp and OpenVINO as GGUF files.
+    """The engines that run models of this architecture, the fastest first; OpenVINO and llama.cpp run GGUF files.
 
-    For a GGUF's own name: the engines that run that file. An unknown name has none.
+    For the name in a GGUF file: the engines that run that file. There are none for an unknown name.
     """
     family = family_of(architecture)
     if family is None:
@@ -79,6 +80,6 @@ def engines_for(architecture: str) -> tuple[str, ...]:
 
 
 def require_exllamav2(architecture: str) -> None:
-    """Raise ArchitectureUnsupported, naming the engine that would do, unless exllamav2 runs this config.json name."""
+    """Raise ArchitectureUnsupported, which names an engine that works, if exllamav2 does not run the architecture."""
     if "exllamav2" not in engines_for(architecture):
         raise ArchitectureUnsupported(architecture, "exllamav2")

@@ -1,4 +1,4 @@
-"""Tell model files apart without reading all of a large one."""
+"""Fingerprints that identify a model's weights; those of large files are computed from parts of the file."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ from pathlib import Path
 
 from docmill.catalogue.local_model import Model, ModelKind
 
-_HEAD = 16 << 20  # bytes; a GGUF's header, vocabulary included, lies in them
+_HEAD = 16 << 20  # bytes; enough for the header of a GGUF with its vocabulary
 _TAIL = 1 << 20
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a whole file, as hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def quick_fingerprint(path: Path) -> str:
@@ -23,7 +29,7 @@ def quick_fingerprint(path: Path) -> str:
 
 
 def directory_fingerprint(directory: Path) -> str:
-    """Tells model directories apart without reading all of them: config.json and every weights file's ends."""
+    """24 hex digits from a model directory's config.json and parts of its weights."""
     digest = hashlib.sha256((directory / "config.json").read_bytes())
     for file in sorted(directory.glob("*.safetensors")):
         digest.update(quick_fingerprint(file).encode())
@@ -31,7 +37,7 @@ def directory_fingerprint(directory: Path) -> str:
 
 
 def model_fingerprint(model: Model) -> str:
-    """What tells the model's weights from all others."""
+    """A text that identifies the model's weights."""
     if model.kind is ModelKind.DIRECTORY:
         return directory_fingerprint(model.path)
     return f"{model.kind}-{model.sha256 or quick_fingerprint(model.path)}"

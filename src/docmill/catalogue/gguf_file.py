@@ -1,7 +1,7 @@
-"""What a GGUF file says of itself: architecture, window, vocabulary, chat template. The weights are not read.
+"""Read the header of a GGUF file: architecture, context window, vocabulary, chat template. Weights are not read.
 
-Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Read here and not by the `gguf` package's reader,
-which takes seconds for a vocabulary.
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. The `gguf` package's own reader takes seconds for a
+vocabulary.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _TEXT, _ARRAY = 8, 9
-_COUNT = struct.Struct("<Q")
-_KIND = struct.Struct("<I")
+_UINT64 = struct.Struct("<Q")
+_UINT32 = struct.Struct("<I")
 _MAX_DIMENSIONS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
-    """The keys docmill uses. Token types: 1 normal, 3 control, 4 user-defined, 6 byte (llama.cpp's enum)."""
+    """The values docmill uses. Token types: 1 normal, 3 control, 4 user-defined, 6 byte (llama.cpp's enum)."""
 
     architecture: str
     name: str | None
@@ -48,41 +48,41 @@ class GgufHeader:
 
 
 def read_header(path: Path) -> GgufHeader:
-    """Read the header of a whole, undamaged file; once for a file that does not change. Raises ModelDamaged."""
+    """Read the header of an undamaged file; cached until the file changes. Raises ModelDamaged."""
     if not path.is_file():
-        raise ModelDamaged(path, "there is no such file")
+        raise ModelDamaged(path, "the file does not exist")
     stat = path.stat()
     return _read_header(path, stat.st_size, stat.st_mtime_ns)
 
 
 def verify(path: Path) -> None:
-    """Raise ModelDamaged unless the file is a GGUF whose every tensor lies inside it.
+    """Raise ModelDamaged if the file is not a GGUF with all of its tensors inside the file.
 
-    Engines trust these numbers: a truncated file ends some of them with a segmentation fault.
+    Engines do not check this: a truncated file makes some of them crash with a segmentation fault.
     """
     if not _read(path).tensors:
-        raise ModelDamaged(path, "it holds no tensors")
+        raise ModelDamaged(path, "it contains no tensors")
 
 
 def header_values(path: Path) -> Mapping[str, Any]:
-    """Every key of the header with its value. Raises ModelDamaged."""
+    """All keys and values of the header. Raises ModelDamaged."""
     return _read(path).values
 
 
 def f16_bytes(path: Path) -> int:
-    """What the weights would take with two bytes each. Raises ModelDamaged."""
+    """The size of the weights with two bytes each. Raises ModelDamaged."""
     return sum(2 * tensor.elements for tensor in _read(path).tensors)
 
 
 @lru_cache(maxsize=8)
 def _read_header(path: Path, size: int, mtime_ns: int) -> GgufHeader:
-    del size, mtime_ns  # part of the cache's key: a file that changed is read again
+    del size, mtime_ns  # part of the cache key: a file that changed is read again
     value = _read(path).values.get
     architecture = value("general.architecture")
     context_window = value(f"{architecture}.context_length")
     tokens = value("tokenizer.ggml.tokens")
     if not isinstance(architecture, str) or not context_window or not tokens:
-        raise ModelDamaged(path, "its header names no architecture, context length or vocabulary")
+        raise ModelDamaged(path, "its header lacks an architecture, a context length or a vocabulary")
     ids = [value(f"tokenizer.ggml.{key}_token_id") for key in ("eos", "eot", "eom")]
     try:
         return GgufHeader(
@@ -102,13 +102,13 @@ def _read_header(path: Path, size: int, mtime_ns: int) -> GgufHeader:
             add_bos=bool(value("tokenizer.ggml.add_bos_token", value("tokenizer.ggml.model") == "llama")),
             add_space_prefix=bool(value("tokenizer.ggml.add_space_prefix", 1)),
         )
-    except (TypeError, ValueError) as error:  # a value of another kind than it must be
+    except (TypeError, ValueError) as error:  # a value has the wrong type
         raise ModelDamaged(path, f"its header is damaged ({error})") from error
 
 
 @dataclass(frozen=True, slots=True)
 class _Tensor:
-    """`end` of its data, in bytes from the beginning of the file."""
+    """`end` is where its data ends, in bytes from the beginning of the file."""
 
     name: str
     elements: int
@@ -123,10 +123,10 @@ class _Content:
 
 def _read(path: Path) -> _Content:
     if not path.is_file():
-        raise ModelDamaged(path, "there is no such file")
+        raise ModelDamaged(path, "the file does not exist")
     with path.open("rb") as file:
         if file.read(len(_MAGIC)) != _MAGIC:
-            raise ModelDamaged(path, "it does not begin as a GGUF file")
+            raise ModelDamaged(path, "it is not a GGUF file")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             size = len(data)
             try:
@@ -135,19 +135,19 @@ def _read(path: Path) -> _Content:
                 raise ModelDamaged(path, f"it is truncated or damaged ({error})") from error
     for tensor in content.tensors:
         if tensor.end > size:
-            raise ModelDamaged(path, f"it is truncated: {tensor.name} ends behind the end of the file")
+            raise ModelDamaged(path, f"it is truncated: {tensor.name} exceeds the end of the file")
     return content
 
 
 def _parse(cursor: _Cursor) -> _Content:
-    version = cursor.kind()
+    version = cursor.uint32()
     if version not in _VERSIONS:
-        raise ValueError(f"its version is {version}, known are 2 and 3, little-endian")
-    tensor_count, value_count = cursor.count(), cursor.count()
+        raise ValueError(f"its version is {version}; supported are 2 and 3, little-endian")
+    tensor_count, value_count = cursor.uint64(), cursor.uint64()
     values: dict[str, Any] = {}
     for _ in range(value_count):
         key = cursor.text()
-        values[key] = cursor.value(cursor.kind())
+        values[key] = cursor.value(cursor.uint32())
     tensors = list(_tensors(cursor, tensor_count))
     alignment = int(values.get("general.alignment", 32))
     start = -(-cursor.at // alignment) * alignment if alignment > 0 else cursor.at
@@ -155,49 +155,49 @@ def _parse(cursor: _Cursor) -> _Content:
 
 
 def _tensors(cursor: _Cursor, count: int) -> Iterator[_Tensor]:
-    """The tensors, their ends counted from the beginning of the tensors' data."""
+    """The tensors, with ends relative to the beginning of the tensor data."""
     from gguf.constants import GGML_QUANT_SIZES
 
     sizes = {int(kind): size for kind, size in GGML_QUANT_SIZES.items()}
     for _ in range(count):
         name = cursor.text()
-        dimensions = cursor.kind()
+        dimensions = cursor.uint32()
         if dimensions > _MAX_DIMENSIONS:
             raise ValueError(f"{name} has {dimensions} dimensions")
-        elements = prod(cursor.count() for _ in range(dimensions))
-        kind, offset = cursor.kind(), cursor.count()
+        elements = prod(cursor.uint64() for _ in range(dimensions))
+        kind, offset = cursor.uint32(), cursor.uint64()
         if kind not in sizes:
-            raise ValueError(f"the quantization {kind} of {name} is not known")
+            raise ValueError(f"the quantization {kind} of {name} is unknown")
         block_elements, block_bytes = sizes[kind]
         yield _Tensor(name, elements, offset + elements // block_elements * block_bytes)
 
 
 class _Cursor:
-    """Reads on through a mapped file. Raises struct.error or ValueError behind its end."""
+    """Reads values one after another from a mapped file. Raises struct.error or ValueError at its end."""
 
     def __init__(self, data: mmap.mmap, at: int) -> None:
         self._data = data
         self.at = at
 
-    def kind(self) -> int:
-        """A 32-bit number."""
-        return int(self._take(_KIND))
+    def uint32(self) -> int:
+        """Read a 32-bit number."""
+        return int(self._take(_UINT32))
 
-    def count(self) -> int:
-        """A 64-bit number."""
-        return int(self._take(_COUNT))
+    def uint64(self) -> int:
+        """Read a 64-bit number."""
+        return int(self._take(_UINT64))
 
     def text(self) -> str:
-        """A length and so many bytes of UTF-8."""
-        length = self.count()
+        """Read a length and that many bytes of UTF-8."""
+        length = self.uint64()
         return self._bytes(length).decode()
 
     def value(self, kind: int) -> Any:
-        """A value of this kind."""
+        """Read a value of this type."""
         if kind == _TEXT:
             return self.text()
         if kind == _ARRAY:
-            return self._array(self.kind(), self.count())
+            return self._array(self.uint32(), self.uint64())
         return self._scalars(kind, 1)[0]
 
     def _array(self, kind: int, count: int) -> list[Any]:
@@ -207,7 +207,7 @@ class _Cursor:
 
     def _scalars(self, kind: int, count: int) -> tuple[Any, ...]:
         if kind not in _SCALARS:
-            raise ValueError(f"a value of the unknown kind {kind}")
+            raise ValueError(f"a value has the unknown type {kind}")
         length = struct.calcsize(f"<{_SCALARS[kind]}") * count
         return struct.unpack(f"<{count}{_SCALARS[kind]}", self._bytes(length))
 
@@ -219,7 +219,7 @@ class _Cursor:
     def _bytes(self, length: int) -> bytes:
         end = self.at + length
         if end > len(self._data):
-            raise ValueError("it ends in the middle of its header")
+            raise ValueError("its header is incomplete")
         taken = self._data[self.at : end]
         self.at = end
         return taken

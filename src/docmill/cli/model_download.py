@@ -9,8 +9,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, Te
 
 from docmill.catalogue.errors import CatalogueError
 from docmill.catalogue.find_model import SIMULATED, SIMULATED_VOCABULARY, find_model
+from docmill.catalogue.known_models import find_entry
 from docmill.catalogue.local_model import Model
-from docmill.catalogue.lookup import HubSource, PyPISource, find_entry
+from docmill.catalogue.model_entry import HubSource, PyPISource
 from docmill.catalogue.pull import pull
 from docmill.cli.context import CliContext
 

@@ -11,24 +11,22 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from docmill.catalogue.model_entry import QUANTIZATIONS, Entry, PyPISource
+from docmill.catalogue.model_entry import QUANTIZATIONS, CatalogueEntry, PyPISource
 from docmill.engine_table import engine_info
 from docmill.settings.defaults import DEFAULT_SLOTS
-from docmill.sizing.catalogue_dimensions import dimensions_of, shape_of
 from docmill.sizing.cpu_kv_cache import KV_SHARE
 from docmill.sizing.gpu_memory import CacheType
 from docmill.sizing.gpu_plan import plan_only
 from docmill.sizing.machine import Machine
 from docmill.sizing.model_memory import openvino_can_run
+from docmill.sizing.model_shape import computed_shape
 
 _CPU_SLOTS = 8  # a CPU gains nothing from more jobs at once
 _GPU_THREADS = 8  # more threads do not make sampling faster
 _SHORTEST_WINDOW, _SHORT_WINDOW = 2048, 4096
 _SYSTEM_BYTES, _SYSTEM_SHARE = 3 << 29, 0.15  # memory left to the system and other programs, whichever is more
 _KV_BYTES = {CacheType.FP16: 2.0, CacheType.Q8: 34 / 32, CacheType.Q4: 18 / 32}  # per element, llama.cpp and OpenVINO
-# GPTQ conversions (4 bits in groups of 128) of models without an EXL2 conversion; exllamav2 loads them as well.
-_GPTQ = {"llama-2-13b-chat": "TheBloke/Llama-2-13B-chat-GPTQ"}
-_GPTQ_BITS = 4.25
+_GPTQ_BITS = 4.25  # 4 bits in groups of 128
 
 
 class Place(StrEnum):
@@ -80,7 +78,7 @@ class Fit:
         return 0 if self.fits else max(0, self.needed_bytes - self.available_bytes)
 
 
-def fit(entry: Entry, machine: Machine, longest_window: int) -> Fit:
+def fit(entry: CatalogueEntry, machine: Machine, longest_window: int) -> Fit:
     """The best way to run a model: on GPUs if it fits there, otherwise in memory. Windows in tokens."""
     on_gpus = list(_on_gpus(entry, machine, longest_window))
     in_memory = _in_memory(entry, machine, longest_window)
@@ -90,7 +88,7 @@ def fit(entry: Entry, machine: Machine, longest_window: int) -> Fit:
     return best or (on_gpus or [in_memory])[0]
 
 
-def _on_gpus(entry: Entry, machine: Machine, longest_window: int) -> Iterator[Fit]:
+def _on_gpus(entry: CatalogueEntry, machine: Machine, longest_window: int) -> Iterator[Fit]:
     """The best fit on the largest GPU, then the best one on all GPUs together."""
     sizes = sorted((gpu.total_bytes for gpu in machine.gpus), reverse=True)
     for vram in dict.fromkeys((tuple(sizes[:1]), tuple(sizes))):
@@ -98,9 +96,9 @@ def _on_gpus(entry: Entry, machine: Machine, longest_window: int) -> Iterator[Fi
             yield _best(_gpu_fits(entry, machine, longest_window, vram))
 
 
-def _gpu_fits(entry: Entry, machine: Machine, longest_window: int, vram: tuple[int, ...]) -> Iterator[Fit]:
+def _gpu_fits(entry: CatalogueEntry, machine: Machine, longest_window: int, vram: tuple[int, ...]) -> Iterator[Fit]:
     bits, engine, model, pull = _conversion(entry)
-    shape = shape_of(entry, bits)
+    shape = computed_shape(entry, bits)
     shared_tokens = engine_info(engine).shared_kv_tokens
     for window, cache_type in _windows_and_caches(entry.context_window, longest_window, engine):
         wanted = DEFAULT_SLOTS if shared_tokens is None else min(DEFAULT_SLOTS, shared_tokens // window)
@@ -123,17 +121,16 @@ def _gpu_fits(entry: Entry, machine: Machine, longest_window: int, vram: tuple[i
         )
 
 
-def _conversion(entry: Entry) -> tuple[float, str, str, str]:
+def _conversion(entry: CatalogueEntry) -> tuple[float, str, str, str]:
     """What to load on a GPU: bits per weight, engine, name in config.yaml, command that downloads it."""
     if "exllamav2" in entry.engines and entry.exl2 is not None:
         return _exl2_bits(entry.exl2.revision), "exllamav2", entry.name, f"docmill models pull {entry.name} --exl2"
-    if entry.name in _GPTQ:
-        repo = _GPTQ[entry.name]
-        return _GPTQ_BITS, "exllamav2", repo, f"docmill models pull hf:{repo}"
+    if entry.gptq is not None:
+        return _GPTQ_BITS, "exllamav2", entry.gptq.repo, f"docmill models pull {entry.gptq.reference}"
     return 8 * _gguf_bytes(entry) / entry.parameter_count, "llamacpp", entry.name, f"docmill models pull {entry.name}"
 
 
-def _gguf_bytes(entry: Entry) -> int:
+def _gguf_bytes(entry: CatalogueEntry) -> int:
     return entry.source.size_bytes if isinstance(entry.source, PyPISource) else entry.computed_sizes["Q4_K_M"]
 
 
@@ -143,7 +140,7 @@ def _exl2_bits(revision: str | None) -> float:
     return float(f"{found[1]}.{found[2]}") if found else QUANTIZATIONS["EXL2 4.65"]
 
 
-def _in_memory(entry: Entry, machine: Machine, longest_window: int) -> Fit:
+def _in_memory(entry: CatalogueEntry, machine: Machine, longest_window: int) -> Fit:
     """With OpenVINO if docmill would choose it and its F16 weights fit, otherwise with llama.cpp at 4 bits."""
     if openvino_can_run(entry):
         found = _best(_memory_fits(entry, machine, longest_window, "openvino", entry.computed_sizes["fp16"]))
@@ -152,13 +149,15 @@ def _in_memory(entry: Entry, machine: Machine, longest_window: int) -> Fit:
     return _best(_memory_fits(entry, machine, longest_window, "llamacpp", _gguf_bytes(entry)))
 
 
-def _memory_fits(entry: Entry, machine: Machine, longest_window: int, engine: str, weights_bytes: int) -> Iterator[Fit]:
+def _memory_fits(
+    entry: CatalogueEntry, machine: Machine, longest_window: int, engine: str, weights_bytes: int
+) -> Iterator[Fit]:
     total = machine.memory.usable_bytes
     available = max(0, total - max(_SYSTEM_BYTES, int(total * _SYSTEM_SHARE)))
     budget = max(0, available - weights_bytes) * KV_SHARE
     most_tokens = engine_info(engine).shared_kv_tokens or total
     for window, cache_type in _windows_and_caches(entry.context_window, longest_window, engine):
-        bytes_per_token = dimensions_of(entry).kv_values * _KV_BYTES[cache_type]
+        bytes_per_token = entry.dimensions.kv_values * _KV_BYTES[cache_type]
         slots = min(_CPU_SLOTS, min(most_tokens, int(budget / bytes_per_token)) // window)
         cache_bytes = int(max(1, slots) * window * bytes_per_token)
         yield Fit(

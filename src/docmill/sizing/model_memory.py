@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from docmill.catalogue.gguf_file import f16_bytes
 from docmill.catalogue.local_model import Model, ModelKind
-from docmill.catalogue.model_entry import Entry
+from docmill.catalogue.model_entry import CatalogueEntry
 from docmill.engine_table import engine_info
 from docmill.sizing.cpu_kv_cache import kv_values_per_token
 from docmill.sizing.gpu_memory import CacheType
@@ -15,7 +15,7 @@ from docmill.sizing.model_shape import read_model_shape
 _F16_BYTES = 2
 
 
-def openvino_can_run(entry: Entry) -> bool:
+def openvino_can_run(entry: CatalogueEntry) -> bool:
     """OpenVINO supports the architecture, and docmill would convert the weights to F16 for it."""
     return "openvino" in entry.engines and entry.computed_sizes["fp16"] <= engine_info("openvino").f16_weights_bytes_max
 

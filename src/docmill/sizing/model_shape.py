@@ -1,7 +1,8 @@
-"""The dimensions and the sizes of the weights of a model directory: EXL2, EXL3, GPTQ or plain safetensors.
+"""The dimensions of a model and the sizes of its weights as loaded on GPUs, read from files or computed.
 
-They are read from config.json and from the headers of the safetensors files, as exllamav2 0.3.2 does (config.py), but
-without torch and without loading the weights.
+Model directories (EXL2, EXL3, GPTQ, plain safetensors): from config.json and the headers of the safetensors files, as
+exllamav2 0.3.2 does (config.py), but without torch and without loading the weights. Catalogue models: from the
+dimensions that the catalogue states, before anything is downloaded.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from docmill.catalogue.errors import ModelDamaged
+from docmill.catalogue.model_entry import CatalogueEntry
 from docmill.catalogue.safetensors_header import TensorEntry, read_tensors
 
 _LAYER = re.compile(r"^(?:language_model\.)?model\.layers\.(\d+)\.(.+)$")
 _EMBEDDING = re.compile(r"^(?:language_model\.)?model\.embed_tokens\.")
 _HEAD = re.compile(r"^(?:language_model\.)?(?:model\.norm|lm_head)\.")
 _LM_HEAD = re.compile(r"^(?:language_model\.)?lm_head\.")
-_PADDED_TO = 32  # the head's rows
+_PADDED_TO = 32  # rows of the head
+_HALF_BITS = 16.0
+_EXL2_HEAD_BITS = 6.0  # EXL2 conversions keep the output head at 6 bits or more
 # Defaults that transformers omits when it writes a Gemma-3 configuration.
 _DEFAULTS = {"gemma3_text": {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "vocab_size": 262208}}
 _FP32_RESIDUAL = frozenset({"gemma2", "gemma3", "gemma3_text"})
@@ -113,6 +117,35 @@ def read_model_shape(directory: Path) -> ModelShape:
         mlp_bytes=tuple(weights.mlp),
         head_bytes=weights.head,
     )
+
+
+def computed_shape(entry: CatalogueEntry, bits: float) -> ModelShape:
+    """The shape that a conversion of a catalogue model to this number of bits per weight would have."""
+    dimensions = entry.dimensions
+    head = dimensions.hidden * dimensions.vocab
+    return ModelShape(
+        architecture=entry.architecture,
+        weights_format="exl2",
+        hidden_size=dimensions.hidden,
+        intermediate_size=dimensions.intermediate,
+        heads=dimensions.heads,
+        kv_heads=dimensions.kv_heads,
+        head_dim=dimensions.head_dim,
+        rotary_dim=dimensions.head_dim,
+        rotary_tables=1,
+        vocab_size=dimensions.vocab,
+        experts=dimensions.experts if dimensions.experts > 1 else 0,
+        residual_bytes=4 if entry.architecture.startswith("Gemma2") else 2,
+        max_position=entry.context_window,
+        embedding_bytes=_weights_bytes(head, _HALF_BITS),
+        attention_bytes=(_weights_bytes(dimensions.attention_parameters, bits),) * dimensions.layers,
+        mlp_bytes=(_weights_bytes(dimensions.mlp_parameters, bits),) * dimensions.layers,
+        head_bytes=_weights_bytes(head, max(bits, _EXL2_HEAD_BITS)),
+    )
+
+
+def _weights_bytes(parameters: int, bits: float) -> int:
+    return round(parameters * bits / 8)
 
 
 @dataclass(frozen=True, slots=True)

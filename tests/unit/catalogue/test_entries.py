@@ -17,13 +17,13 @@ from docmill.catalogue.families import (
     require_exllamav2,
 )
 from docmill.catalogue.find_model import find_model, packaged_path
+from docmill.catalogue.known_models import ENTRIES, find_entry, find_entry_of_file, nearest_names
 from docmill.catalogue.local_model import Model, ModelKind
-from docmill.catalogue.lookup import ENTRIES, Entry, HubSource, find_entry, find_entry_of_file, nearest_names
-from docmill.catalogue.model_entry import QUANTIZATIONS, PyPISource, Tier
+from docmill.catalogue.model_entry import QUANTIZATIONS, CatalogueEntry, HubSource, PyPISource, Tier
 from tests.model_directories import write_exl2
 
 
-def entry(name: str) -> Entry:
+def entry(name: str) -> CatalogueEntry:
     found = find_entry(name)
     assert found is not None
     return found
@@ -46,7 +46,7 @@ def test_no_two_models_share_a_name() -> None:
 
 
 @pytest.mark.parametrize("found", ENTRIES, ids=lambda found: found.name)
-def test_an_entry_is_complete_and_its_numbers_belong_together(found: Entry) -> None:
+def test_an_entry_is_complete_and_its_numbers_belong_together(found: CatalogueEntry) -> None:
     assert "llamacpp" in found.engines
     assert found.license
     assert found.card.startswith("https://huggingface.co/")
@@ -200,7 +200,7 @@ def test_a_pulled_exl2_directory_comes_before_the_gguf_and_a_torn_one_is_damaged
     assert wanted.exl2 is not None
     directory = tmp_path / "models" / "bartowski--Mistral-7B-Instruct-v0.3-exl2@4_25"
     write_exl2(directory)
-    with pytest.raises(ModelDamaged, match=r"has no tokenizer\.json"):
+    with pytest.raises(ModelDamaged, match=r"tokenizer\.json is missing"):
         find_model("mistral-7b", tmp_path)
     (directory / "tokenizer.json").write_text("{}")
     found = find_model("mistral-7b", tmp_path)
@@ -214,5 +214,5 @@ def test_a_packaged_file_of_the_wrong_size_is_damaged(tmp_path: Path) -> None:
     path = packaged_path(demo, replace(demo.source, size_bytes=7), tmp_path)
     path.parent.mkdir(parents=True)
     path.write_bytes(b"GGUF")
-    with pytest.raises(ModelDamaged, match="wrong size"):
+    with pytest.raises(ModelDamaged, match="its size is wrong"):
         find_model("smollm2", tmp_path)

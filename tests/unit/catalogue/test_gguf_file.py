@@ -43,8 +43,8 @@ def test_the_demo_model_is_read_and_whole(demo_model: Model) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "it does not begin as a GGUF file"),
-        (b"PK\x03\x04 a zip", "it does not begin as a GGUF file"),
+        (b"", "it is not a GGUF file"),
+        (b"PK\x03\x04 a zip", "it is not a GGUF file"),
         (b"GGUF", "it is truncated or damaged"),
         (b"GGUF" + bytes(range(256)), "it is truncated or damaged"),
         (b"GGUF\x03\0\0\0" + b"\xff" * 64, "it is truncated or damaged"),
@@ -61,7 +61,7 @@ def test_what_is_no_gguf_is_refused_by_name_and_reason(tmp_path: Path, content: 
 
 def test_a_missing_file_and_a_directory_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "missing.gguf", tmp_path):
-        with pytest.raises(ModelDamaged, match="there is no such file"):
+        with pytest.raises(ModelDamaged, match="the file does not exist"):
             verify(path)
 
 
@@ -72,12 +72,12 @@ def test_a_file_that_ends_early_is_refused_wherever_it_ends(tiny: Path) -> None:
         with pytest.raises(ModelDamaged):
             verify(tiny)
     tiny.write_bytes(whole[:-1])
-    with pytest.raises(ModelDamaged, match=r"it is truncated: norm\.weight ends behind the end of the file"):
+    with pytest.raises(ModelDamaged, match=r"it is truncated: norm\.weight exceeds the end of the file"):
         verify(tiny)
 
 
 def test_a_file_without_weights_is_no_model(tmp_path: Path) -> None:
-    with pytest.raises(ModelDamaged, match="it holds no tensors"):
+    with pytest.raises(ModelDamaged, match="it contains no tensors"):
         verify(write_gguf(tmp_path / "vocabulary.gguf", tensors=False))
 
 
@@ -88,7 +88,7 @@ def test_a_header_without_a_vocabulary_is_refused(tmp_path: Path) -> None:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
-    with pytest.raises(ModelDamaged, match="its header names no architecture, context length or vocabulary"):
+    with pytest.raises(ModelDamaged, match="its header lacks an architecture, a context length or a vocabulary"):
         read_header(path)
 
 

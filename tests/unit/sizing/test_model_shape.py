@@ -139,17 +139,20 @@ def _file(header: object, *, length: int | None = None) -> bytes:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "truncated, or no safetensors file"),
-        (b"\x05\0\0", "truncated, or no safetensors file"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "truncated, or no safetensors file"),
-        (_file(b"{}", length=99), "truncated, or no safetensors file"),
+        (b"", "truncated or not a safetensors file"),
+        (b"\x05\0\0", "truncated or not a safetensors file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "truncated or not a safetensors file"),
+        (_file(b"{}", length=99), "truncated or not a safetensors file"),
         (_file(b"\xff\xfe"), "not JSON"),
         (_file(b"[" * 100_000), "not JSON"),
         (_file([1, 2]), "not a table of tensors"),
-        (_file({"a": 5}), "says of a no type, shape and place"),
-        (_file({"a": {"dtype": "F16", "shape": [2], "data_offsets": [0]}}), "says of a no type, shape and place"),
+        (_file({"a": 5}), "has no valid type, shape and position for a"),
+        (
+            _file({"a": {"dtype": "F16", "shape": [2], "data_offsets": [0]}}),
+            "has no valid type, shape and position for a",
+        ),
         (_file({"a": {"dtype": "F16", "shape": [2], "data_offsets": [4, 0]}}), "places a at bytes 4 to 0"),
-        (_file({"a": {"dtype": "F16", "shape": [2], "data_offsets": [0, 4]}}), "truncated: a ends behind the end"),
+        (_file({"a": {"dtype": "F16", "shape": [2], "data_offsets": [0, 4]}}), "truncated: a exceeds the end"),
     ],
 )
 def test_garbage_headers_are_clear_errors(tmp_path: Path, content: bytes, message: str) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 import click
 from rich.table import Table
 
-from docmill.catalogue.architecture import architecture_of
 from docmill.catalogue.errors import CatalogueError, ModelNotFound
 from docmill.catalogue.families import engines_for
 from docmill.catalogue.find_model import find_model, local_models
-from docmill.catalogue.local_model import Model, ModelKind
-from docmill.catalogue.lookup import ENTRIES, Entry, PyPISource, find_entry
+from docmill.catalogue.known_models import ENTRIES, find_entry
+from docmill.catalogue.local_model import Model, ModelKind, architecture_of
+from docmill.catalogue.model_entry import CatalogueEntry, PyPISource
 from docmill.cli.context import CliContext, pass_context
 from docmill.cli.display.output import print_json, print_table
 from docmill.cli.model_download import pull_with_progress
@@ -118,7 +118,7 @@ def _shown(key: str, value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _catalogue_row(entry: Entry, home: Path) -> dict[str, Any]:
+def _catalogue_row(entry: CatalogueEntry, home: Path) -> dict[str, Any]:
     try:
         path = str(find_model(entry.name, home).path)
     except CatalogueError:

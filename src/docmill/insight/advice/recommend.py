@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import islice
 
-from docmill.catalogue.lookup import ENTRIES, find_entry
-from docmill.catalogue.model_entry import Entry, Tier
+from docmill.catalogue.known_models import ENTRIES, find_entry
+from docmill.catalogue.model_entry import CatalogueEntry, Tier
 from docmill.formatting import gib, gib_of
 from docmill.insight.advice.tiers import Standing, standing_of
 from docmill.sizing.catalogue_fit import Fit, Place, fit
@@ -22,12 +22,6 @@ from docmill.sizing.machine import Machine
 _DEMO = "smollm2-135m-instruct"
 _WINDOW = {None: 4096, Tier.BASIC: 8192, Tier.STANDARD: 8192, Tier.ADVANCED: 16_384}  # longest, in tokens
 _MOST_BESIDE = 3
-# When the authors published them, by their model cards.
-_PUBLISHED = {
-    "llama-2": "2023-07", "orca-2": "2023-11", "phi-2": "2023-12", "phi-3-mini": "2024-04", "mistral-7b": "2024-05",
-    "gemma-2": "2024-06", "llama-3.1": "2024-07", "phi-3.5": "2024-08", "qwen2.5": "2024-09", "llama-3.2": "2024-09",
-    "smollm2": "2024-11", "qwen3": "2025-04",
-}  # fmt: skip
 
 
 class UseCase(StrEnum):
@@ -63,7 +57,7 @@ _BY_USE: dict[tuple[Tier | None, UseCase], str] = {
 class Choice:
     """A model, how it lies on the machine, and why it is named."""
 
-    entry: Entry
+    entry: CatalogueEntry
     fit: Fit
     why: str
 
@@ -130,8 +124,8 @@ def _why_better(choice: Choice, first: Choice) -> str:
     """What can be said of a newer model by the numbers: age, window, size, licence."""
     new, old = choice.entry, first.entry
     reasons = []
-    if published(new) > published(old):
-        reasons.append(f"newer ({published(new)} against {published(old)})")
+    if new.published > old.published:
+        reasons.append(f"newer ({new.published} against {old.published})")
     if choice.fit.window > first.fit.window:
         reasons.append(
             f"a window of {choice.fit.window:,} tokens against {first.fit.window:,}: longer chunks, fewer merges"
@@ -145,11 +139,6 @@ def _why_better(choice: Choice, first: Choice) -> str:
     if new.license != old.license:
         reasons.append(f"licence {new.license}")
     return "; ".join(reasons)
-
-
-def published(entry: Entry) -> str:
-    """Year and month of the model, as in 2025-04."""
-    return next((when for prefix, when in _PUBLISHED.items() if entry.name.startswith(prefix)), "")
 
 
 def _remarks(machine: Machine, standing: Standing, first: Choice) -> Iterator[str]:

@@ -6,22 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from docmill.catalogue.lookup import ENTRIES, Entry, find_entry
-from docmill.sizing.catalogue_dimensions import dimensions_of, shape_of
+from docmill.catalogue.known_models import ENTRIES, find_entry
+from docmill.catalogue.model_entry import CatalogueEntry
 from docmill.sizing.gpu_plan import plan_gpu
-from docmill.sizing.model_shape import read_model_shape
+from docmill.sizing.model_shape import computed_shape, read_model_shape
 from tests.model_directories import write_exl2
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
-def test_the_dimensions_make_the_parameters_that_the_card_states(entry: Entry) -> None:
-    assert dimensions_of(entry).parameters == pytest.approx(entry.parameter_count, rel=0.001)
+def test_the_dimensions_make_the_parameters_that_the_card_states(entry: CatalogueEntry) -> None:
+    assert entry.dimensions.parameters == pytest.approx(entry.parameter_count, rel=0.001)
 
 
 def test_a_computed_shape_makes_the_same_plan_as_one_that_was_read(tmp_path: Path) -> None:
     mistral = find_entry("mistral-7b")
     assert mistral is not None
-    read, computed = read_model_shape(write_exl2(tmp_path / "m")), shape_of(mistral, 4.65)
+    read, computed = read_model_shape(write_exl2(tmp_path / "m")), computed_shape(mistral, 4.65)
     assert computed.weights_bytes == pytest.approx(read.weights_bytes, rel=0.01)
     assert computed.embedding_bytes == pytest.approx(read.embedding_bytes, rel=0.01)
     for vram in (6 << 30, 12 << 30):
@@ -32,6 +32,6 @@ def test_a_computed_shape_makes_the_same_plan_as_one_that_was_read(tmp_path: Pat
 
 def test_tied_and_expert_models_differ_where_their_files_do() -> None:
     by_name = {entry.name: entry for entry in ENTRIES}
-    assert shape_of(by_name["phi-3.5-moe-instruct"], 4.0).experts == 16
-    assert shape_of(by_name["gemma-2-9b-it"], 4.0).residual_bytes == 4
-    assert shape_of(by_name["qwen3-4b"], 4.0).head_bytes > 0  # the embedding, loaded again as the head
+    assert computed_shape(by_name["phi-3.5-moe-instruct"], 4.0).experts == 16
+    assert computed_shape(by_name["gemma-2-9b-it"], 4.0).residual_bytes == 4
+    assert computed_shape(by_name["qwen3-4b"], 4.0).head_bytes > 0  # the embedding, loaded again as the head
