@@ -7,10 +7,11 @@ changes over time.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import ColumnElement, Row, Select, func, select
 from sqlalchemy.orm import Session
 
 from docmill.storage.columns import db_now
@@ -29,9 +30,9 @@ def succeeded_attempts_of(batch_id: str, *columns: Any) -> Select[Any]:
 
 
 def _sum(column: Any, only: ColumnElement[bool] | None = None) -> ColumnElement[Any]:
-    """The sum; 0 if there are no rows."""
+    """The sum, with the name of the column; 0 if there are no rows."""
     total = func.sum(column)
-    return func.coalesce(total if only is None else total.filter(only), 0)
+    return func.coalesce(total if only is None else total.filter(only), 0).label(getattr(column, "key", None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,26 +96,14 @@ def reused_tokens(session: Session, batch_id: str) -> int:
     return int(session.execute(statement).scalar_one())
 
 
-@dataclass(frozen=True, slots=True)
-class LevelTotals:
-    """The successful attempts of one merge level; level 0 are the chunks."""
-
-    level: int
-    jobs: int
-    prompt_tokens: int
-    completion_tokens: int
-    prefill_s: float
-    decode_s: float
-
-
-def level_totals(session: Session, batch_id: str) -> list[LevelTotals]:
-    """By level, the chunks first."""
+def level_totals(session: Session, batch_id: str) -> Sequence[Row[Any]]:
+    """The successful attempts by merge level; level 0 are the chunks."""
     statement = succeeded_attempts_of(
         batch_id,
-        Job.level, func.count(), _sum(Attempt.prompt_tokens), _sum(Attempt.completion_tokens),
+        Job.level, func.count().label("jobs"), _sum(Attempt.prompt_tokens), _sum(Attempt.completion_tokens),
         _sum(Attempt.prefill_s), _sum(Attempt.decode_s),
     ).group_by(Job.level).order_by(Job.level)  # fmt: skip
-    return [LevelTotals(*row) for row in session.execute(statement)]
+    return session.execute(statement).all()
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,117 +150,68 @@ def worker_totals(session: Session, batch_id: str) -> list[WorkerTotals]:
     return [WorkerTotals(*row) for row in session.execute(statement)]
 
 
-@dataclass(frozen=True, slots=True)
-class DocumentTotals:
-    """The successful attempts of one document; `seconds` from the start of the first to the end of the last."""
-
-    position: int
-    name: str
-    state: DocumentState
-    jobs: int
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int
-    seconds: float | None
-
-
-def largest_documents(session: Session, batch_id: str, limit: int) -> list[DocumentTotals]:
-    """The documents with the most tokens."""
-    parts = (
+def largest_documents(session: Session, batch_id: str, limit: int) -> Sequence[Row[Any]]:
+    """The successful attempts of the documents with the most tokens; `seconds` from the first start to the last end."""
+    tokens = func.sum(Attempt.prompt_tokens + Attempt.completion_tokens)
+    statement = (
         succeeded_attempts_of(
             batch_id,
-            Job.document_id, func.count(), _sum(Attempt.prompt_tokens), _sum(Attempt.cached_tokens),
-            _sum(Attempt.completion_tokens), func.max(Attempt.finished_at) - func.min(Attempt.started_at),
-            func.sum(Attempt.prompt_tokens + Attempt.completion_tokens).label("tokens"),
+            Document.position, Document.name, Document.state, func.count().label("jobs"),
+            _sum(Attempt.prompt_tokens), _sum(Attempt.cached_tokens), _sum(Attempt.completion_tokens),
+            (func.max(Attempt.finished_at) - func.min(Attempt.started_at)).label("seconds"),
         )
-        .group_by(Job.document_id)
-        .order_by(func.sum(Attempt.prompt_tokens + Attempt.completion_tokens).desc(), Job.document_id)
+        .join(Document, Document.id == Job.document_id)
+        .group_by(Document.id)
+        .order_by(tokens.desc(), Document.id)
         .limit(limit)
-        .subquery()
     )  # fmt: skip
-    document_id, *totals, tokens = parts.c
-    statement = (
-        select(Document.position, Document.name, Document.state, *totals)
-        .join(parts, document_id == Document.id)
-        .order_by(tokens.desc(), Document.position)
-    )
-    return [DocumentTotals(*row) for row in session.execute(statement)]
+    return session.execute(statement).all()
 
 
-@dataclass(frozen=True, slots=True)
-class FailedAttempts:
-    """Attempts that failed for the same reason, one of their messages, and how many jobs failed for good."""
-
-    kind: str
-    attempts: int
-    jobs_given_up: int
-    example: str
-
-
-def failed_attempts(session: Session, batch_id: str) -> list[FailedAttempts]:
-    """By reason, the most frequent first; includes failures of jobs that succeeded later."""
+def failed_attempts(session: Session, batch_id: str) -> Sequence[Row[Any]]:
+    """Failed attempts by reason, the most frequent first; `jobs_given_up` did not succeed in a later attempt either."""
     kind, count = func.coalesce(Attempt.error_kind, "unknown"), func.count()
-    given_up = func.count().filter(Job.state == JobState.FAILED, Job.epoch == Attempt.epoch)
     statement = (
-        attempts_of(batch_id, kind, count, given_up, func.coalesce(func.min(Attempt.error), ""))
+        attempts_of(
+            batch_id,
+            kind.label("kind"),
+            count.label("attempts"),
+            count.filter(Job.state == JobState.FAILED, Job.epoch == Attempt.epoch).label("jobs_given_up"),
+            func.coalesce(func.min(Attempt.error), "").label("example"),
+        )
         .where(Attempt.outcome == AttemptOutcome.FAILED)
         .group_by(kind)
         .order_by(count.desc(), kind)
     )
-    return [FailedAttempts(*row) for row in session.execute(statement)]
+    return session.execute(statement).all()
 
 
-@dataclass(frozen=True, slots=True)
-class FailedDocument:
-    """A document without a result, and why."""
-
-    name: str
-    state: DocumentState
-    error: str
-
-
-def failed_documents(session: Session, batch_id: str, limit: int) -> list[FailedDocument]:
+def failed_documents(session: Session, batch_id: str, limit: int) -> Sequence[Row[Any]]:
     """The first documents that failed, in input order."""
+    columns: tuple[Any, ...] = (Document.name, Document.state, func.coalesce(Document.error, "").label("error"))
     statement = (
-        select(Document.name, Document.state, func.coalesce(Document.error, ""))
+        select(*columns)
         .where(Document.batch_id == batch_id, Document.state == DocumentState.FAILED)
         .order_by(Document.position)
         .limit(limit)
     )
-    return [FailedDocument(*row) for row in session.execute(statement)]
+    return session.execute(statement).all()
 
 
-@dataclass(frozen=True, slots=True)
-class SlowJob:
-    """A successful attempt and its durations."""
-
-    job_id: int
-    document: str
-    level: int
-    position: int
-    worker: str
-    attempt: int
-    waited_s: float | None
-    queue_s: float
-    prefill_s: float
-    decode_s: float
-    prompt_tokens: int
-    completion_tokens: int
-
-
-def slowest_jobs(session: Session, batch_id: str, limit: int) -> list[SlowJob]:
+def slowest_jobs(session: Session, batch_id: str, limit: int) -> Sequence[Row[Any]]:
     """The successful attempts with the longest prefill and decode together."""
     engine_s = Attempt.prefill_s + Attempt.decode_s
     statement = (
         succeeded_attempts_of(
             batch_id,
-            Attempt.job_id, Document.name, Job.level, Job.position, Attempt.worker, Attempt.epoch,
-            Attempt.waited_s, func.coalesce(Attempt.queue_s, 0.0), Attempt.prefill_s, Attempt.decode_s,
-            func.coalesce(Attempt.prompt_tokens, 0), func.coalesce(Attempt.completion_tokens, 0),
+            Attempt.job_id, Document.name.label("document"), Job.level, Job.position, Attempt.worker,
+            Attempt.epoch.label("attempt"), Attempt.waited_s, func.coalesce(Attempt.queue_s, 0.0).label("queue_s"),
+            Attempt.prefill_s, Attempt.decode_s, func.coalesce(Attempt.prompt_tokens, 0).label("prompt_tokens"),
+            func.coalesce(Attempt.completion_tokens, 0).label("completion_tokens"),
         )
         .join(Document, Document.id == Job.document_id)
         .where(engine_s.is_not(None))
         .order_by(engine_s.desc(), Attempt.job_id)
         .limit(limit)
     )  # fmt: skip
-    return [SlowJob(*row) for row in session.execute(statement)]
+    return session.execute(statement).all()

@@ -7,18 +7,8 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from docmill.formatting import number, percent, precise_duration
-from docmill.insight.report.chart_style import (
-    GRID,
-    INK,
-    MUTED,
-    OTHER,
-    READ,
-    RUNNING,
-    WAITING,
-    WRITTEN,
-    Figure,
-    draw,
-)
+from docmill.insight.report import chart_style as colour
+from docmill.insight.report.chart_style import Figure, draw
 from docmill.insight.report.report_data import ReportData
 from docmill.insight.report.timeline import Timeline
 from docmill.storage.reads.batch_timeline import Distribution, Duration, WorkerUsage
@@ -37,9 +27,9 @@ _SHORTEST_S = 0.001
 _GUIDES = {0.5: "p50", 0.9: "p90", 0.99: "p99"}
 _DASHED, _DOTTED = (0, (5, 1.5)), (0, (1, 1.2))
 _LINES = {
-    Duration.WAIT: (WAITING, _DOTTED),
-    Duration.PREFILL: (READ, "solid"),
-    Duration.DECODE: (WRITTEN, _DASHED),
+    Duration.WAIT: (colour.WAITING, _DOTTED),
+    Duration.PREFILL: (colour.READ, "solid"),
+    Duration.DECODE: (colour.WRITTEN, _DASHED),
 }
 _TICKS_S = (
     *(step * size for size in (0.001, 0.01, 0.1, 1.0) for step in (1, 2, 5)), 10.0, 20.0,
@@ -55,8 +45,9 @@ def throughput(timeline: Timeline) -> Figure:
 
     def paint(axes: Axes) -> None:
         edges = _time_axis(axes, timeline.edges_s())
-        axes.stairs(timeline.read_per_s, edges, fill=True, color=READ, label="read", linewidth=0)
-        axes.stairs(both, edges, baseline=timeline.read_per_s, fill=True, color=WRITTEN, label="written", linewidth=0)
+        axes.stairs(timeline.read_per_s, edges, fill=True, color=colour.READ, label="read", linewidth=0)
+        below = timeline.read_per_s
+        axes.stairs(both, edges, baseline=below, fill=True, color=colour.WRITTEN, label="written", linewidth=0)
         axes.set_ylim(0, peak * 1.05 or 1)
         axes.yaxis.set_major_formatter(
             lambda value, _: f"{value / 1000:g} k" if value and peak >= 10_000 else f"{value:,.0f}"
@@ -77,11 +68,9 @@ def occupancy(timeline: Timeline) -> Figure:
 
     def paint(axes: Axes) -> None:
         edges = _time_axis(axes, timeline.edges_s())
-        axes.stairs(timeline.running, edges, fill=True, color=RUNNING, label="jobs in the engine", linewidth=0)
+        axes.stairs(timeline.running, edges, fill=True, color=colour.RUNNING, label="jobs in the engine", linewidth=0)
         if any(timeline.slots):
-            axes.stairs(
-                timeline.slots, edges, baseline=None, color=INK, label="slots", linestyle=(0, (4, 2)), linewidth=1.4
-            )
+            axes.stairs(timeline.slots, edges, baseline=None, color=colour.INK, label="slots", linestyle=_DASHED)
         axes.set_ylim(0, max(*timeline.running, *timeline.slots, 1) * 1.08)
         axes.set_ylabel("jobs")
         _legend(axes)
@@ -102,8 +91,8 @@ def durations(data: ReportData) -> Figure:
 
     def paint(axes: Axes) -> None:
         for duration, distribution in found.items():
-            colour, dashes = _LINES[duration]
-            axes.plot(_visible(distribution), distribution.shares, color=colour, linestyle=dashes, label=duration)
+            line, dashes = _LINES[duration]
+            axes.plot(_visible(distribution), distribution.shares, color=line, linestyle=dashes, label=duration)
         _cumulative(axes, list(found.values()))
 
     medians = ", ".join(f"{name} {precise_duration(d.at(0.5))}" for name, d in found.items())
@@ -115,7 +104,7 @@ def overlaid(duration: Duration, this: Distribution, earlier: Distribution) -> F
     """One duration's distribution in two batches."""
 
     def paint(axes: Axes) -> None:
-        axes.plot(_visible(earlier), earlier.shares, color=MUTED, linestyle=(0, (4, 2)), label="earlier")
+        axes.plot(_visible(earlier), earlier.shares, color=colour.MUTED, linestyle=_DASHED, label="earlier")
         axes.plot(_visible(this), this.shares, color=_LINES[duration][0], label="this batch")
         _cumulative(axes, [this, earlier])
 
@@ -137,9 +126,9 @@ def memory(data: ReportData) -> Figure | None:
         return None
 
     def paint(axes: Axes) -> None:
-        _plot(axes, data, rss, color=READ, label="memory")
+        _plot(axes, data, rss, color=colour.READ, label="memory")
         if vram:
-            _plot(axes, data, vram, color=WRITTEN, linestyle=_DASHED, label="VRAM")
+            _plot(axes, data, vram, color=colour.WRITTEN, linestyle=_DASHED, label="VRAM")
         axes.set_ylim(0, max(*rss.values(), *vram.values()) * 1.15)
         axes.set_ylabel("GiB")
         _legend(axes)
@@ -158,14 +147,14 @@ def utilization(data: ReportData) -> Figure | None:
         return None
 
     def paint(axes: Axes) -> None:
-        _plot(axes, data, cores, color=RUNNING, label="busy cores")
+        _plot(axes, data, cores, color=colour.RUNNING, label="busy cores")
         axes.set_ylim(0, max(cores.values()) * 1.15 or 1)
         axes.set_ylabel("cores")
         if gpus:
             right = axes.twinx()
             mean = {at_s: load / gpu_workers for at_s, load in gpus.items()}
-            _plot(right, data, mean, color=OTHER, linestyle=_DASHED)
-            axes.plot([], [], color=OTHER, linestyle=_DASHED, label="GPU %")
+            _plot(right, data, mean, color=colour.OTHER, linestyle=_DASHED)
+            axes.plot([], [], color=colour.OTHER, linestyle=_DASHED, label="GPU %")
             right.set_ylim(0, 105)
             right.grid(visible=False)
         _legend(axes)
@@ -202,7 +191,7 @@ def _cumulative(axes: Axes, shown: Sequence[Distribution]) -> None:
     axes.set_xticks(ticks, [_tick_label(tick) for tick in ticks])
     axes.set_yticks([0, *_GUIDES], ["0", *_GUIDES.values()])
     for share in _GUIDES:
-        axes.axhline(share, color=GRID, linewidth=1.0, zorder=0)
+        axes.axhline(share, color=colour.GRID, linewidth=1.0, zorder=0)
     _legend(axes)
 
 

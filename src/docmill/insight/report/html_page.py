@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -52,12 +51,7 @@ def render(data: ReportData, cost: Cost | None, comparison: Comparison | None) -
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "number": formatting.number, "compact": compact, "rate": rate, "ratio": formatting.ratio, "percent": percent,
-        "seconds": precise_duration, "brief": formatting.short_duration, "moment": formatting.moment,
-        "iso": formatting.iso, "energy": formatting.energy, "gib": formatting.gib,
-        "together": formatting.keep_together,
-    }  # fmt: skip
+    environment.filters |= {name: function for name, function in vars(formatting).items() if callable(function)}
     timeline = data.timeline
     drawn = [duration for duration in _DRAWN_DURATIONS if duration in data.durations]
     earlier = comparison.earlier.durations if comparison else {}
@@ -79,8 +73,7 @@ def render(data: ReportData, cost: Cost | None, comparison: Comparison | None) -
         usage=[figure for figure in (memory(data), utilization(data)) if figure],
         overlays=[overlaid(name, data.durations[name], earlier[name]) for name in drawn if name in earlier],
         svg=_svg,
-        money=partial(money, currency=cost.prices.currency if cost else ""),
-        counted=counted,
+        currency=cost.prices.currency if cost else "",
         outcomes=[(o, t) for o, t in data.outcomes.items() if o is not AttemptOutcome.SUCCEEDED],
         is_final=data.status.state.is_terminal,
         most_document_tokens=max((d.prompt_tokens + d.completion_tokens for d in data.documents), default=0),

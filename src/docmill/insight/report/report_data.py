@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row
 
 from docmill.insight.report.timeline import Timeline, build_timeline
 from docmill.storage.database import Database
@@ -29,19 +32,21 @@ _USAGE_MOMENTS = 60
 
 @dataclass(frozen=True, slots=True)
 class ReportData:
-    """One batch. Lists are cut at a limit; `timeline` is None before any job has run; `durations` has only those
-    that were measured."""
+    """One batch. Lists are cut at a limit; their rows have the columns that `docmill report --json` prints.
+
+    `timeline` is None before any job has run; `durations` has only those that were measured.
+    """
 
     status: BatchStatus
     span: reads.Span
     outcomes: Mapping[AttemptOutcome, reads.OutcomeTotals]
     reused_tokens: int
-    levels: Sequence[reads.LevelTotals]
+    levels: Sequence[Row[Any]]
     workers: Sequence[reads.WorkerTotals]
-    documents: Sequence[reads.DocumentTotals]
-    failed_attempts: Sequence[reads.FailedAttempts]
-    failed_documents: Sequence[reads.FailedDocument]
-    slowest: Sequence[reads.SlowJob]
+    documents: Sequence[Row[Any]]
+    failed_attempts: Sequence[Row[Any]]
+    failed_documents: Sequence[Row[Any]]
+    slowest: Sequence[Row[Any]]
     durations: Mapping[Duration, Distribution]
     timeline: Timeline | None
     usage: Sequence[WorkerUsage]

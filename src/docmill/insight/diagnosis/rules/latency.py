@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from docmill.formatting import percent
 from docmill.insight.diagnosis.registry import Host, RuleSection
 from docmill.insight.findings import Finding
 from docmill.storage.reads.batch_evidence import Evidence
@@ -60,7 +61,7 @@ def occupancy(evidence: Evidence, _: Host) -> Iterator[Finding]:
         if worker.occupancy is not None:
             yield LATENCY.judged(
                 "occupancy",
-                f"{worker.name}: its {worker.slots} slots were busy {worker.occupancy:.0%} of the time, with "
+                f"{worker.name}: its {worker.slots} slots were busy {percent(worker.occupancy)} of the time, with "
                 f"{worker.batch_size:.1f} jobs at once",
                 is_bad=worker.occupancy < _LOW_OCCUPANCY and worker.jobs >= _JOBS_PER_SLOT * worker.slots,
                 advice=(

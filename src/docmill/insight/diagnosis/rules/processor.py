@@ -25,7 +25,7 @@ def one_thread(evidence: Evidence, host: Host) -> Iterator[Finding]:
         if used is None or worker.engine not in CPU_ENGINES:
             continue
         is_busy = (worker.occupancy or 0.0) > _LOW_OCCUPANCY
-        what = f"{worker.name}: its engine used {used:.0f} % of one core of {host.cores}"
+        what = f"{worker.name}: its engine used {used:.0f} % of one of {host.cores} cores"
         yield PROCESSOR.judged(
             "one thread",
             what,

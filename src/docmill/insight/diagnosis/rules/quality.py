@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import regex
+
 from docmill.insight.diagnosis.registry import Host, RuleSection
 from docmill.insight.findings import Finding
-from docmill.insight.repetition import share_repeated
 from docmill.storage.reads.batch_evidence import Evidence
 
 QUALITY = RuleSection("quality")
 _HIGH_TEMPERATURE = 0.8
-_REPEATED = 0.5  # an answer loops if this share of it is repetition
 _LOOPING, _CUT, _EMPTY = 0.1, 0.6, 0.02  # shares of the answers
+_REPEATED = 0.5  # an answer loops if this share of its runs of words are repetitions
+_RUN_WORDS = 6  # shorter runs of words recur in normal prose
+_SHORTEST_WORDS = 30  # a shorter text can hardly be told from a list
+_WORD = regex.compile(r"\w+")
 
 
 @QUALITY.rule
@@ -35,7 +39,7 @@ def loops(evidence: Evidence, _: Host) -> Iterator[Finding]:
     """Answers that repeat the same text."""
     if not evidence.texts:
         return
-    looping = sum(share_repeated(text) >= _REPEATED for text in evidence.texts)
+    looping = sum(_share_repeated(text) >= _REPEATED for text in evidence.texts)
     yield QUALITY.judged(
         "loops",
         f"{looping} of {len(evidence.texts)} sampled answers repeat themselves",
@@ -82,3 +86,12 @@ def chat_template(evidence: Evidence, host: Host) -> Iterator[Finding]:
             is_bad=not host.has_chat_template,
             advice="use an instruction-tuned model, or add the model's template to its tokenizer_config.json",
         )
+
+
+def _share_repeated(text: str) -> float:
+    """The share of the text's runs of six words that occurred earlier in it, 0 to 1; 0 for a short text."""
+    words = [word.lower() for word in _WORD.findall(text)]
+    if len(words) < _SHORTEST_WORDS:
+        return 0.0
+    runs = [tuple(words[at : at + _RUN_WORDS]) for at in range(len(words) - _RUN_WORDS + 1)]
+    return 1.0 - len(set(runs)) / len(runs)
