@@ -78,6 +78,8 @@ def test_the_readme_names_directories_and_files_that_exist() -> None:
     tree = readme.partition("## Where things are")[2].partition("```text\n")[2].partition("```")[0]
     missing, parent = [], Path()
     for line in tree.splitlines():
+        if line.startswith(" " * 10):  # a description that continues
+            continue
         names = re.split(r" {2,}", line.strip())[0].split(", ")
         if not line.startswith(" "):
             parent = Path(names[0])
