@@ -128,7 +128,8 @@ def _prepared(options: argparse.Namespace) -> tuple[Any, Any]:
 def chunk_file(options: argparse.Namespace) -> dict[str, Any]:
     """Child process: what `docmill chunks` does with the file."""
     from docmill.producer.chunking.document_chunks import split_document
-    from docmill.producer.intake.sources import Document, read_documents
+    from docmill.producer.intake.documents import Document
+    from docmill.producer.intake.sources import read_documents
 
     _, submission = _prepared(options)
     clock = _Clock()

@@ -19,8 +19,8 @@ from docmill.producer.batch_plan import PlanRequest, make_plan
 from docmill.producer.batch_writer import BatchWriter
 from docmill.producer.dispatcher import Dispatcher, DispatchPolicy
 from docmill.producer.errors import ProducerError
+from docmill.producer.intake.documents import IntakeOptions
 from docmill.producer.intake.records import Record
-from docmill.producer.intake.sources import IntakeOptions
 from docmill.producer.level_planner import LevelPlanner
 from docmill.producer.model_text import ModelText, load_model_text
 from docmill.producer.submission import OnDocument, Resume, Submission, SubmitOptions, SubmittedBatch

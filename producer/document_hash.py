@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from docmill.producer.intake.sources import Document
+from docmill.producer.intake.documents import Document
 
 
 def content_hash_of(document: Document) -> str:

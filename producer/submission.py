@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from docmill.producer.batch_plan import Plan
+from docmill.producer.intake.documents import Document, IntakeOptions, Skipped
 from docmill.producer.intake.records import Record
-from docmill.producer.intake.sources import Document, IntakeOptions, Skipped
 from docmill.producer.model_text import ModelText
 from docmill.producer.task_files import Task
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from docmill.producer.batch_plan import Plan
 from docmill.producer.chunking.chunker import Chunk, split
 from docmill.producer.chunking.token_window import Encoded
-from docmill.producer.intake.sources import Document
+from docmill.producer.intake.documents import Document
 from docmill.producer.model_text import ModelText
 from docmill.producer.prompts import RenderedPrompt
 from docmill.producer.task_files import MergeStrategy, Task

@@ -1,6 +1,6 @@
-"""From what the user names (files, directories, globs, archives, `-`) to documents.
+"""Read the documents of a submission's inputs: files, directories, globs, archives, `-` and records.
 
-A document that cannot be read is reported by name and skipped; the rest goes on.
+A document that cannot be read is reported and skipped; the rest are processed.
 """
 
 from __future__ import annotations
@@ -10,36 +10,22 @@ import glob
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import IO
 
 from docmill.producer.errors import DocumentUnreadable, InputNotFound
-from docmill.producer.intake.blobs import Blob, file_blobs
-from docmill.producer.intake.formats import SUFFIXES, Document, Skipped, document_of, documents_of
+from docmill.producer.intake.blobs import file_blobs
+from docmill.producer.intake.documents import Document, IntakeOptions, Skipped, document_of
+from docmill.producer.intake.formats import READERS, documents_of
 from docmill.producer.intake.records import Record
 from docmill.producer.intake.text_encoding import without_surrogates
 from docmill.producer.printable_names import printable_name
 
-__all__ = ["Document", "IntakeOptions", "Skipped", "read_documents"]
-
 _PACKED = (".gz", ".zip")
 _BLOCK = 1 << 20  # bytes
 _File = tuple[Path | None, str]  # None: standard input; the document's name
-
-
-@dataclass(frozen=True, slots=True)
-class IntakeOptions:
-    """`encoding` of what is not UTF-8; `text_field` of JSONL and CSV.
-
-    Unpacked sizes: `max_document_bytes` of one text, `max_archive_bytes` of all texts of a zip.
-    """
-
-    encoding: str | None = None
-    text_field: str = "text"
-    max_document_bytes: int = 1 << 30
-    max_archive_bytes: int = 64 << 30
 
 
 def read_documents(
@@ -70,23 +56,14 @@ def _read(found: Sequence[_File | Record], options: IntakeOptions) -> Iterator[D
             for blob in file_blobs(place, name, options.max_document_bytes, options.max_archive_bytes):
                 if path is None:
                     blob = replace(blob, source="-", suffix=".txt")
-                elif path.suffix.lower() == ".zip" and blob.suffix not in SUFFIXES:
+                elif path.suffix.lower() == ".zip" and blob.suffix not in READERS:
                     yield Skipped(blob.name, f"{blob.suffix or 'a file without suffix'} is not a known text format")
                     continue
-                yield from _documents(blob, options)
+                yield from documents_of(replace(blob, source=without_surrogates(blob.source)), options)
         except DocumentUnreadable as error:
             yield Skipped(error.name, error.reason)
         except OSError as error:
             yield Skipped(name, error.strerror or str(error))
-
-
-def _documents(blob: Blob, options: IntakeOptions) -> Iterator[Document | Skipped]:
-    return documents_of(
-        replace(blob, source=without_surrogates(blob.source)),
-        encoding=options.encoding,
-        text_field=options.text_field,
-        max_bytes=options.max_document_bytes,
-    )
 
 
 def _matches(item: str) -> Iterator[_File]:
@@ -96,7 +73,7 @@ def _matches(item: str) -> Iterator[_File]:
     path = Path(item).expanduser()
     try:
         found = _files_in(path) if path.is_dir() else _named(path)
-    except OSError as error:  # a name too long for the system, a directory that may not be read
+    except OSError as error:  # a name that is too long, a directory without read permission
         raise InputNotFound(f"{item[:80]} ({error.strerror})") from error
     if not found:
         raise InputNotFound(f"{item} (a directory without text files)" if path.is_dir() else item)
@@ -118,21 +95,21 @@ def _named(path: Path) -> list[tuple[Path, str]]:
 
 
 def _file_name(path: Path) -> str:
-    """A document is called as its user called it, without the directories of an absolute path."""
+    """The name that the user gave, without the directories of an absolute path."""
     return path.name if path.is_absolute() else str(path)
 
 
-def _walk(directory: Path, passed: set[Path]) -> Iterator[Path]:
-    """The files below, sorted, hidden ones left out; a directory that links lead to again is read once."""
+def _walk(directory: Path, visited: set[Path]) -> Iterator[Path]:
+    """The files of a directory tree, sorted, without hidden ones. A directory reached again by a link is read once."""
     resolved = directory.resolve()
-    if resolved in passed:
+    if resolved in visited:
         return
-    passed.add(resolved)
+    visited.add(resolved)
     for child in sorted(directory.iterdir()):
         if child.name.startswith("."):
             continue
         if child.is_dir():
-            yield from _walk(child, passed)
+            yield from _walk(child, visited)
         elif child.is_file():
             yield child
 
@@ -140,13 +117,13 @@ def _walk(directory: Path, passed: set[Path]) -> Iterator[Path]:
 def _is_known(path: Path) -> bool:
     suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
     if suffixes[-1:] == [".gz"]:
-        return suffixes[:1] != [".gz"] and suffixes[0] in SUFFIXES
-    return bool(suffixes) and (suffixes[-1] in SUFFIXES or suffixes[-1] in _PACKED)
+        return suffixes[:1] != [".gz"] and suffixes[0] in READERS
+    return bool(suffixes) and (suffixes[-1] in READERS or suffixes[-1] in _PACKED)
 
 
 @cache
 def _spooled(stream: IO[bytes], max_bytes: int) -> Path:
-    """A pipe's bytes in a file, to be read more than once; one byte over the limit shows that there were more."""
+    """A pipe copied to a file, to be read more than once. One byte above the limit shows that there was more."""
     with tempfile.NamedTemporaryFile(prefix="docmill-stdin-", delete=False) as spool:
         atexit.register(Path(spool.name).unlink, missing_ok=True)
         left = max_bytes + 1

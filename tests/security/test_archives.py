@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from docmill.producer.intake.formats import Document, Skipped
-from docmill.producer.intake.sources import IntakeOptions, read_documents
+from docmill.producer.intake.documents import Document, IntakeOptions, Skipped
+from docmill.producer.intake.sources import read_documents
 from docmill.producer.result_export import write_directory
 from tests.unit.producer.conftest import report
 

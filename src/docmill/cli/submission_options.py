@@ -13,7 +13,7 @@ from docmill.cli.model_download import ensure_model
 from docmill.cli.options import EncodingName
 from docmill.formatting import parse_duration
 from docmill.producer.composition import Backend
-from docmill.producer.intake.sources import Document, Skipped
+from docmill.producer.intake.documents import Document, Skipped
 from docmill.producer.submission import Submission, SubmitOptions, SubmittedBatch
 from docmill.producer.task_files import MergeStrategy, builtin_names
 from docmill.settings.sampling_presets import PRESETS

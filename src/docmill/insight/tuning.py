@@ -15,7 +15,7 @@ from typing import Any
 
 from docmill.producer.batch_plan import PlanRequest, make_plan
 from docmill.producer.chunking.document_chunks import split_document
-from docmill.producer.intake.sources import Document
+from docmill.producer.intake.documents import Document
 from docmill.producer.model_text import ModelText
 from docmill.producer.task_files import Task
 from docmill.worker.batcher import Batcher

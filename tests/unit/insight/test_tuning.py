@@ -10,7 +10,7 @@ import yaml
 
 from docmill.catalogue.find_model import find_model
 from docmill.insight.tuning import Grid, Measurement, TunedSettings, Workload, as_config, best_of, grid_for, tune
-from docmill.producer.intake.formats import Document
+from docmill.producer.intake.documents import Document
 from docmill.producer.model_text import ModelText
 from docmill.producer.task_files import load_task
 from docmill.settings.load import load_settings

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from docmill.producer.batch_plan import Plan
 from docmill.producer.batch_writer import BatchWriter
-from docmill.producer.intake.sources import IntakeOptions
+from docmill.producer.intake.documents import IntakeOptions
 from docmill.producer.level_planner import LevelPlanner
 from docmill.producer.model_text import ModelText
 from docmill.producer.submission import OnDocument, Resume, Submission, SubmittedBatch

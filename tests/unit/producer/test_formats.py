@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from docmill.producer.intake.formats import html_to_text
-from docmill.producer.intake.sources import IntakeOptions, Skipped, read_documents
-from tests.unit.producer.test_intake import texts
+from docmill.producer.intake.documents import IntakeOptions, Skipped
+from docmill.producer.intake.formats.html import html_to_text
+from docmill.producer.intake.sources import read_documents
+from tests.unit.producer.test_sources import texts
 
 
 def test_each_line_of_jsonl_is_a_document_named_by_its_line(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from docmill.formatting import counted, duration
 from docmill.producer.chunking.document_chunks import split_document
 from docmill.producer.composition import Backend
 from docmill.producer.errors import ProducerError
-from docmill.producer.intake.sources import Document, Skipped, read_documents
+from docmill.producer.intake.documents import Document, Skipped
+from docmill.producer.intake.sources import read_documents
 from docmill.producer.submission import Submission
 from docmill.storage.errors import StorageError
 

@@ -13,7 +13,8 @@ from docmill.cli.options import json_option
 from docmill.formatting import counted
 from docmill.producer.batch_plan import room_for_text
 from docmill.producer.composition import Backend
-from docmill.producer.intake.sources import Skipped, read_documents
+from docmill.producer.intake.documents import Skipped
+from docmill.producer.intake.sources import read_documents
 from docmill.producer.submission import Submission, SubmitOptions
 
 _MARK = "\u00b7"

@@ -20,8 +20,8 @@ from docmill.engine_table import CPU_ENGINES
 from docmill.formatting import gib
 from docmill.insight.tuning import Grid, Measurement, Workload, as_config, best_of, grid_for
 from docmill.insight.tuning import tune as tuned
-from docmill.producer.intake.formats import Document
-from docmill.producer.intake.sources import Skipped, read_documents
+from docmill.producer.intake.documents import Document, Skipped
+from docmill.producer.intake.sources import read_documents
 from docmill.producer.model_text import ModelText, load_model_text
 from docmill.producer.task_files import load_task
 from docmill.sizing.machine import read_machine

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from docmill.producer.errors import InputNotFound
-from docmill.producer.intake.sources import Document, IntakeOptions, Skipped, read_documents
+from docmill.producer.intake.documents import Document, IntakeOptions, Skipped
+from docmill.producer.intake.sources import read_documents
 
 
 def texts(*inputs: str | Path, options: IntakeOptions | None = None) -> dict[str, str]:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from docmill.producer.intake.sources import Document, IntakeOptions, Skipped, read_documents
+from docmill.producer.intake.documents import Document, IntakeOptions, Skipped
+from docmill.producer.intake.sources import read_documents
 
 GERMAN = "Falsches Üben von Xylophonmusik quält jeden größeren Zwerg. Heizölrückstoßabdämpfung! " * 20
 JAPANESE = "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。" * 20

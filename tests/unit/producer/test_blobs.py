@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from docmill.producer.intake.sources import IntakeOptions, read_documents
+from docmill.producer.intake.documents import IntakeOptions
+from docmill.producer.intake.sources import read_documents
 from docmill.producer.result_export import write_directory
 from tests.unit.producer.conftest import report
-from tests.unit.producer.test_intake import texts
+from tests.unit.producer.test_sources import texts
 
 MIB = 1 << 20
 
