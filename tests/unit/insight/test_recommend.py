@@ -72,8 +72,8 @@ def test_the_tree_is_followed(found: Machine, use_case: UseCase, model: str) -> 
 
 
 def test_the_guides_own_models_for_a_use_are_beside_where_the_tree_does_not_ask() -> None:
-    assert recommended(ADVANCED, UseCase.EDUCATION).beside[0].entry.name == "orca-2-13b"
-    assert recommended(ADVANCED, UseCase.MATH).beside[0].entry.name == "phi-3.5-moe-instruct"
+    assert recommended(ADVANCED, UseCase.EDUCATION).alternatives[0].entry.name == "orca-2-13b"
+    assert recommended(ADVANCED, UseCase.MATH).alternatives[0].entry.name == "phi-3.5-moe-instruct"
 
 
 @pytest.mark.parametrize("found", [BASIC, STANDARD, ADVANCED, RACK], ids=["basic", "standard", "advanced", "rack"])
@@ -82,7 +82,7 @@ def test_newer_models_are_beside_with_the_reason_and_lie_where_the_first_does(
     found: Machine, use_case: UseCase
 ) -> None:
     recommendation = recommended(found, use_case)
-    newer = [c for c in recommendation.beside if c.entry.published > recommendation.first.entry.published]
+    newer = [c for c in recommendation.alternatives if c.entry.published > recommendation.first.entry.published]
     assert newer
     for choice in newer:
         assert f"newer ({choice.entry.published} against" in choice.why or "the guide's" in choice.why
@@ -154,7 +154,7 @@ def test_every_recommended_config_loads_and_holds_what_was_recommended(
     )
     assert profile.optimization.cuda_layers == ("all" if first.fit.place is Place.GPU else None)
     assert profile.temperature is None  # left to the task
-    assert ("other_llm" in settings.profiles) == bool(recommendation.beside)
+    assert ("other_llm" in settings.profiles) == bool(recommendation.alternatives)
     small = openvino_can_run(first.entry)
     assert (settings.worker.engine == "llamacpp") == (small and first.fit.engine == "llamacpp")
 

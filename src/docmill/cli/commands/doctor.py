@@ -185,7 +185,7 @@ def _show_choices(found: Recommendation) -> None:
     table = Table("model", "where", "window", "cache", "slots", "memory", "why", box=None, pad_edge=False)
     for column in table.columns[:6]:
         column.no_wrap = True
-    for choice in (found.first, *found.beside):
+    for choice in (found.first, *found.alternatives):
         fit = choice.fit
         where = f"{fit.gpus} GPUs" if fit.gpus > 1 else str(fit.place)
         needed = gib_of(fit.needed_bytes, fit.available_bytes)
@@ -203,7 +203,7 @@ def _row(found: Recommendation) -> dict[str, Any]:
         "parts": [asdict(part) for part in found.standing.parts],
         "use_case": found.use_case,
         "first": _choice_row(found.first),
-        "beside": [_choice_row(choice) for choice in found.beside],
+        "beside": [_choice_row(choice) for choice in found.alternatives],
         "remarks": list(found.remarks),
     }
 

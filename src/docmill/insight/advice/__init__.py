@@ -1,1 +1,1 @@
-"""Which tier a machine is, which model suits it, and the config.yaml for that."""
+"""Recommend a model for a machine: its tier, the decision tree, and a config.yaml."""

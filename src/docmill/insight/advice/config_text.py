@@ -1,4 +1,4 @@
-"""A recommendation as a config.yaml: commented, and valid as it stands."""
+"""Write a recommendation as a commented, valid config.yaml."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from docmill.formatting import gb, gib
 from docmill.insight.advice.recommend import Choice, Recommendation, UseCase
+from docmill.settings.defaults import Profile
 from docmill.settings.sampling_presets import PRESETS
 from docmill.sizing.catalogue_fit import Fit, Place
 from docmill.sizing.gpu_memory import CacheType
@@ -17,12 +18,11 @@ _PRESET = {
     UseCase.MATH: "focused",
     UseCase.RESEARCH: "focused",
 }
-_SHARE_OF_OUTPUT = 4  # max_tokens at most this part of the window
-_MAX_TOKENS = 512
+_OUTPUT_SHARE = 4  # max_tokens is at most a quarter of the window
 
 
 def config_text(recommendation: Recommendation, machine: str) -> str:
-    """The file; `machine` is one line that says what for. The first model beside it is the profile `other_llm`."""
+    """The text of the file. `machine` describes it in a line. The first alternative is the profile `other_llm`."""
     return "\n".join(_lines(recommendation, machine)) + "\n"
 
 
@@ -35,8 +35,8 @@ def _lines(recommendation: Recommendation, machine: str) -> Iterator[str]:
     yield from _profile(recommendation.first, use_case)
     if not _is_auto(recommendation.first):
         yield "worker:"
-        yield f"  engine: {recommendation.first.fit.engine}  # docmill itself would choose openvino, on the processor"
-    for choice in recommendation.beside[:1]:
+        yield f"  engine: {recommendation.first.fit.engine}  # docmill would choose openvino, on the processor"
+    for choice in recommendation.alternatives[:1]:
         yield ""
         yield "# docmill --profile other_llm run ..."
         yield "other_llm:"
@@ -48,15 +48,15 @@ def _profile(choice: Choice, use_case: UseCase) -> Iterator[str]:
     yield from (f"  # {reason}" for reason in choice.why.split("; "))
     yield f"  # {entry.parameters} parameters, licence {entry.license}: {entry.card}"
     preset = _PRESET[use_case]
-    max_tokens = min(_MAX_TOKENS, fitted.window // _SHARE_OF_OUTPUT)
+    max_tokens = min(Profile().max_tokens, fitted.window // _OUTPUT_SHARE)
     yield f"  model: {fitted.model}  # {fitted.pull} ({gb(fitted.download_bytes)})"
     yield f"  context_window: {fitted.window}  # tokens of prompt and output, of the model's {entry.context_window}"
     yield f"  max_tokens: {max_tokens}  # the longest output of a job"
-    yield f"  # temperature: {preset}  # {PRESETS[preset]}; left to the task where it is not set (summarize: 0)"
+    yield f"  # temperature: {preset}  # {PRESETS[preset]}; if not set, the task decides (summarize: 0)"
     yield "  optimization:"
     quantization = fitted.cache_type.quantization
     yield f"    quantization: {quantization}  # keys and values; {_sizes(fitted)}"
-    yield f"    batch_size: {fitted.slots or 1}  # jobs in the engine at once, each of a whole window"
+    yield f"    batch_size: {fitted.slots or 1}  # jobs in the engine at once, each of a full window"
     yield f"    threads: {fitted.threads}  # physical cores"
     if fitted.place is Place.GPU:
         yield "    cuda_enabled: true"
@@ -66,7 +66,7 @@ def _profile(choice: Choice, use_case: UseCase) -> Iterator[str]:
 def _sizes(fitted: Fit) -> str:
     where = "the GPU's" if fitted.place is Place.GPU else "memory's"
     return (
-        f"weights {gib(fitted.weights_bytes)}, all together {gib(fitted.needed_bytes)} of {where} "
+        f"weights {gib(fitted.weights_bytes)}, together {gib(fitted.needed_bytes)} of {where} "
         f"{gib(fitted.available_bytes)}"
     )
 

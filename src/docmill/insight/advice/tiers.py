@@ -1,4 +1,4 @@
-"""Which tier a machine is of: Basic, Standard or Advanced, part by part, by the table docmill began with."""
+"""The tier of a machine (Basic, Standard or Advanced), judged part by part."""
 
 from __future__ import annotations
 
@@ -8,30 +8,18 @@ from docmill.catalogue.model_entry import Tier
 from docmill.formatting import gb, gib
 from docmill.sizing.machine import Machine
 
-_GB = 10**9
-_KEPT_BACK = 0.95  # firmware, kernel and graphics keep some of what a machine is sold with
-
-
-@dataclass(frozen=True, slots=True)
-class Needs:
-    """What a tier asks for. Memory and disk in GB, the GPU's memory too; 0: none."""
-
-    cores: int
-    memory: int
-    vram: int
-    disk: int
-
-
-NEEDS = {
-    Tier.BASIC: Needs(cores=4, memory=8, vram=0, disk=10),
-    Tier.STANDARD: Needs(cores=4, memory=16, vram=6, disk=20),
-    Tier.ADVANCED: Needs(cores=16, memory=32, vram=12, disk=50),
+_CORES, _MEMORY, _GPU_MEMORY, _DISK = "CPU cores", "memory", "GPU memory", "free disk"
+_NEEDS = {  # cores and GB
+    Tier.BASIC: {_CORES: 4, _MEMORY: 8, _GPU_MEMORY: 0, _DISK: 10},
+    Tier.STANDARD: {_CORES: 4, _MEMORY: 16, _GPU_MEMORY: 6, _DISK: 20},
+    Tier.ADVANCED: {_CORES: 16, _MEMORY: 32, _GPU_MEMORY: 12, _DISK: 50},
 }
+_GB = 10**9 * 0.95  # firmware, kernel and graphics keep some of the memory that a machine is sold with
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part of a machine: what it has, the best tier it is enough for, and what the next one asks for."""
+    """One part of a machine: what it has, the best tier that it satisfies, and what the next tier needs."""
 
     name: str
     has: str
@@ -41,56 +29,49 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The tier of a machine is that of its weakest part; None: below Basic."""
+    """The tier of a machine is that of its weakest part; None means below Basic."""
 
     tier: Tier | None
     parts: tuple[Part, ...]
 
     @property
     def next_tier(self) -> Tier | None:
-        """The one above, None at the top."""
-        if self.tier is None:
-            return Tier.BASIC
+        """The next higher tier; None at the top."""
         tiers = list(Tier)
-        return tiers[tiers.index(self.tier) + 1] if self.tier is not tiers[-1] else None
+        following = 0 if self.tier is None else tiers.index(self.tier) + 1
+        return tiers[following] if following < len(tiers) else None
 
-    def tier_of(self, part: str) -> Tier | None:
-        """What one part alone is enough for."""
-        return next(p.tier for p in self.parts if p.name == part)
+    @property
+    def gpu_tier(self) -> Tier | None:
+        """The best tier that the GPU memory satisfies."""
+        return next(part.tier for part in self.parts if part.name == _GPU_MEMORY)
 
     @property
     def lacking(self) -> tuple[Part, ...]:
-        """The parts that keep it from the next tier."""
+        """The parts that keep the machine from the next tier."""
         return tuple(part for part in self.parts if part.tier is self.tier)
 
 
 def standing_of(machine: Machine) -> Standing:
-    """Judge each part; a disk that is None is not judged."""
-    cores = machine.cpu.engine_threads
-    vram = gib(machine.vram_bytes) if machine.gpus else "none"
+    """Judge each part of a machine; a disk that is None is not judged."""
+    cores, memory, vram = machine.cpu.engine_threads, machine.memory.usable_bytes, machine.vram_bytes
     parts = [
-        _part("CPU cores", "cores", cores, str(cores)),
-        _part("memory", "memory", machine.memory.usable_bytes, gib(machine.memory.usable_bytes)),
-        _part("GPU memory", "vram", machine.vram_bytes, vram),
+        _part(_CORES, cores, str(cores)),
+        _part(_MEMORY, memory, gib(memory)),
+        _part(_GPU_MEMORY, vram, gib(vram) if machine.gpus else "none"),
     ]
     if machine.disk is not None:
-        parts.append(_part("free disk", "disk", machine.disk.free_bytes, gb(machine.disk.free_bytes)))
-    return Standing(_lowest(parts), tuple(parts))
+        parts.append(_part(_DISK, machine.disk.free_bytes, gb(machine.disk.free_bytes)))
+    reached = [part.tier for part in parts]
+    order = [None, *Tier]
+    return Standing(min(reached, key=order.index), tuple(parts))
 
 
-def _part(name: str, need: str, has: int, shown: str) -> Part:
-    unit, kept_back = (1, 1.0) if need == "cores" else (_GB, _KEPT_BACK)
+def _part(name: str, has: int, shown: str) -> Part:
+    unit, suffix = (1, "") if name == _CORES else (_GB, " GB")
     reached: Tier | None = None
-    for tier, needs in NEEDS.items():
-        if has < getattr(needs, need) * unit * kept_back:
-            wanted = f"{getattr(needs, need)}{'' if need == 'cores' else ' GB'}"
-            return Part(name, shown, reached, wanted)
+    for tier, needs in _NEEDS.items():
+        if has < needs[name] * unit:
+            return Part(name, shown, reached, f"{needs[name]}{suffix}")
         reached = tier
     return Part(name, shown, reached, "")
-
-
-def _lowest(parts: list[Part]) -> Tier | None:
-    if any(part.tier is None for part in parts):
-        return None
-    order = list(Tier)
-    return min((part.tier for part in parts if part.tier is not None), key=order.index)
