@@ -1,1 +1,1 @@
-"""Runs jobs on an engine. Never imports a document."""
+"""Runs jobs on an engine. Never imports code that reads documents."""

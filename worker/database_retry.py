@@ -1,6 +1,6 @@
-"""A worker's moves on a database that may be away: full, locked, read-only, restarting.
+"""Retry a worker's database operations while the database is unavailable: full, locked, read-only or restarting.
 
-Whoever moves waits and tries again; the worker says once that the database is away, and once that it answers.
+The worker logs once that the database is unavailable, and once that it responds again.
 """
 
 from __future__ import annotations
@@ -18,50 +18,45 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-_STORE_S = 600.0  # how long a finished text is kept for a database that does not answer
-_CLOSING_S = 10.0  # and when the worker shall end
-_WAIT_S = 5.0
+_DEADLINE_S = 600.0
+_DEADLINE_CLOSING_S = 10.0
+_WAIT_MAX_S = 5.0
 
 
-class Patience:
-    """Shared by a worker's threads. `is_closing` says that the worker shall end."""
+class DatabaseRetry:
+    """Shared by a worker's threads. `is_closing` returns True once the worker is shutting down."""
 
     def __init__(self, is_closing: Callable[[], bool]) -> None:
         self.is_closing = is_closing
-        self._away = threading.Event()
+        self._is_unavailable = threading.Event()
 
-    def take(self, move: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Make a move that nothing depends on yet: tried until the worker closes. Raises DatabaseUnavailable then."""
-        return self._retrying(lambda _: self.is_closing())(self._noticed(move), *args, **kwargs)
+    def until_closing(self, operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Retry until the worker shuts down, then raise DatabaseUnavailable: for operations that start new work."""
+        return self._retry(lambda _: self.is_closing(), lambda: operation(*args, **kwargs))
 
-    def store(self, move: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Make a move that stores work already done. Raises DatabaseUnavailable after ten minutes, or seconds."""
-        return self._retrying(self._has_waited_enough)(self._noticed(move), *args, **kwargs)
+    def with_deadline(self, operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Retry for ten minutes, or ten seconds during shutdown, then raise DatabaseUnavailable: to store results."""
+        return self._retry(self._is_past_deadline, lambda: operation(*args, **kwargs))
 
-    def _has_waited_enough(self, state: RetryCallState) -> bool:
+    def _is_past_deadline(self, state: RetryCallState) -> bool:
         waited_s = state.seconds_since_start or 0.0
-        return waited_s > (_CLOSING_S if self.is_closing() else _STORE_S)
+        return waited_s > (_DEADLINE_CLOSING_S if self.is_closing() else _DEADLINE_S)
 
-    def _retrying(self, stop: Callable[[RetryCallState], bool]) -> Retrying:
-        return Retrying(
+    def _retry(self, stop: Callable[[RetryCallState], bool], operation: Callable[[], T]) -> T:
+        retrying = Retrying(
             retry=retry_if_exception_type(DatabaseUnavailable),
-            wait=wait_random_exponential(multiplier=0.2, max=_WAIT_S),
+            wait=wait_random_exponential(multiplier=0.2, max=_WAIT_MAX_S),
             stop=stop,
+            after=self._log_unavailable,
             reraise=True,
         )
+        result = retrying(operation)
+        if self._is_unavailable.is_set():
+            self._is_unavailable.clear()
+            log.warning("the database answers again")
+        return result
 
-    def _noticed(self, move: Callable[P, T]) -> Callable[P, T]:
-        def noticing(*args: P.args, **kwargs: P.kwargs) -> T:
-            try:
-                made = move(*args, **kwargs)
-            except DatabaseUnavailable as error:
-                if not self._away.is_set():
-                    self._away.set()
-                    log.warning("%s; no job is taken until it answers", error)
-                raise
-            if self._away.is_set():
-                self._away.clear()
-                log.warning("the database answers again")
-            return made
-
-        return noticing
+    def _log_unavailable(self, state: RetryCallState) -> None:
+        if not self._is_unavailable.is_set() and state.outcome is not None:
+            self._is_unavailable.set()
+            log.warning("%s; no job is taken until it answers", state.outcome.exception())

@@ -1,7 +1,7 @@
-"""One heartbeat thread a worker: renews all leases in one UPDATE, stops what is no longer its own.
+"""The heartbeat of a worker: renews all its leases in one UPDATE and stops jobs that are no longer its own.
 
-A job that was cancelled, expired or taken over by another worker is cancelled in the engine at the next beat. When
-the database has not answered for a whole lease, others may have taken the jobs: all are cancelled.
+A job that was cancelled, has expired or was taken over by another worker is cancelled in the engine at the next beat.
+If the database has not responded for the length of a lease, other workers may have taken the jobs: all are cancelled.
 """
 
 from __future__ import annotations
@@ -24,19 +24,23 @@ log = logging.getLogger(__name__)
 
 
 def request_id_of(job: ClaimedJob) -> RequestId:
-    """The engine's name for an attempt of a job."""
+    """The id of an attempt's request in the engine."""
     return f"{job.id}-{job.epoch}"
 
 
 def attempt_of(request_id: RequestId) -> tuple[int, int]:
-    """The job's id and the epoch that `request_id_of` made the name of."""
+    """The job's id and epoch, from the result of `request_id_of`."""
     job_id, _, epoch = request_id.partition("-")
     return int(job_id), int(epoch)
 
 
-class Leases:
-    """The jobs a worker holds. `lost` is called with the request id of each that is no longer its own, `pause` at
-    every beat with whether the worker shall take no further jobs; `sample` says, now and then, what it uses."""
+class Heartbeat:
+    """Knows the jobs that the worker holds.
+
+    `lost` is called with the request id of each job that is no longer the worker's, at every beat until the job has
+    ended. `set_paused` is called at every beat with what the worker's row asks for. `sample` returns the resource usage
+    to store, given the number of held jobs, or None.
+    """
 
     def __init__(
         self,
@@ -45,38 +49,38 @@ class Leases:
         lost: Callable[[RequestId], None],
         *,
         lease_s: float,
-        pause: Callable[[bool], None] = lambda _: None,
+        set_paused: Callable[[bool], None] = lambda _: None,
         sample: Callable[[int], Sample | None] = lambda _: None,
     ) -> None:
         self._jobs = jobs
         self._workers = workers
         self._lost = lost
-        self._pause = pause
+        self._set_paused = set_paused
         self._sample = sample
         self._lease_s = lease_s
         self._held: dict[RequestId, ClaimedJob] = {}
-        self._given_up: set[RequestId] = set()
+        self._logged_lost: set[RequestId] = set()
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
-        self._watcher = threading.Thread(target=self._watch, name="lease-watch", daemon=True)
+        self._beats = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._expiry = threading.Thread(target=self._watch_expiry, name="lease-expiry", daemon=True)
         self._renewed_at = time.monotonic()
 
     def start(self) -> None:
-        """Begin to beat, every third of a lease."""
+        """Begin to beat, several times per lease."""
         self._renewed_at = time.monotonic()
-        self._thread.start()
-        self._watcher.start()
+        self._beats.start()
+        self._expiry.start()
 
     def stop(self) -> None:
         """Stop beating."""
         self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=5.0)
+        if self._beats.is_alive():
+            self._beats.join(timeout=5.0)
 
     @contextmanager
     def holding(self, job: ClaimedJob) -> Iterator[None]:
-        """Keep the job's lease while the block runs."""
+        """Renew the job's lease while the block runs."""
         request_id = request_id_of(job)
         with self._lock:
             self._held[request_id] = job
@@ -85,21 +89,21 @@ class Leases:
         finally:
             with self._lock:
                 self._held.pop(request_id, None)
-                self._given_up.discard(request_id)
+                self._logged_lost.discard(request_id)
 
     def held(self, job_id: int) -> ClaimedJob | None:
-        """The job, where this worker holds it."""
+        """The job, if this worker holds it."""
         with self._lock:
             return next((job for job in self._held.values() if job.id == job_id), None)
 
     def beat(self) -> None:
-        """Renew everything once and cancel what is lost."""
+        """Renew all leases once and cancel the jobs that are lost."""
         with self._lock:
             held = dict(self._held)
         ours = self._jobs.heartbeat(held.values())  # first: on a busy database every write waits for its turn
         self._renewed_at = time.monotonic()
-        self._give_up([rid for rid, job in held.items() if (job.id, job.epoch) not in ours])
-        self._pause(self._workers.seen(running=len(held), sample=self._sample(len(held))))
+        self._cancel([request_id for request_id, job in held.items() if (job.id, job.epoch) not in ours])
+        self._set_paused(self._workers.seen(running=len(held), sample=self._sample(len(held))))
 
     def _run(self) -> None:
         is_failing = False
@@ -114,25 +118,20 @@ class Leases:
             except Exception:
                 log.exception("the heartbeat failed; trying again")
 
-    def _watch(self) -> None:
-        """Give everything up when no lease was renewed for as long as one lasts: others may have it by now.
-
-        In a thread of its own, for a beat may hang in a database that does not even refuse.
-        """
+    def _watch_expiry(self) -> None:
+        """Cancel all jobs once their leases have expired, in a separate thread because a beat may hang."""
         while not self._stop.wait(self._lease_s / LEASE_RENEWALS):
             if time.monotonic() - self._renewed_at > self._lease_s:
                 with self._lock:
                     held = list(self._held)
-                self._give_up(held)
+                self._cancel(held)
 
-    def _give_up(self, request_ids: list[RequestId]) -> None:
+    def _cancel(self, request_ids: list[RequestId]) -> None:
         for request_id in request_ids:
             with self._lock:
-                still_held = request_id in self._held
-                is_new = still_held and request_id not in self._given_up
-                if is_new:
-                    self._given_up.add(request_id)
-            if is_new:
-                log.info("request %s is no longer ours; stopping it", request_id)
-            if still_held:
-                self._lost(request_id)  # at each beat: it may not have come to the engine before
+                if request_id not in self._held:
+                    continue
+                if request_id not in self._logged_lost:
+                    self._logged_lost.add(request_id)
+                    log.info("request %s is no longer ours; stopping it", request_id)
+            self._lost(request_id)  # at every beat: the request may not have reached the engine before

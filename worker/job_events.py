@@ -1,6 +1,6 @@
-"""What happens to a worker's jobs, told to whoever wants to know: the log, the metrics.
+"""Report what happens to a worker's jobs to observers: the log, the metrics, the resource samples.
 
-`ObservedJobs` stands where `docmill.storage.moves.jobs.Jobs` does; what it tells has been committed by then.
+`ObservedJobs` is used in place of `docmill.storage.moves.jobs.Jobs`; it reports what has been committed.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any
 
 from docmill.storage.attempt_metrics import GeneratedText
 from docmill.storage.database import Database
@@ -19,7 +19,7 @@ log = logging.getLogger("docmill.worker.jobs")
 
 
 class Ending(StrEnum):
-    """How a worker's hold on a job ended. `retried` is a failure after which the job is queued again."""
+    """How a worker's attempt at a job ended. `retried`: it failed, and the job is queued again."""
 
     SUCCEEDED = "succeeded"
     RETRIED = "retried"
@@ -28,19 +28,24 @@ class Ending(StrEnum):
     FENCED = "fenced"
 
 
-class JobObserver(Protocol):
-    """Called in the thread that runs the job; must be quick and must not raise."""
+class JobObserver:
+    """Called in the thread that runs the job; must be quick and must not raise. The methods do nothing by default."""
 
-    def claimed(self, job: ClaimedJob) -> None: ...
-    def reused(self, job: ReusedJob) -> None: ...
-    def completed(self, job: ClaimedJob, generated: GeneratedText) -> None: ...
+    def claimed(self, job: ClaimedJob) -> None:
+        pass
+
+    def reused(self, job: ReusedJob) -> None:
+        pass
+
+    def completed(self, job: ClaimedJob, generated: GeneratedText) -> None:
+        pass
+
     def ended(self, job: ClaimedJob, ending: Ending, failure: Failure | None) -> None:
-        """Every ending but `succeeded`."""
-        ...
+        """Every ending except `succeeded`."""
 
 
 class ObservedJobs(Jobs):
-    """A worker's hand on the jobs table, whose moves are told to observers."""
+    """`Jobs` that reports every change to observers."""
 
     def __init__(
         self, database: Database, worker: WorkerIdentity, *, lease_s: float, observers: Sequence[JobObserver]
@@ -59,60 +64,49 @@ class ObservedJobs(Jobs):
         return job
 
     def complete(self, job: ClaimedJob, generated: GeneratedText) -> bool:
-        stored = super().complete(job, generated)
-        if not stored:
-            self._tell(job, Ending.FENCED)
-            return False
+        if not super().complete(job, generated):
+            return self._report(job, Ending.FENCED, is_changed=False)
         for observer in self._observers:
             observer.completed(job, generated)
         return True
 
     def retry(self, job: ClaimedJob, failure: Failure, *, delay_s: float, deaths: int = 0) -> bool:
-        moved = super().retry(job, failure, delay_s=delay_s, deaths=deaths)
-        self._tell(job, Ending.RETRIED if moved else Ending.FENCED, failure)
-        return moved
+        is_changed = super().retry(job, failure, delay_s=delay_s, deaths=deaths)
+        return self._report(job, Ending.RETRIED, failure, is_changed=is_changed)
 
     def release(self, job: ClaimedJob) -> bool:
-        moved = super().release(job)
-        self._tell(job, Ending.RELEASED if moved else Ending.FENCED)
-        return moved
+        return self._report(job, Ending.RELEASED, is_changed=super().release(job))
 
     def fail(self, job: ClaimedJob, failure: Failure, *, deaths: int = 0) -> bool:
-        ended = super().fail(job, failure, deaths=deaths)
-        self._tell(job, Ending.FAILED if ended else Ending.FENCED, failure)
-        return ended
+        is_changed = super().fail(job, failure, deaths=deaths)
+        return self._report(job, Ending.FAILED, failure, is_changed=is_changed)
 
-    def _tell(self, job: ClaimedJob, ending: Ending, failure: Failure | None = None) -> None:
+    def _report(self, job: ClaimedJob, ending: Ending, failure: Failure | None = None, *, is_changed: bool) -> bool:
         for observer in self._observers:
-            observer.ended(job, ending, failure)
+            observer.ended(job, ending if is_changed else Ending.FENCED, failure)
+        return is_changed
 
 
-class JobLog:
-    """A line an event, with the ids as fields (`--log-format json` writes them out): batch, job, attempt."""
+class JobLog(JobObserver):
+    """Logs one line per event, with the ids as fields for `--log-format json`."""
 
     def claimed(self, job: ClaimedJob) -> None:
         log.debug("job %d claimed", job.id, extra=_ids(job) | {"event": "claimed"})
 
     def reused(self, job: ReusedJob) -> None:
         fields = {"event": "reused", "job": job.id, "reused_from": job.reused_from}
-        log.info("job %d takes the answer of job %d", job.id, job.reused_from, extra=fields)
+        log.info("job %d reuses the answer of job %d", job.id, job.reused_from, extra=fields)
 
     def completed(self, job: ClaimedJob, generated: GeneratedText) -> None:
-        seconds = generated.queue_s + generated.prefill_s + generated.decode_s
-        measured = {
-            "prompt_tokens": generated.prompt_tokens,
-            "cached_tokens": generated.cached_tokens,
-            "completion_tokens": generated.completion_tokens,
-            "queue_s": round(generated.queue_s, 4),
-            "prefill_s": round(generated.prefill_s, 4),
-            "decode_s": round(generated.decode_s, 4),
-        }
+        tokens = ("prompt_tokens", "cached_tokens", "completion_tokens")
+        measured = {name: getattr(generated, name) for name in tokens}
+        measured |= {name: round(getattr(generated, name), 4) for name in ("queue_s", "prefill_s", "decode_s")}
         log.info(
             "job %d succeeded: %d tokens read, %d written, %.2f s",
             job.id,
             generated.prompt_tokens,
             generated.completion_tokens,
-            seconds,
+            generated.queue_s + generated.prefill_s + generated.decode_s,
             extra=_ids(job) | {"event": Ending.SUCCEEDED.value} | measured,
         )
 

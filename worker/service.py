@@ -1,8 +1,8 @@
-"""The worker service: one engine process, one Celery worker with the threads pool, one heartbeat.
+"""The worker service: one engine process, one Celery worker with a pool of threads, one heartbeat.
 
-Each of the pool's threads holds one job and waits for the engine, so the engine always has `lookahead` more
-requests than it can run at once. SIGTERM: running jobs are finished for `drain_timeout_s`, then released; the
-worker ends within seconds, and no attempt is lost.
+Each thread of the pool holds one job and waits for the engine; there are `lookahead` more threads than slots, so the
+next requests are always waiting in the engine. After SIGTERM, running jobs may finish for `drain_timeout_s`; then they
+are released, the worker exits within seconds, and no attempt is charged.
 """
 
 from __future__ import annotations
@@ -29,33 +29,37 @@ from docmill.storage.errors import StorageError
 from docmill.storage.moves.attempts import WorkerIdentity
 from docmill.storage.moves.workers import WorkerRow
 from docmill.worker.batcher import Batcher
+from docmill.worker.celery.consumer import JobConsumer
 from docmill.worker.celery.log_filters import quiet_celery
-from docmill.worker.celery.pausing import Consuming
+from docmill.worker.celery.pausing import PausableQueue
 from docmill.worker.celery.task import register_task
-from docmill.worker.celery.waiting_consumer import WaitingConsumer
 from docmill.worker.crash_and_retry_policy import RetryPolicy
-from docmill.worker.database_retry import Patience
+from docmill.worker.database_retry import DatabaseRetry
 from docmill.worker.engines.base import EngineFacts, RequestId
 from docmill.worker.engines.spec import EngineSpec
-from docmill.worker.heartbeat import Leases
+from docmill.worker.heartbeat import Heartbeat
 from docmill.worker.job_events import JobLog, JobObserver, ObservedJobs
-from docmill.worker.run_job import run_job
-from docmill.worker.tail_relay import Tails
+from docmill.worker.run_job import Verdict, run_job
+from docmill.worker.tail_relay import TailRelay
 from docmill.worker.telemetry.gpu_meter import open_gpu_meter
-from docmill.worker.telemetry.resources import Sampler
+from docmill.worker.telemetry.resources import ResourceSampler
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 log = logging.getLogger(__name__)
-_AGAIN_S = 1.0
+_RESTART_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """`lookahead` jobs wait in the engine beside those in its slots; leases last `lease_s` seconds.
+    """How a worker runs. Times in seconds.
 
-    What the worker uses is stored every `sample_s` seconds, not at all where that is 0.
+    Attributes:
+        lookahead: Jobs that wait in the engine in addition to those in its slots.
+        drain_timeout_s: How long running jobs may continue after SIGTERM.
+        sample_s: Interval at which resource usage is stored; 0 stores none.
+        device: Part of the worker's name: cpu, or a GPU such as gpu0.
     """
 
     spec: EngineSpec
@@ -77,117 +81,117 @@ def serve(
 ) -> None:
     """Load the model, then run jobs until a signal ends the worker.
 
-    Raises ModelUnusable, EngineDied or MetricsPortTaken before any job is taken, EngineClosed when the engine cannot
-    be brought back. `on_ready` is told the worker's name and what the engine says of itself.
+    `on_ready` is called with the worker's name and the engine's facts. Raises ModelUnusable, EngineDied or
+    MetricsPortTaken before any job is taken, and EngineDied or ModelUnusable if the engine cannot be restarted later.
     """
     quiet_celery()
     registry = export(options.metrics) if options.metrics else None
     batcher = Batcher(options.spec)
     try:
         facts = batcher.start()
-        _serve_loaded(make_app, database, options, batcher, facts, on_ready, registry)
+        _Worker(make_app, database, options, batcher, facts, registry).run(on_ready)
     finally:
         batcher.close()
 
 
-def _serve_loaded(
-    make_app: Callable[[], Celery],
-    database: Database,
-    options: WorkerOptions,
-    batcher: Batcher,
-    facts: EngineFacts,
-    on_ready: Callable[[str, EngineFacts], None],
-    registry: CollectorRegistry | None,
-) -> None:
-    for remark in facts.remarks:
-        log.info("%s", remark)
-    host, unique = socket.gethostname(), _unique_here(options)
-    identity = WorkerIdentity(f"{host}/{unique}", facts.engine, options.spec.model.name)
-    sampler = _sampler(options, batcher, facts)
-    observers: list[JobObserver] = [JobLog(), sampler]
-    lost = _with_metrics(batcher, identity, facts, registry, observers)
-    jobs = ObservedJobs(database, identity, lease_s=options.lease_s, observers=observers)
-    workers = WorkerRow(database, identity)
-    workers.register(slots=facts.slots)
-    consuming = Consuming(queue_of(options.spec.model.name))
-    leases = Leases(jobs, workers, lost, lease_s=options.lease_s, pause=consuming.pause, sample=sampler.sample)
-    leases.start()
-    tails = Tails(make_app().conf.broker_url, leases.held, batcher.watch_text)
-    batcher.on_text(tails.written)
-    tails.start()
-    patience = Patience(lambda: batcher.is_closed)
-    drain = _Drain(batcher, options.drain_timeout_s)
-    signals.worker_shutting_down.connect(drain.begin, weak=False)
-    batcher.on_fatal(_stop_celery)
-    try:
-        on_ready(identity.name, facts)
-        while True:
-            app = make_app()
-            register_task(app, lambda job_id: run_job(job_id, jobs, leases, batcher, options.policy, patience))
-            failed = _run_celery(app, f"{unique}@{host}", options, facts, consuming)
-            if not failed or drain.has_begun or batcher.is_closed:
-                break
-            log.warning("Celery's worker failed; beginning another on the same engine")
-            time.sleep(_AGAIN_S)
-    finally:
-        batcher.close()
-        leases.stop()
-        tails.stop()
+class _Worker:
+    """A worker whose engine is loaded."""
+
+    def __init__(
+        self,
+        make_app: Callable[[], Celery],
+        database: Database,
+        options: WorkerOptions,
+        batcher: Batcher,
+        facts: EngineFacts,
+        registry: CollectorRegistry | None,
+    ) -> None:
+        self._make_app = make_app
+        self._options = options
+        self._batcher = batcher
+        self._facts = facts
+        # A GPU has one worker; a host may have several workers on its CPU.
+        unique = options.device if options.device != "cpu" else f"cpu-{os.getpid()}"
+        host = socket.gethostname()
+        self._celery_name = f"{unique}@{host}"
+        self._identity = WorkerIdentity(f"{host}/{unique}", facts.engine, options.spec.model.name)
+        gpus = open_gpu_meter() if options.sample_s and facts.engine in GPU_ENGINES else None
+        sampler = ResourceSampler(batcher, slots=facts.slots, every_s=options.sample_s, gpus=gpus)
+        observers: list[JobObserver] = [JobLog(), sampler]
+        lost: Callable[[RequestId], None] = batcher.cancel
+        if registry is not None:
+            from docmill.worker.telemetry.prometheus import WorkerMetrics
+
+            metrics = WorkerMetrics(registry, self._identity, facts, batcher)
+            observers.append(metrics)
+            lost = metrics.counting_lost(batcher.cancel)
+        self._jobs = ObservedJobs(database, self._identity, lease_s=options.lease_s, observers=observers)
+        self._workers = WorkerRow(database, self._identity)
+        self._queue = PausableQueue(queue_of(options.spec.model.name))
+        self._heartbeat = Heartbeat(
+            self._jobs, self._workers, lost, lease_s=options.lease_s, set_paused=self._queue.set_paused,
+            sample=sampler.sample,
+        )  # fmt: skip
+        self._tail_relay = TailRelay(make_app().conf.broker_url, self._heartbeat.held, batcher.watch_text)
+        self._db_retry = DatabaseRetry(lambda: batcher.is_closed)
+        self._drain = _Drain(batcher, options.drain_timeout_s)
+
+    def run(self, on_ready: Callable[[str, EngineFacts], None]) -> None:
+        """Run jobs until a signal, or an engine that cannot be restarted, ends the worker."""
+        for remark in self._facts.remarks:
+            log.info("%s", remark)
+        self._workers.register(slots=self._facts.slots)
+        self._heartbeat.start()
+        self._batcher.on_text(self._tail_relay.send_text)
+        self._tail_relay.start()
+        signals.worker_shutting_down.connect(self._drain.begin, weak=False)
+        self._batcher.on_fatal(_stop_celery)
         try:
-            workers.stopped()
-        except StorageError as error:
-            log.warning("%s", error)
-    batcher.raise_if_fatal()
+            on_ready(self._identity.name, self._facts)
+            while self._run_celery() == EX_FAILURE and not (self._drain.has_begun or self._batcher.is_closed):
+                # kombu does not survive every way in which a broker can fail.
+                log.warning("Celery's worker failed; starting another one with the same engine")
+                time.sleep(_RESTART_S)
+        finally:
+            self._batcher.close()
+            self._heartbeat.stop()
+            self._tail_relay.stop()
+            try:
+                self._workers.stopped()
+            except StorageError as error:
+                log.warning("%s", error)
+        self._batcher.raise_if_fatal()
 
+    def _run_celery(self) -> int | None:
+        """Consume messages until a signal ends it. Returns Celery's exit code."""
+        app = self._make_app()
+        register_task(app, self._run_job)
+        set_event_loop(None)
+        celery_worker = app.Worker(
+            pool="threads",
+            concurrency=self._facts.slots + self._options.lookahead,
+            queues=[queue_of(self._options.spec.model.name)],
+            hostname=self._celery_name,
+            consumer_cls=JobConsumer,
+            without_gossip=True,
+            without_mingle=True,
+            quiet=True,
+            loglevel=logging.getLogger().getEffectiveLevel(),
+        )
+        self._queue.attach(celery_worker)
+        celery_worker.start()
+        exit_code: int | None = celery_worker.exitcode
+        return exit_code
 
-def _unique_here(options: WorkerOptions) -> str:
-    """What this worker is called on its host: a GPU has one worker, a CPU may have several."""
-    return options.device if options.device != "cpu" else f"cpu-{os.getpid()}"
-
-
-def _with_metrics(
-    batcher: Batcher,
-    identity: WorkerIdentity,
-    facts: EngineFacts,
-    registry: CollectorRegistry | None,
-    observers: list[JobObserver],
-) -> Callable[[RequestId], None]:
-    """What to do with a request that is no longer ours; with a registry, metrics join the observers."""
-    if registry is None:
-        return batcher.cancel
-    from docmill.worker.telemetry.prometheus import WorkerMetrics
-
-    metrics = WorkerMetrics(registry, identity, facts, batcher)
-    observers.append(metrics)
-    return metrics.counting_lost(batcher.cancel)
-
-
-def _sampler(options: WorkerOptions, batcher: Batcher, facts: EngineFacts) -> Sampler:
-    gpus = open_gpu_meter() if options.sample_s and facts.engine in GPU_ENGINES else None
-    return Sampler(batcher, slots=facts.slots, every_s=options.sample_s, gpus=gpus)
-
-
-def _run_celery(app: Celery, hostname: str, options: WorkerOptions, facts: EngineFacts, consuming: Consuming) -> bool:
-    """Take messages until a signal ends it. True: it failed; kombu does not survive every way a broker can die."""
-    set_event_loop(None)
-    celery_worker = app.Worker(
-        pool="threads",
-        concurrency=facts.slots + options.lookahead,
-        queues=[queue_of(options.spec.model.name)],
-        hostname=hostname,
-        consumer_cls=WaitingConsumer,
-        without_gossip=True,
-        without_mingle=True,
-        quiet=True,
-        loglevel=logging.getLogger().getEffectiveLevel(),
-    )
-    consuming.of(celery_worker)
-    celery_worker.start()
-    return bool(celery_worker.exitcode == EX_FAILURE)
+    def _run_job(self, job_id: int) -> Verdict:
+        return run_job(job_id, self._jobs, self._heartbeat, self._batcher, self._options.policy, self._db_retry)
 
 
 class _Drain:
-    """Ends the engine after the grace that running jobs are given; its waiting threads then release their jobs."""
+    """At shutdown, closes the engine once running jobs have ended or the grace period is over.
+
+    The threads that still wait for the engine then release their jobs.
+    """
 
     def __init__(self, batcher: Batcher, timeout_s: float) -> None:
         self._batcher = batcher
@@ -195,7 +199,7 @@ class _Drain:
         self.has_begun = False
 
     def begin(self, **_signal: object) -> None:
-        """Called in Celery's signal handler: must return at once. The second signal ends the grace."""
+        """Called in Celery's signal handler: must return at once. A second signal ends the grace period."""
         end = self._batcher.close if self.has_begun else self._drain
         self.has_begun = True
         threading.Thread(target=end, name="drain", daemon=True).start()
@@ -208,5 +212,5 @@ class _Drain:
 
 
 def _stop_celery() -> None:
-    log.error("the engine cannot be brought back; this worker stops")
+    log.error("the engine cannot be restarted; this worker stops")
     celery_state.should_stop = 1

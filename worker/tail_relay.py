@@ -1,4 +1,7 @@
-"""Answers `docmill tail`: what a watched job writes goes to Redis while somebody asks for it."""
+"""The worker's part of `docmill tail`: sends the text of a job to Redis while someone watches it.
+
+`docmill.worker.tailed_requests` is the part in the engine process.
+"""
 
 from __future__ import annotations
 
@@ -15,67 +18,70 @@ from docmill.worker.engines.base import RequestId
 from docmill.worker.heartbeat import attempt_of, request_id_of
 
 log = logging.getLogger(__name__)
-_AGAIN_S = 5.0
-_BACKLOG = 1_000  # pieces that wait for Redis; what comes beyond is dropped, and asked for again
+_RETRY_S = 5.0
+_BACKLOG = 1_000  # pieces waiting for Redis; further ones are dropped, and watchers ask for them again
 
 
-class Tails:
-    """Two threads: one listens for watchers, one sends, so that neither engine nor job ever waits for Redis."""
+class TailRelay:
+    """Two threads, one that listens and one that sends, so that neither engine nor jobs wait for Redis.
+
+    `held` returns the job with this id if the worker runs it; `watch_text` is `Batcher.watch_text`.
+    """
 
     def __init__(
         self,
         broker_url: str,
         held: Callable[[int], ClaimedJob | None],
-        watch: Callable[[RequestId, int], None],
+        watch_text: Callable[[RequestId, int], None],
     ) -> None:
         self._channel = TailChannel(broker_url)
         self._held = held
-        self._watch = watch
+        self._watch_text = watch_text
         self._outbox: queue.Queue[TextPiece] = queue.Queue(_BACKLOG)
         self._stop = threading.Event()
 
     def start(self) -> None:
-        """Begin to listen."""
-        for name, run in (("tail-asks", self._listen), ("tail-pieces", self._send)):
+        """Start to listen."""
+        for name, run in (("tail-listen", self._listen), ("tail-send", self._send)):
             threading.Thread(target=run, name=name, daemon=True).start()
 
     def stop(self) -> None:
-        """Let both threads end within seconds; they are daemons, nobody waits for them."""
+        """Let both threads end within seconds. They are daemon threads and are not waited for."""
         self._stop.set()
 
-    def written(self, written: TextWritten) -> None:
+    def send_text(self, written: TextWritten) -> None:
         """Send what a request has written. Returns at once."""
         job_id, epoch = attempt_of(written.request_id)
         try:
             self._outbox.put_nowait(TextPiece(job_id, epoch, written.start, written.text))
         except queue.Full:
-            log.debug("Redis is too slow for what job %d writes", job_id)
+            log.debug("Redis is too slow for the text of job %d", job_id)
 
     def _listen(self) -> None:
         while not self._stop.is_set():
             try:
-                for ask in self._channel.requests():
+                for request in self._channel.requests():
                     if self._stop.is_set():
                         return
-                    if ask is not None:
-                        self._answer(ask)
+                    if request is not None:
+                        self._answer(request)
             except BrokerUnavailable as error:
-                log.debug("%s", error)  # Celery says it louder
+                log.debug("%s", error)  # Celery logs it as an error
             except (TypeError, ValueError) as error:
                 if self._stop.is_set():
-                    return  # its connection was closed under it
-                log.warning("a watcher of another version of docmill asks: %s", error)
-            self._stop.wait(_AGAIN_S)
+                    return  # the connection was closed while it was read
+                log.warning("cannot read a request of `docmill tail`, perhaps of another docmill version: %s", error)
+            self._stop.wait(_RETRY_S)
 
-    def _answer(self, ask: TextRequest) -> None:
-        job = self._held(ask.job_id)
+    def _answer(self, request: TextRequest) -> None:
+        job = self._held(request.job_id)
         if job is not None:
-            self._watch(request_id_of(job), ask.have if ask.epoch == job.epoch else 0)
+            self._watch_text(request_id_of(job), request.have if request.epoch == job.epoch else 0)
 
     def _send(self) -> None:
         while not self._stop.is_set():
             try:
-                self._channel.send(self._outbox.get(timeout=_AGAIN_S))
+                self._channel.send(self._outbox.get(timeout=_RETRY_S))
             except queue.Empty:
                 continue
             except BrokerUnavailable as error:

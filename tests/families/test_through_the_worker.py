@@ -3,6 +3,7 @@ worker would choose, stored with its metrics."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,8 +26,8 @@ from docmill.storage.states import JobState
 from docmill.storage.tables import Attempt, Job, Result
 from docmill.worker.batcher import Batcher
 from docmill.worker.crash_and_retry_policy import RetryPolicy
-from docmill.worker.database_retry import Patience
-from docmill.worker.heartbeat import Leases
+from docmill.worker.database_retry import DatabaseRetry
+from docmill.worker.heartbeat import Heartbeat
 from docmill.worker.run_job import Outcome, run_job
 from tests.exllamav2_cpu.child import SITE
 from tests.exllamav2_cpu.installed import require_exllamav2
@@ -52,7 +53,8 @@ def model(
         yield write_tiny_gguf(tmp_path / f"tiny-{gguf}.gguf", gguf, demo_model.path), "llamacpp"
         return
     require_exllamav2()
-    monkeypatch.syspath_prepend(str(SITE))  # for the engine process; nothing here imports it
+    path = os.environ.get("PYTHONPATH")
+    monkeypatch.setenv("PYTHONPATH", f"{SITE}:{path}" if path else str(SITE))  # of the engine process
     yield tiny_model(tmp_path / "tiny", demo_model.path, architecture), "exllamav2"
 
 
@@ -76,11 +78,12 @@ def test_it_answers(model: tuple[Path, str], tmp_path: Path) -> None:
     facts = batcher.start()
     identity = WorkerIdentity("host/test", facts.engine, options.spec.model.name)
     jobs = Jobs(database, identity, lease_s=60.0)
-    leases = Leases(jobs, WorkerRow(database, identity), batcher.cancel, lease_s=60.0)
+    heartbeat = Heartbeat(jobs, WorkerRow(database, identity), batcher.cancel, lease_s=60.0)
     try:
         with database.read() as session:
             job_id = session.scalars(select(Job.id)).one()
-        assert run_job(job_id, jobs, leases, batcher, RetryPolicy(), Patience(lambda: False)).outcome is Outcome.DONE
+        verdict = run_job(job_id, jobs, heartbeat, batcher, RetryPolicy(), DatabaseRetry(lambda: False))
+        assert verdict.outcome is Outcome.DONE
     finally:
         batcher.close()
 

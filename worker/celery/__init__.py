@@ -1,1 +1,1 @@
-"""Everything that deals with Celery inside a worker."""
+"""The worker's use of Celery: task, consumer, pausing, log filters."""

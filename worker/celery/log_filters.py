@@ -1,4 +1,4 @@
-"""What Celery and kombu say again and again, or to nobody, is kept out of a worker's log."""
+"""Keep repeated and irrelevant messages of Celery and kombu out of a worker's log."""
 
 from __future__ import annotations
 
@@ -9,29 +9,31 @@ _REPEAT_S = 600.0
 
 
 def quiet_celery() -> None:
-    """Put the filters in place, for this process."""
-    logging.getLogger("kombu.transport.redis").addFilter(SaysOnce())
-    logging.getLogger("py.warnings").addFilter(is_no_plan_of_celery)
+    """Install the filters in this process."""
+    logging.getLogger("kombu.transport.redis").addFilter(RepeatFilter())
+    logging.getLogger("py.warnings").addFilter(is_not_celery_deprecation)
 
 
-class SaysOnce(logging.Filter):
-    """Lets a message be repeated only every ten minutes, without its traceback: kombu says each second that Redis is
-    full."""
+class RepeatFilter(logging.Filter):
+    """Lets a message through once in ten minutes, without its traceback.
+
+    While Redis is full, kombu logs the same error every second.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self._said_at: dict[object, float] = {}
+        self._logged_at: dict[object, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         now = time.monotonic()
-        if now - self._said_at.get(record.msg, -_REPEAT_S) < _REPEAT_S:
+        if now - self._logged_at.get(record.msg, -_REPEAT_S) < _REPEAT_S:
             return False
-        self._said_at[record.msg] = now
+        self._logged_at[record.msg] = now
         if record.exc_info and record.exc_info[1]:
             record.msg, record.exc_info = f"{record.msg}: {record.exc_info[1]}", None
         return True
 
 
-def is_no_plan_of_celery(record: logging.LogRecord) -> bool:
-    """A filter: at each lost connection Celery tells, in a paragraph, what a later version will do about it."""
+def is_not_celery_deprecation(record: logging.LogRecord) -> bool:
+    """A filter: at each lost connection, Celery logs a paragraph about the behaviour of a future version."""
     return "CPendingDeprecationWarning" not in record.getMessage()

@@ -1,9 +1,8 @@
-"""The Celery task: one line into `docmill.worker.run_job`, and what Flower is told about the outcome."""
+"""The Celery task: it calls `docmill.worker.run_job` and translates the outcome for Celery and Flower."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NoReturn
 
 from celery import Celery
 from celery.exceptions import Reject, Retry
@@ -13,33 +12,28 @@ from docmill.worker.run_job import Outcome, Verdict
 
 
 class JobFailed(Exception):
-    """The job has failed for good; its row says why. Shown as FAILURE in Flower."""
+    """The job has failed permanently; its row contains the error. Flower shows FAILURE."""
 
 
 def register_task(app: Celery, run: Callable[[int], Verdict]) -> None:
-    """Let this process run `docmill.run_job` messages with `run`, and no others: Celery's own tasks are taken out."""
+    """Handle `docmill.run_job` messages with `run`, and no other messages: Celery's own tasks are removed."""
 
     def run_job(job_id: int) -> str:
-        return _shown(run(job_id))
+        return _celery_result(run(job_id))
 
     app.task(run_job, name=TASK_NAME, throws=(JobFailed,), shared=False)
     for name in set(app.tasks) - {TASK_NAME}:
         app.tasks.unregister(name)
 
 
-def _shown(verdict: Verdict) -> str:
+def _celery_result(verdict: Verdict) -> str:
     match verdict.outcome:
         case Outcome.FAILED:
             raise JobFailed(verdict.reason)
         case Outcome.RETRIED:
             raise Retry(verdict.reason)
-        case Outcome.RELEASED:
-            _reject(verdict)
-        case Outcome.NOT_TAKEN:
-            raise Reject(verdict.reason, requeue=True)  # its row was not touched: the message is still needed
+        case Outcome.RELEASED:  # the job is queued again, and the dispatcher will send a new message
+            raise Reject(verdict.reason, requeue=False)
+        case Outcome.NOT_TAKEN:  # the job is unchanged, so this message is still needed
+            raise Reject(verdict.reason, requeue=True)
     return verdict.outcome.value
-
-
-def _reject(verdict: Verdict) -> NoReturn:
-    # The row is queued and unpublished again: the dispatcher will announce it, this message has done its work.
-    raise Reject(verdict.reason, requeue=False)

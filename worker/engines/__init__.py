@@ -1,1 +1,1 @@
-"""One file an engine, behind one Protocol (`docmill.worker.engines.base.Engine`)."""
+"""One module per engine, behind one protocol: `docmill.worker.engines.base.Engine`."""

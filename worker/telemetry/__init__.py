@@ -1,1 +1,1 @@
-"""What a worker measures: metrics, resources, energy."""
+"""What a worker measures: Prometheus metrics, resource samples, GPU energy."""

@@ -1,7 +1,7 @@
-"""What this process' GPUs do and draw, from the driver (nvidia-ml-py). What a card does not tell is None.
+"""Energy, power, memory and utilization of this process's GPUs, from the driver (nvidia-ml-py).
 
-The energy counter is the board's own, in GPUs since Volta; it and the power are those of the whole board, whoever
-uses it, and so is the memory.
+All figures are those of whole GPUs, including what other processes use. None means that a GPU does not report it;
+energy counters exist since Volta.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ log = logging.getLogger(__name__)
 
 
 class GpuMeter:
-    """Open handles on some GPUs: a reading takes microseconds to milliseconds, not the driver's start each time."""
+    """Keeps the GPUs' handles open, so that a reading takes at most milliseconds."""
 
     def __init__(self, nvml: Any, handles: Sequence[Any]) -> None:
         self._nvml = nvml
         self._handles = handles
 
     def energy_j(self) -> float | None:
-        """Joules that all of them have drawn since the driver was loaded."""
+        """Joules drawn by all GPUs since the driver was loaded."""
         return self._sum(lambda gpu: self._nvml.nvmlDeviceGetTotalEnergyConsumption(gpu) / 1000)
 
     def power_w(self) -> float | None:
-        """Watts that all of them draw now."""
+        """Watts drawn by all GPUs now."""
         return self._sum(lambda gpu: self._nvml.nvmlDeviceGetPowerUsage(gpu) / 1000)
 
     def used_bytes(self) -> int | None:
-        """Their memory in use."""
+        """Memory in use on all GPUs."""
         used = self._sum(lambda gpu: self._nvml.nvmlDeviceGetMemoryInfo(gpu).used)
         return None if used is None else int(used)
 
     def busy_percent(self) -> float | None:
-        """Percent of the last moments in which a kernel ran, the mean of all of them."""
+        """Mean utilization: percent of the last sample period in which a kernel ran."""
         total = self._sum(lambda gpu: self._nvml.nvmlDeviceGetUtilizationRates(gpu).gpu)
         return None if total is None else total / len(self._handles)
 
@@ -49,7 +49,7 @@ class GpuMeter:
 
 
 def open_gpu_meter() -> GpuMeter | None:
-    """A meter on the GPUs that CUDA_VISIBLE_DEVICES leaves; None where they cannot be asked."""
+    """A meter for the GPUs in CUDA_VISIBLE_DEVICES, None if the driver does not find any."""
     try:
         gpus = read_gpus()
         nvml: Any = importlib.import_module("pynvml")

@@ -48,7 +48,7 @@ class Engine:
 
     in_flight: int = 7
     engine_pid: int | None = None
-    deaths: int = 3
+    engine_crashes: int = 3
 
 
 @pytest.fixture

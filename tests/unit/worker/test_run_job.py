@@ -10,7 +10,7 @@ import pytest
 
 from docmill.broker.sampling import Sampling
 from docmill.worker.crash_and_retry_policy import RetryPolicy
-from docmill.worker.database_retry import Patience
+from docmill.worker.database_retry import DatabaseRetry
 from docmill.worker.engines.base import (
     Completion,
     EngineClosed,
@@ -22,7 +22,7 @@ from docmill.worker.engines.base import (
     Request,
     RequestCancelled,
 )
-from docmill.worker.heartbeat import Leases
+from docmill.worker.heartbeat import Heartbeat
 from docmill.worker.run_job import Outcome, Verdict, run_job
 from tests.unit.worker.conftest import Stored
 
@@ -62,11 +62,11 @@ def run(stored: Stored, answer: Callable[[Request], Completion], job_id: int | N
 def run_with(stored: Stored, engine: Scripted, job_id: int | None = None, *, closes_after: int = 1000) -> Verdict:
     """`closes_after`: the worker is told to end at so many looks."""
     looks = iter(range(closes_after))
-    patience = Patience(lambda: next(looks, None) is None)
+    db_retry = DatabaseRetry(lambda: next(looks, None) is None)
     jobs = stored.jobs()
-    leases = Leases(jobs, stored.workers(), lambda _: None, lease_s=60.0)
+    heartbeat = Heartbeat(jobs, stored.workers(), lambda _: None, lease_s=60.0)
     policy = RetryPolicy(max_attempts=3, poison_deaths=3, base_s=100.0, max_s=100.0)
-    return run_job(stored.job_ids[0] if job_id is None else job_id, jobs, leases, engine, policy, patience)
+    return run_job(stored.job_ids[0] if job_id is None else job_id, jobs, heartbeat, engine, policy, db_retry)
 
 
 def only(rows: list[dict[str, Any]]) -> dict[str, Any]:

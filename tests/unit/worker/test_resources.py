@@ -10,8 +10,8 @@ import pytest
 
 from docmill.storage.attempt_metrics import GeneratedText
 from docmill.storage.moves.attempts import ClaimedJob
-from docmill.worker.heartbeat import Leases
-from docmill.worker.telemetry.resources import Sampler
+from docmill.worker.heartbeat import Heartbeat
+from docmill.worker.telemetry.resources import ResourceSampler
 from tests.unit.worker.conftest import LEASE_S, Stored
 
 EVERY_S = 10.0
@@ -36,11 +36,11 @@ def clock() -> Clock:
     return Clock()
 
 
-def sampler(clock: Clock, pid: int | None = None, every_s: float = EVERY_S) -> Sampler:
-    return Sampler(Engine(pid), slots=4, every_s=every_s, clock=clock)
+def sampler(clock: Clock, pid: int | None = None, every_s: float = EVERY_S) -> ResourceSampler:
+    return ResourceSampler(Engine(pid), slots=4, every_s=every_s, clock=clock)
 
 
-def finish(observer: Sampler, stored: Stored, index: int) -> None:
+def finish(observer: ResourceSampler, stored: Stored, index: int) -> None:
     job = stored.jobs().claim(stored.job_ids[index])
     assert isinstance(job, ClaimedJob)
     observer.completed(
@@ -78,7 +78,7 @@ def test_an_engine_that_died_or_was_started_again_is_no_trouble(clock: Clock) ->
     rss = []
     for pid in (ended.pid, None, os.getpid(), os.getpid()):
         clock.now += EVERY_S
-        watched._engine.engine_pid = pid  # type: ignore[misc]
+        watched._batcher.engine_pid = pid  # type: ignore[misc]
         taken = watched.sample(0)
         assert taken is not None
         rss.append((taken.rss_bytes > 1.5 * psutil.Process().memory_info().rss, taken.engine_cpu_percent is not None))
@@ -89,13 +89,13 @@ def test_heartbeats_store_what_the_worker_has_done_so_far(stored: Stored, clock:
     taken = sampler(clock, os.getpid())
     workers = stored.workers()
     workers.register(slots=4)
-    leases = Leases(stored.jobs(), workers, lambda _: None, lease_s=LEASE_S, sample=taken.sample)
+    heartbeat = Heartbeat(stored.jobs(), workers, lambda _: None, lease_s=LEASE_S, sample=taken.sample)
     finish(taken, stored, 0)
-    leases.beat()
+    heartbeat.beat()
     finish(taken, stored, 1)
-    leases.beat()
+    heartbeat.beat()
     clock.now = EVERY_S
-    leases.beat()
+    heartbeat.beat()
     rows = stored.rows("SELECT worker, running, jobs, prompt_tokens, cached_tokens, completion_tokens "
                        "FROM worker_samples ORDER BY at")  # fmt: skip
     common = {"worker": "host/cpu-1", "running": 0}

@@ -6,12 +6,12 @@ import threading
 import pytest
 
 from docmill.storage.moves.attempts import ClaimedJob
-from docmill.worker.heartbeat import Leases, request_id_of
+from docmill.worker.heartbeat import Heartbeat, request_id_of
 from tests.unit.worker.conftest import LEASE_S, Stored
 
 
-def leases_of(stored: Stored, lost: list[str]) -> Leases:
-    return Leases(stored.jobs(), stored.workers(), lost.append, lease_s=LEASE_S)
+def heartbeat_of(stored: Stored, lost: list[str]) -> Heartbeat:
+    return Heartbeat(stored.jobs(), stored.workers(), lost.append, lease_s=LEASE_S)
 
 
 def claim(stored: Stored, index: int) -> ClaimedJob:
@@ -22,14 +22,14 @@ def claim(stored: Stored, index: int) -> ClaimedJob:
 
 def test_a_beat_renews_the_leases_of_held_jobs_only(stored: Stored) -> None:
     lost: list[str] = []
-    leases = leases_of(stored, lost)
+    heartbeat = heartbeat_of(stored, lost)
     held, left = claim(stored, 0), claim(stored, 1)
     for job in (held, left):
         stored.set_job(job.id, "lease_until = 5")
-    with leases.holding(left):
+    with heartbeat.holding(left):
         pass
-    with leases.holding(held):
-        leases.beat()
+    with heartbeat.holding(held):
+        heartbeat.beat()
     assert stored.job(held.id)["lease_until"] > LEASE_S
     assert stored.job(left.id)["lease_until"] == 5
     assert lost == []
@@ -37,44 +37,44 @@ def test_a_beat_renews_the_leases_of_held_jobs_only(stored: Stored) -> None:
 
 def test_a_beat_notes_that_the_worker_was_seen_and_how_much_it_runs(stored: Stored) -> None:
     stored.workers().register(slots=4)
-    leases = leases_of(stored, [])
-    with leases.holding(claim(stored, 0)), leases.holding(claim(stored, 1)):
-        leases.beat()
+    heartbeat = heartbeat_of(stored, [])
+    with heartbeat.holding(claim(stored, 0)), heartbeat.holding(claim(stored, 1)):
+        heartbeat.beat()
     assert stored.rows("SELECT running FROM workers") == [{"running": 2}]
-    leases.beat()
+    heartbeat.beat()
     assert stored.rows("SELECT running FROM workers") == [{"running": 0}]
 
 
 def test_a_beat_stops_what_was_taken_over_and_nothing_else(stored: Stored) -> None:
     lost: list[str] = []
-    leases = leases_of(stored, lost)
+    heartbeat = heartbeat_of(stored, lost)
     ours, theirs = claim(stored, 0), claim(stored, 1)
     stored.set_job(theirs.id, "lease_until = 1")
     assert stored.jobs("other/cpu-1").claim(theirs.id) is not None
-    with leases.holding(ours), leases.holding(theirs):
-        leases.beat()
+    with heartbeat.holding(ours), heartbeat.holding(theirs):
+        heartbeat.beat()
     assert lost == [request_id_of(theirs)]
 
 
 def test_a_beat_stops_what_was_cancelled(stored: Stored) -> None:
     lost: list[str] = []
-    leases = leases_of(stored, lost)
+    heartbeat = heartbeat_of(stored, lost)
     first, second = claim(stored, 0), claim(stored, 1)
     stored.cancel()
-    with leases.holding(first), leases.holding(second):
-        leases.beat()
+    with heartbeat.holding(first), heartbeat.holding(second):
+        heartbeat.beat()
     assert sorted(lost) == sorted(map(request_id_of, (first, second)))
 
 
 def test_everything_is_given_up_when_the_database_is_away_longer_than_a_lease(stored: Stored) -> None:
     lost: queue.SimpleQueue[str] = queue.SimpleQueue()
-    leases = Leases(stored.jobs(lease_s=0.5), stored.workers(), lost.put, lease_s=0.5)
+    heartbeat = Heartbeat(stored.jobs(lease_s=0.5), stored.workers(), lost.put, lease_s=0.5)
     jobs = [claim(stored, index) for index in range(3)]
     give_back = stored.lock()
-    with leases.holding(jobs[0]), leases.holding(jobs[1]), leases.holding(jobs[2]):
-        leases.start()
+    with heartbeat.holding(jobs[0]), heartbeat.holding(jobs[1]), heartbeat.holding(jobs[2]):
+        heartbeat.start()
         given_up = {lost.get(timeout=30) for _ in jobs}
-        leases.stop()
+        heartbeat.stop()
     give_back()
     assert given_up == set(map(request_id_of, jobs))
 
@@ -86,21 +86,21 @@ def test_the_heart_goes_on_after_a_beat_that_failed(stored: Stored) -> None:
         tried.release()
         raise RuntimeError("something nobody thought of")
 
-    leases = Leases(stored.jobs(lease_s=0.1), stored.workers(), lost, lease_s=0.1)
+    heartbeat = Heartbeat(stored.jobs(lease_s=0.1), stored.workers(), lost, lease_s=0.1)
     job = claim(stored, 0)
     stored.cancel()
-    with leases.holding(job):
-        leases.start()
+    with heartbeat.holding(job):
+        heartbeat.start()
         assert tried.acquire(timeout=30)
         assert tried.acquire(timeout=30)
-    leases.stop()
+    heartbeat.stop()
 
 
 def test_a_lease_is_held_no_longer_when_the_job_ends_with_an_error(stored: Stored) -> None:
     lost: list[str] = []
-    leases, job = leases_of(stored, lost), claim(stored, 0)
-    with pytest.raises(ValueError, match="x"), leases.holding(job):
+    heartbeat, job = heartbeat_of(stored, lost), claim(stored, 0)
+    with pytest.raises(ValueError, match="x"), heartbeat.holding(job):
         raise ValueError("x")
     stored.cancel()
-    leases.beat()
+    heartbeat.beat()
     assert lost == []
