@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from docmill.storage.columns import db_now
 from docmill.storage.database import Database
 from docmill.storage.errors import NoSuchBatch
-from docmill.storage.reads.measurements import attempts_of, succeeded_attempts_of
+from docmill.storage.reads.measurements import attempts_of, succeeded_attempts_of, worker_totals
 from docmill.storage.states import AttemptOutcome
 from docmill.storage.tables import Attempt, Batch, Document, Job, Result, Worker, WorkerSample
 
@@ -108,7 +108,8 @@ def read_evidence(database: Database, batch_id: str) -> Evidence:
         now: float = session.scalar(select(db_now())) or 0.0
         means = _means(session, batch_id)
         queue_s, engine_s = means.queue_s or 0.0, means.engine_s or 0.0
-        peak = _peak(session, batch_id)
+        totals = worker_totals(session, batch_id)
+        largest = max(totals, key=lambda worker: worker.peak_memory_bytes, default=None)
         reasons = session.execute(
             _answers_of(batch_id, Result.finish_reason, func.count(), func.count().filter(func.trim(Result.text) == ""))
             .group_by(Result.finish_reason)
@@ -129,9 +130,9 @@ def read_evidence(database: Database, batch_id: str) -> Evidence:
             work_s=max(0.0, (means.last_at or now) - (batch.in_progress_at or now)),
             finish_reasons={reason: count for reason, count, _ in reasons},
             failures=_failures(session, batch_id),
-            peak_memory_bytes=peak.memory if peak else 0,
-            peak_vram_bytes=peak.vram if peak else None,
-            peak_worker=peak.worker if peak else "",
+            peak_memory_bytes=largest.peak_memory_bytes if largest else 0,
+            peak_vram_bytes=largest.peak_vram_bytes if largest else None,
+            peak_worker=largest.name if largest else "",
             empty_texts=sum(empty for _, _, empty in reasons),
             texts=_sampled_texts(session, batch_id),
             workers=_workers(session, batch_id),
@@ -149,18 +150,6 @@ def _means(session: Session, batch_id: str) -> Row[Any]:
             func.max(Attempt.finished_at).label("last_at"),
         )
     ).one()
-
-
-def _peak(session: Session, batch_id: str) -> Row[Any] | None:
-    """The worker with the largest peak of memory, if it was measured."""
-    memory, vram = func.max(Attempt.peak_memory_bytes), func.max(Attempt.peak_vram_bytes)
-    return session.execute(
-        attempts_of(batch_id, Attempt.worker, memory.label("memory"), vram.label("vram"))
-        .where(Attempt.peak_memory_bytes.is_not(None))
-        .group_by(Attempt.worker)
-        .order_by(memory.desc())
-        .limit(1)
-    ).one_or_none()
 
 
 def _failures(session: Session, batch_id: str) -> list[Failures]:

@@ -1,4 +1,4 @@
-"""Every rule of the troubleshooting table on a batch that was really run into its state, and on a healthy one."""
+"""Every diagnosis rule on a batch that was brought into the state it detects, and on a healthy batch."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def test_a_healthy_batch_gives_no_warning(make_cluster: MakeCluster) -> None:
     assert {finding["section"] for finding in said["findings"]} == {"latency", "memory", "quality", "processor"}
 
 
-def test_too_few_slots_show_as_a_long_wait_and_a_window_that_is_not_needed(make_cluster: MakeCluster) -> None:
+def test_too_few_slots_show_as_a_long_wait_and_an_unused_window(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(WORKER__LOOKAHEAD="0")
     batch_id = run(cluster, 80, engine={"decode_steps_per_s": 500.0}, slots=1)
     assert {"queue wait", "context window"} <= warned(cluster, batch_id)
 
 
-def test_jobs_too_short_for_one_worker_show_as_an_engine_that_it_starves(make_cluster: MakeCluster) -> None:
+def test_jobs_too_short_for_one_worker_show_as_a_starved_engine(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(WORKER__LOOKAHEAD="0", WORKER__SAMPLE_S="0.2")
     batch_id = cluster.submit(cluster.documents(500, words=20), merge="none")  # all there before the first sample
     cluster.dispatcher()
@@ -65,7 +65,7 @@ def test_jobs_too_short_for_one_worker_show_as_an_engine_that_it_starves(make_cl
     assert {"occupancy", "engine starved"} <= warned(cluster, batch_id)
 
 
-def test_a_database_that_another_writer_holds_shows_as_slower_than_the_engine(make_cluster: MakeCluster) -> None:
+def test_a_locked_database_shows_as_slower_than_the_engine(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(WORKER__LEASE_S="30")
     batch_id = cluster.submit(cluster.documents(12, words=20), merge="none")
     cluster.dispatcher()
@@ -77,7 +77,7 @@ def test_a_database_that_another_writer_holds_shows_as_slower_than_the_engine(ma
     assert "database" in warned(cluster, batch_id)
 
 
-def test_attempts_without_memory_are_found_by_their_words(make_cluster: MakeCluster, model_text: ModelText) -> None:
+def test_attempts_out_of_memory_are_found_by_their_message(make_cluster: MakeCluster, model_text: ModelText) -> None:
     cluster = make_cluster(WORKER__MAX_ATTEMPTS="1")
     every_prompt = list(model_text.renderer.render("system", "user").ids[:2])
     broken = {"raise_on": every_prompt, "raise_message": "CUDA out of memory. Tried to allocate 2.00 GiB"}
@@ -85,7 +85,7 @@ def test_attempts_without_memory_are_found_by_their_words(make_cluster: MakeClus
     assert "out of memory" in warned(cluster, batch_id)
 
 
-def test_a_peak_close_to_the_machines_memory_is_told(cluster: Cluster) -> None:
+def test_a_peak_close_to_the_machines_memory_warns(cluster: Cluster) -> None:
     evidence = read_evidence(cluster.backend.database, run(cluster, 2, engine=STEADY))
     assert evidence.peak_memory_bytes > 0
     roomy = Host(cores=4, memory_bytes=2 * evidence.peak_memory_bytes, vram_bytes=0, has_chat_template=True)
@@ -105,14 +105,14 @@ def test_a_peak_close_to_the_machines_memory_is_told(cluster: Cluster) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_poor_answers_show_in_what_was_written(
+def test_poor_answers_show_in_their_text(
     cluster: Cluster, engine: dict[str, Any], wishes: dict[str, Any], check: str
 ) -> None:
     batch_id = run(cluster, 3, engine=STEADY | engine, **wishes)
     assert check in warned(cluster, batch_id)
 
 
-def test_a_model_without_a_chat_template_is_told(cluster: Cluster, home: Path, tmp_path: Path) -> None:
+def test_a_model_without_a_chat_template_warns(cluster: Cluster, home: Path, tmp_path: Path) -> None:
     (vocabulary,) = (home / "models").glob("*smollm2*/*.gguf")
     model = write_tiny_gguf(tmp_path / "bare.gguf", "llama", vocabulary)
     cluster.dispatcher()
@@ -125,7 +125,7 @@ def test_a_model_without_a_chat_template_is_told(cluster: Cluster, home: Path, t
 
 
 @pytest.mark.model
-def test_a_real_engine_on_one_thread_leaves_cores_standing_by(make_cluster: MakeCluster) -> None:
+def test_a_real_engine_on_one_thread_leaves_cores_idle(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(LLM__MODEL="smollm2-135m-instruct", LLM__OPTIMIZATION__THREADS="1", WORKER__SAMPLE_S="0.3")
     cluster.dispatcher()
     cluster.run("worker", "--engine", "llamacpp", "--slots", "2")
@@ -133,7 +133,7 @@ def test_a_real_engine_on_one_thread_leaves_cores_standing_by(make_cluster: Make
     cluster.wait_for_end(batch_id)
     evidence = read_evidence(cluster.backend.database, batch_id)
     (worker,) = evidence.workers
-    alone = replace(evidence, workers=[replace(worker, engine_cpu_percent=98.0)])  # other tests may have run beside it
+    alone = replace(evidence, workers=[replace(worker, engine_cpu_percent=98.0)])  # whatever else ran
     assert worker.engine_cpu_percent is not None
     assert 0 < worker.engine_cpu_percent < 115
     for seen, cores, warns in ((alone, 1, False), (alone, 8, True), (evidence, 8, True)):
@@ -143,7 +143,7 @@ def test_a_real_engine_on_one_thread_leaves_cores_standing_by(make_cluster: Make
 
 
 @pytest.mark.slow
-def test_text_that_takes_longer_to_cut_than_to_run_is_told(cluster: Cluster, tmp_path: Path) -> None:
+def test_text_that_takes_longer_to_split_than_to_run_warns(cluster: Cluster, tmp_path: Path) -> None:
     cluster.dispatcher()
     cluster.worker(FAST, slots=16)
     (tmp_path / "digits.txt").write_text("".join(f"{n * 7919 % 1_000_003}" for n in range(200_000)))

@@ -26,13 +26,13 @@ SOURCE = [
         (" \n\n ", []),
     ],
 )  # fmt: skip
-def test_sentences_with_where_they_are(text: str, expected: list[str]) -> None:
+def test_sentences_have_their_position(text: str, expected: list[str]) -> None:
     found = sentences(text, offset=100)
     assert [sentence.text for sentence in found] == expected
     assert [text[sentence.start - 100 : sentence.end - 100] for sentence in found] == expected
 
 
-def test_words_are_compared_without_case_and_form_and_pairs_of_characters_where_no_spaces_are_written() -> None:
+def test_words_are_normalized_and_scripts_without_spaces_are_compared_by_pairs_of_characters() -> None:
     assert words("Don't STOP, Ｗｏｒｌｄ 3rd") == ["don't", "stop", "world", "3rd"]  # noqa: RUF001
     assert words("Straße ПРИВЕТ café") == ["strasse", "привет", "café"]
     assert words("東京タワー x") == ["東京", "京タ", "タワ", "ワー", "x"]
@@ -47,7 +47,7 @@ def test_a_copied_sentence_scores_one_and_a_shortened_one_is_found_first() -> No
     assert [match.score for match in short] == sorted((match.score for match in short), reverse=True)
 
 
-def test_words_that_are_everywhere_count_less_than_rare_ones() -> None:
+def test_frequent_words_count_less_than_rare_ones() -> None:
     texts = [f"the company wrote a report on {place}" for place in ("ice", "salt", "rope", "tar")]
     best = Passages(texts).best("the company and its rope", limit=4, min_score=0.0)
     assert best[0].index == 2
@@ -62,7 +62,7 @@ def test_an_invented_word_lowers_the_score() -> None:
     assert invented.score < said.score
 
 
-def test_nothing_in_common_is_no_match() -> None:
+def test_no_common_word_is_no_match() -> None:
     assert Passages(SOURCE).best("Quantum chromodynamics", limit=3, min_score=0.1) == []
     assert Passages(SOURCE).best("?!", limit=3, min_score=0.1) == []
     assert Passages([]).best("anything", limit=3, min_score=0.1) == []

@@ -1,4 +1,4 @@
-"""Each judgement of database, broker, workers and model on made-up facts."""
+"""Each check of database, broker, workers and model on made-up facts."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_good_database_passes(facts: DatabaseFacts) -> None:
         (replace(SQLITE, is_there=False, answer=None, schema=None), "answers", PASS, ""),
     ],
 )
-def test_a_database_in_trouble_is_told_with_what_to_do(
+def test_a_database_problem_is_reported_with_advice(
     facts: DatabaseFacts, check: str, status: Status, said: str
 ) -> None:
     finding = by_check(list(check_database(facts)))[check]
@@ -75,9 +75,7 @@ def test_a_good_broker_passes() -> None:
         (replace(HEALTHY, clock_offset_s=-30.0), "clock", WARN, "NTP"),
     ],
 )
-def test_a_broker_in_trouble_is_told_with_what_to_do(
-    health: BrokerHealth, check: str, status: Status, said: str
-) -> None:
+def test_a_broker_problem_is_reported_with_advice(health: BrokerHealth, check: str, status: Status, said: str) -> None:
     finding = by_check(list(check_broker(replace(BROKER, health=health))))[check]
     assert (finding.status, said in finding.advice) == (status, True)
 
@@ -90,7 +88,7 @@ def test_a_broker_in_trouble_is_told_with_what_to_do(
         (replace(BROKER, health=None, error="no answer"), FAIL),
     ],
 )
-def test_a_broker_that_does_not_run_fails_unless_docmill_starts_its_own(facts: BrokerFacts, status: Status) -> None:
+def test_a_stopped_broker_fails_unless_docmill_can_start_its_own(facts: BrokerFacts, status: Status) -> None:
     (finding,) = check_broker(facts)
     assert finding.status is status
 
@@ -101,7 +99,7 @@ def test_work_with_a_worker_and_a_dispatcher_passes() -> None:
     assert "box/gpu0 (4 of 16 slots)" in findings[0].what
 
 
-def test_an_idle_mill_passes() -> None:
+def test_an_idle_system_passes() -> None:
     assert {finding.status for finding in check_work(IDLE)} == {PASS}
 
 
@@ -114,7 +112,7 @@ def test_an_idle_mill_passes() -> None:
         (replace(IDLE, starved=("m",)), "dispatcher", "`docmill dispatcher`"),
     ],
 )
-def test_work_that_nobody_does_warns(work: OpenWork, check: str, said: str) -> None:
+def test_open_work_without_a_worker_or_dispatcher_warns(work: OpenWork, check: str, said: str) -> None:
     warned = [finding for finding in check_work(work) if finding.status is WARN]
     assert {finding.check for finding in warned} == {check}
     assert any(said in finding.advice for finding in warned)
@@ -131,7 +129,7 @@ def test_work_that_nobody_does_warns(work: OpenWork, check: str, said: str) -> N
         (ModelFacts("m", error="there is no model m"), 8, (), WARN),
     ],
 )
-def test_the_profiles_model_must_be_here_and_fit(
+def test_the_profiles_model_must_be_downloaded_and_fit(
     model: ModelFacts, memory: int, vram: tuple[float, ...], status: Status
 ) -> None:
     assert check_model(model, machine(8, memory, vram)).status is status

@@ -1,4 +1,4 @@
-"""The facts of real services: both databases, a real Valkey, the demo's model."""
+"""The facts read from real services: both databases, a real Valkey, the demo's model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def settings(home: Path, **values: object) -> Settings:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, EmbeddedBroker]]:
-    """A home whose own broker runs."""
+    """A home directory whose embedded broker runs."""
     home = tmp_path_factory.mktemp("h")
     with EmbeddedBroker(broker_directory(settings(home))) as broker:
         yield home, broker
@@ -47,14 +47,14 @@ def test_an_empty_database_has_no_schema(postgres_url: str, tmp_path: Path) -> N
     assert (facts.error, facts.schema, facts.work) == ("", None, None)
 
 
-def test_a_database_that_does_not_answer_is_told_without_its_password(tmp_path: Path) -> None:
+def test_a_database_that_does_not_answer_is_reported_without_its_password(tmp_path: Path) -> None:
     facts = read_database(settings(tmp_path, storage__url="postgresql://me:secret@127.0.0.1:1/x"))
     assert facts.error
     assert "secret" not in facts.error + facts.name
     assert "sqlite or postgresql" in read_database(settings(tmp_path, storage__url="mysql://x/y")).error
 
 
-def test_a_home_that_is_not_made_yet_stays_so(tmp_path: Path) -> None:
+def test_a_home_that_does_not_exist_is_not_created(tmp_path: Path) -> None:
     home = tmp_path / "home"
     services = read_services(settings(home), None)
     assert not home.exists()
@@ -65,14 +65,16 @@ def test_a_home_that_is_not_made_yet_stays_so(tmp_path: Path) -> None:
     assert statuses == {"files": "warn", "answers": "pass"}
 
 
-def test_the_homes_own_broker_is_found_while_it_runs(running: tuple[Path, EmbeddedBroker]) -> None:
+def test_the_embedded_broker_is_found_while_it_runs(running: tuple[Path, EmbeddedBroker]) -> None:
     facts = read_broker_facts(settings(running[0]))
     assert (facts.is_embedded, facts.is_running, facts.error) == (True, True, "")
     assert facts.health is not None
     assert facts.health.append_only
 
 
-def test_a_configured_broker_is_asked_and_one_that_is_away_is_told(running: tuple[Path, EmbeddedBroker]) -> None:
+def test_a_configured_broker_is_queried_and_reported_if_unreachable(
+    running: tuple[Path, EmbeddedBroker],
+) -> None:
     home, broker = running
     assert read_broker_facts(settings(home, broker__url=broker.url)).health is not None
     away = read_broker_facts(settings(home, broker__url="redis://:secret@127.0.0.1:1/0"))
@@ -80,7 +82,7 @@ def test_a_configured_broker_is_asked_and_one_that_is_away_is_told(running: tupl
     assert "secret" not in away.error + away.url
 
 
-def test_the_demos_model_weighs_as_its_engine_keeps_it(home: Path, demo_model: Model) -> None:
+def test_the_demo_models_size_depends_on_the_engine(home: Path, demo_model: Model) -> None:
     on_openvino = read_model(settings(home), None)
     on_llamacpp = read_model(settings(home, worker__engine="llamacpp"), None)
     assert (on_openvino.engine, on_llamacpp.engine) == ("openvino", "llamacpp")
@@ -89,7 +91,7 @@ def test_the_demos_model_weighs_as_its_engine_keeps_it(home: Path, demo_model: M
     assert on_openvino.window_bytes == 8192 * 30 * 2 * 3 * 64 * 2
 
 
-def test_a_model_directory_wants_a_gpu(tmp_path: Path) -> None:
+def test_a_model_directory_needs_a_gpu(tmp_path: Path) -> None:
     directory = write_exl2(tmp_path / "m")
     (directory / "tokenizer.json").write_text("{}")
     options = {"llm__model": str(directory), "llm__context_window": 4096, "llm__optimization__quantization": "int8"}

@@ -1,4 +1,4 @@
-"""What is installed here, and libraries that break in every way, each in its own process."""
+"""The installed software, and libraries that cannot be imported for every possible reason."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from docmill.insight.checkup.software import Import, read_libraries, unmet_requi
 
 @pytest.fixture
 def libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory that Python, and the processes it starts, look for modules in."""
+    """A directory on the module path of this process and its children."""
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.syspath_prepend(str(tmp_path))
     return tmp_path
@@ -25,7 +25,7 @@ def test_the_engines_of_this_installation_import() -> None:
     assert found["xllamacpp"].detail in ("for the CPU", "with a GPU")
 
 
-def test_a_library_that_raises_or_crashes_is_broken_and_says_how(libraries: Path) -> None:
+def test_a_library_that_raises_or_crashes_is_broken_and_has_a_reason(libraries: Path) -> None:
     (libraries / "raises_lib.py").write_text("raise OSError('no such device')")
     (libraries / "crashes_lib.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)")
     (libraries / "works_lib.py").write_text("print('chatter')")
@@ -36,7 +36,7 @@ def test_a_library_that_raises_or_crashes_is_broken_and_says_how(libraries: Path
     assert absent.state is Import.ABSENT
 
 
-def test_a_file_in_the_working_directory_is_not_taken_for_a_library(
+def test_a_file_in_the_working_directory_is_not_mistaken_for_a_library(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -44,7 +44,7 @@ def test_a_file_in_the_working_directory_is_not_taken_for_a_library(
     assert read_libraries(("xllamacpp",))[0].state is Import.WORKS
 
 
-def test_requirements_are_held_against_what_is_installed() -> None:
+def test_requirements_are_compared_with_the_installed_versions() -> None:
     installed = metadata.version("click")
     asked = ["click>=1", "click<1", "no-such-package>=2", "other>=1; extra == 'gpu'", "more; python_version < '3'"]
     assert list(unmet_requirements(asked)) == [("click<1", installed), ("no-such-package>=2", "")]

@@ -19,7 +19,7 @@ ASKED = Question("Why is the sky blue?", None, (0.2, 1.0, 0.7), max_tokens=6)
 
 @pytest.fixture
 def spec(demo_model: Model, home: Path) -> EngineSpec:
-    """The simulated engine: it writes made-up words by the real vocabulary."""
+    """The simulated engine, which generates random words of the real vocabulary."""
     model = Model("simulated", demo_model.path, ModelKind.SIMULATED, 512)
     return EngineSpec("simulated", model, home, slots=3)
 
@@ -30,7 +30,7 @@ def run(spec: EngineSpec, text: ModelText, question: Question) -> TrialResult:
         return trial.ask()
 
 
-def test_every_temperature_has_its_answer_in_order_and_all_were_in_the_engine_together(
+def test_answers_are_in_the_order_of_the_temperatures_and_generated_together(
     spec: EngineSpec, model_text: ModelText
 ) -> None:
     trial = run(spec, model_text, ASKED)
@@ -42,14 +42,12 @@ def test_every_temperature_has_its_answer_in_order_and_all_were_in_the_engine_to
     assert trial.facts.engine == "simulated"
 
 
-def test_a_prompt_that_does_not_fit_is_refused_before_anything_is_loaded(
-    spec: EngineSpec, model_text: ModelText
-) -> None:
+def test_a_prompt_that_does_not_fit_is_rejected_before_loading(spec: EngineSpec, model_text: ModelText) -> None:
     with pytest.raises(PromptTooLong):
         TemperatureTrial(spec, model_text, replace(ASKED, max_tokens=512))
 
 
-def test_sampling_that_makes_no_sense_is_refused(spec: EngineSpec, model_text: ModelText) -> None:
+def test_invalid_sampling_is_rejected(spec: EngineSpec, model_text: ModelText) -> None:
     with pytest.raises(ProducerError, match="top_p"):
         TemperatureTrial(spec, model_text, replace(ASKED, sampling={"top_p": 2.0}))
 
@@ -60,7 +58,7 @@ def test_a_system_prompt_is_read_by_the_model(spec: EngineSpec, model_text: Mode
 
 
 @pytest.mark.model
-def test_the_real_model_says_the_same_at_zero_and_other_things_at_a_seed(
+def test_the_real_model_answers_differently_at_a_high_temperature(
     demo_model: Model, home: Path, model_text: ModelText
 ) -> None:
     spec = EngineSpec("llamacpp", demo_model, home, slots=2, context_window=512)

@@ -33,7 +33,7 @@ def shape(part: Part) -> object:
     return (part.level, part.position, (part.char_start, part.char_end), [shape(below) for below in part.parts])
 
 
-def test_a_merged_summary_is_followed_through_every_level_to_its_chunks() -> None:
+def test_a_merged_summary_is_traced_through_every_level_to_its_chunks() -> None:
     stored = LEVEL_0 + answers(1, (0, 1), (2, 3)) + answers(2, (0, 1))
     (traced,) = trace(document("tree", stored, FinalText(200, 2, "answer 2.0")))
     leaves = [(None, at, (chunk.char_start, chunk.char_end), []) for at, chunk in enumerate(CHUNKS)]
@@ -44,7 +44,7 @@ def test_a_merged_summary_is_followed_through_every_level_to_its_chunks() -> Non
     assert chunks_of(traced.made_of) == [0, 1, 2, 3]
 
 
-def test_answers_that_were_joined_are_all_parts_of_the_summary() -> None:
+def test_joined_answers_are_all_parts_of_the_summary() -> None:
     (traced,) = trace(document("tree", LEVEL_0 + answers(1, (0, 1), (2, 3)), FinalText(None, 1, "joined")))
     assert [(part.level, part.job_id, chunks_of(part)) for part in traced.made_of.parts] == [
         (1, 100, [0, 1]), (1, 101, [2, 3]),
@@ -59,12 +59,12 @@ def test_a_refined_summary_read_every_chunk_up_to_its_level() -> None:
     assert (traced.made_of.char_start, traced.made_of.char_end) == (0, 113)
 
 
-def test_windows_without_a_summary_are_traced_each_to_its_own_chunk() -> None:
+def test_without_a_summary_each_answer_is_traced_to_its_chunk() -> None:
     traced = trace(document("none", LEVEL_0, None))
     assert [(text.text, chunks_of(text.made_of)) for text in traced] == [(f"answer 0.{at}", [at]) for at in range(4)]
 
 
-def test_each_sentence_is_given_the_passages_it_is_nearest_to() -> None:
+def test_each_sentence_gets_its_nearest_passages() -> None:
     summary = "Owls hunt mice. Ants carry leaves. Dragons spit fire."
     (traced,) = trace(document("concat", LEVEL_0, FinalText(None, 0, summary)))
     owls, ants, dragons = traced.sentences
@@ -78,7 +78,7 @@ def test_each_sentence_is_given_the_passages_it_is_nearest_to() -> None:
     assert dragons.passages == ()
 
 
-def test_what_two_chunks_have_in_common_is_one_passage() -> None:
+def test_the_overlap_of_two_chunks_is_one_passage() -> None:
     (traced,) = trace(document("concat", LEVEL_0, FinalText(None, 0, "Whales sing in the deep.")))
     places = [(passage.chunk, passage.char_start) for passage in traced.sentences[0].passages]
     assert places[0] == (1, 40)

@@ -34,7 +34,7 @@ def workload(model_text: ModelText) -> Workload:
     return Workload(document, load_task("summarize"), model_text, text_tokens=800, output_tokens=8)
 
 
-def test_each_setting_is_varied_from_the_best_so_far_and_the_faster_one_is_kept(
+def test_each_setting_is_varied_from_the_best_so_far_and_the_fastest_is_kept(
     spec: EngineSpec, workload: Workload
 ) -> None:
     grid = Grid(threads=[None], batch_size=[2, 8], quantization=[None], chunk_tokens=[100, 200])
@@ -46,14 +46,14 @@ def test_each_setting_is_varied_from_the_best_so_far_and_the_faster_one_is_kept(
     assert best_of(measured) in measured[1:]
 
 
-def test_a_model_that_does_not_run_at_all_ends_it_with_its_reason(spec: EngineSpec, workload: Workload) -> None:
+def test_a_model_that_does_not_run_raises_with_the_reason(spec: EngineSpec, workload: Workload) -> None:
     grid = Grid(threads=[None], batch_size=[2], quantization=[None], chunk_tokens=[100])
     broken = EngineSpec("simulated", spec.model, spec.home, slots=2, options={"raise_on": [1], "raise_message": "no"})
     with pytest.raises(EngineError, match="does not run here"):
         list(tune(broken, grid, workload))
 
 
-def test_what_is_hardly_faster_is_not_better() -> None:
+def test_a_small_speedup_is_ignored() -> None:
     def ran(rate: float | None) -> Measurement:
         return Measurement("x", START, rate)
 
@@ -61,7 +61,7 @@ def test_what_is_hardly_faster_is_not_better() -> None:
     assert best_of(measured) is measured[3]
 
 
-def test_the_grid_is_small_and_begins_with_what_is_set(spec: EngineSpec) -> None:
+def test_the_grid_is_small_and_starts_with_the_configured_values(spec: EngineSpec) -> None:
     quick = grid_for(spec, 8, on_cpu=True, quick=True, max_chunk_tokens=7_000)
     full = grid_for(spec, 8, on_cpu=True, quick=False, max_chunk_tokens=1_500)
     assert quick.start == TunedSettings(None, 2, None, 1000)
@@ -70,7 +70,7 @@ def test_the_grid_is_small_and_begins_with_what_is_set(spec: EngineSpec) -> None
     assert grid_for(spec, 8, on_cpu=False, quick=True, max_chunk_tokens=300).threads == [None]
 
 
-def test_the_best_settings_are_a_configuration(tmp_path: Path) -> None:
+def test_the_best_settings_load_as_a_configuration(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(as_config("smollm2-135m-instruct", TunedSettings(4, 8, "int8", 500))))
     profile = load_settings(file, environment={}).profile()

@@ -1,4 +1,4 @@
-"""Batches as a database holds them after a run, made row by row: what was measured is known exactly."""
+"""Batches as stored after a run, written row by row, so that all measurements are known exactly."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ids = count(1)
 
 @dataclass(frozen=True)
 class Try:
-    """An attempt, its job's only one: seconds since BEGAN. `ended` None: it runs."""
+    """The only attempt of a job, in seconds since BEGAN. `ended` None: it is running."""
 
     began: float
     queue: float | None = 0.0
@@ -65,7 +65,7 @@ def failed(began: float, kind: str, error: str, **values: Any) -> Try:
 
 @dataclass(frozen=True)
 class Stored:
-    """What `store` made of it."""
+    """The ids of a stored batch."""
 
     batch: str
     jobs: Sequence[int] = field(default_factory=list)
@@ -83,7 +83,7 @@ def store(
     notes: dict[str, str] | None = None,
     ended: float | None = None,
 ) -> Stored:
-    """Store a batch of one job a try; workers have two slots."""
+    """Store a batch with one job per try; workers have two slots."""
     number = next(_ids)
     batch = f"260101-b{number:05}"
     first = number * 1_000_000
@@ -143,7 +143,7 @@ INSERT INTO {table} SELECT {columns} FROM numbers"""
 
 
 def store_many(database: Database, attempts: int) -> str:
-    """A batch of so many jobs, ten a document, every five hundredth failed. On SQLite, which makes the rows itself."""
+    """A batch of this many jobs, ten per document, one in 500 failed. SQLite only, which generates the rows."""
     batch = store(database, [], documents=()).batch
     first = next(_ids) * 10_000_000
     failing = "n % 500 = 0"
@@ -188,7 +188,7 @@ def store_many(database: Database, attempts: int) -> str:
 
 
 def add_workers(database: Database, slots: dict[str, int]) -> None:
-    """Workers by name, with so many slots."""
+    """Workers by name, with their slots."""
     with database.write() as session:
         _add(session, Worker, [
             {"name": name, "model": "a model", "engine": "simulated", "slots": number, "started_at": BEGAN - 10,

@@ -1,4 +1,4 @@
-"""A database of each kind for all of a module's tests: each stores batches of its own."""
+"""A database of each kind, shared by all tests of the package: each test stores its own batches."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def sqlite() -> Iterator[Database]:
 
 
 def _sqlite() -> Iterator[Database]:
-    """In memory where there is such a place: these tests need not wait for the disk."""
+    """In memory if possible: these tests need not wait for the disk."""
     memory = Path("/dev/shm")
     with TemporaryDirectory(prefix="docmill-report-", dir=memory if memory.is_dir() else None) as directory:
         yield from _migrated(f"sqlite:///{directory}/docmill.db")

@@ -23,7 +23,7 @@ def two_hours(sqlite: Database) -> ReportData:
     return read_report(sqlite, store(sqlite, tries, documents=("a", "b", "c", "d")).batch)
 
 
-def test_workers_are_paid_for_their_hours(two_hours: ReportData) -> None:
+def test_workers_cost_their_hours(two_hours: ReportData) -> None:
     cost = cost_of(two_hours, Prices(per_hour=0.5))
     assert cost.machines == cost.total == pytest.approx(1.0)
     assert cost.energy is None
@@ -31,7 +31,7 @@ def test_workers_are_paid_for_their_hours(two_hours: ReportData) -> None:
     assert cost.per_million_tokens == pytest.approx(0.5)
 
 
-def test_energy_that_was_not_measured_costs_nothing_until_it_is_assumed(two_hours: ReportData) -> None:
+def test_unmeasured_energy_has_no_cost_until_watts_are_assumed(two_hours: ReportData) -> None:
     unknown = cost_of(two_hours, Prices(per_kwh=0.3))
     assert (unknown.energy_kwh, unknown.energy_basis, unknown.total) == (None, None, None)
     assumed = cost_of(two_hours, Prices(per_kwh=0.3, watts=250))
@@ -40,7 +40,7 @@ def test_energy_that_was_not_measured_costs_nothing_until_it_is_assumed(two_hour
     assert assumed.total == pytest.approx(0.15)
 
 
-def test_measured_energy_goes_before_assumed_and_the_rest_is_said_to_be_missing(sqlite: Database) -> None:
+def test_measured_energy_has_priority_and_partly_measured_energy_is_marked(sqlite: Database) -> None:
     def cost(*joules: float | None, watts: float | None = None) -> Cost:
         tries = [Try(at, energy=energy) for at, energy in enumerate(joules)]
         return cost_of(read_report(sqlite, store(sqlite, tries).batch), Prices(per_hour=None, per_kwh=0.4, watts=watts))
@@ -53,14 +53,14 @@ def test_measured_energy_goes_before_assumed_and_the_rest_is_said_to_be_missing(
     assert cost(KWH, None, watts=100).energy_basis is EnergyBasis.ASSUMED
 
 
-def test_a_batch_that_did_nothing_has_no_price_by_document(sqlite: Database) -> None:
+def test_an_empty_batch_has_no_cost_per_document(sqlite: Database) -> None:
     nothing = cost_of(
         read_report(sqlite, store(sqlite, [], documents=()).batch), Prices(per_hour=1.0, per_kwh=1.0, watts=9)
     )
     assert (nothing.total, nothing.per_document, nothing.per_million_tokens) == (0.0, None, None)
 
 
-def test_a_comparison_says_what_became_better_and_what_worse(sqlite: Database) -> None:
+def test_a_comparison_judges_each_measure(sqlite: Database) -> None:
     earlier = read_report(sqlite, store(sqlite, [Try(at, decode=2.0, memory=1 << 30) for at in range(4)]).batch)
     this = read_report(
         sqlite, store(sqlite, [Try(at, decode=1.0, memory=2 << 30, prompt=101) for at in range(4)]).batch
@@ -79,7 +79,7 @@ def test_a_comparison_says_what_became_better_and_what_worse(sqlite: Database) -
     assert found.remarks == ()
 
 
-def test_what_grows_with_the_work_is_not_judged_between_unlike_amounts_of_it(sqlite: Database) -> None:
+def test_measures_that_grow_with_the_work_are_not_judged_for_different_amounts(sqlite: Database) -> None:
     earlier = read_report(sqlite, store(sqlite, [Try(at) for at in range(4)]).batch)
     this = read_report(sqlite, store(sqlite, [Try(at, waited=9.0, decode=3.0) for at in range(9)]).batch)
     prices = Prices(per_hour=1.0)
@@ -90,7 +90,7 @@ def test_what_grows_with_the_work_is_not_judged_between_unlike_amounts_of_it(sql
     assert rows["cost_per_million_tokens"] is not Verdict.NEUTRAL
 
 
-def test_a_comparison_says_what_makes_two_batches_unlike(two_hours: ReportData, sqlite: Database) -> None:
+def test_a_comparison_lists_the_differences_between_the_batches(two_hours: ReportData, sqlite: Database) -> None:
     other = read_report(sqlite, store(sqlite, [], documents=(), model="another", task="outline").batch)
     cost = cost_of(two_hours, Prices())
     remarks = " ".join(compare(two_hours, other, cost, cost_of(other, Prices())).remarks)

@@ -78,7 +78,7 @@ def full_page(database: Database) -> str:
     return render(numbers, cost, compare(numbers, earlier, cost, cost_of(earlier, PRICES)))
 
 
-def test_the_page_needs_nothing_from_elsewhere(full_page: str) -> None:
+def test_the_page_is_self_contained(full_page: str) -> None:
     page = Page(full_page)
     assert not {"script", "link", "img", "iframe", "object", "embed", "image", "base", "video"} & set(page.tags)
     references = [
@@ -93,23 +93,23 @@ def test_the_page_needs_nothing_from_elsewhere(full_page: str) -> None:
     assert not re.search(r"@import|@font-face|expression\(|javascript:", full_page)
     addresses = set(re.findall(r"https?://[^\s\"'<)]+", full_page))
     assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}, (
-        "names of XML, fetched by nobody"
+        "XML namespaces, which are not fetched"
     )
 
 
-def test_the_page_says_what_was_measured(full_page: str) -> None:
+def test_the_page_shows_the_measurements(full_page: str) -> None:
     text = Page(full_page).text
-    for told in (
+    for expected in (
         "42 of 45 jobs succeeded", "3 jobs failed", "customer Ægir & søn", "a model", "Throughput and occupancy",
         "decode (writing) 2.00 s 2.00 s 2.00 s 2.00 s 2.00 s", "merge, level 1", "engine_died 3 3",
         "c.bin it is not text", "Slowest jobs", "peak VRAM", "energy, assumed", "200 W all the time",
         "this batch earlier this / earlier", "Tokens by document", "Memory over time", "Processors over time",
         "tokens reused 110 from 1 identical job",
     ):  # fmt: skip
-        assert told in text
+        assert expected in text
 
 
-def test_every_figure_has_a_title_a_description_and_numbers_beside_it(full_page: str) -> None:
+def test_every_figure_has_a_title_and_a_description(full_page: str) -> None:
     page = Page(full_page)
     figures = page.tags.count("svg")
     assert figures == page.tags.count("figure") == page.tags.count("figcaption") == 8
@@ -130,7 +130,7 @@ NASTY = [
 ]  # fmt: skip
 
 
-def test_names_and_messages_are_shown_and_never_obeyed(database: Database) -> None:
+def test_names_and_messages_are_escaped(database: Database) -> None:
     tries = [Try(at, document=at) for at in range(len(NASTY))]
     tries += [failed(at, name, name) for at, name in enumerate(NASTY[:4])]
     stored = store(
@@ -156,7 +156,7 @@ def test_a_batch_without_documents_has_a_page(database: Database) -> None:
     assert "svg" not in page.tags
 
 
-def test_a_batch_with_nothing_but_failures_has_a_page(database: Database) -> None:
+def test_a_batch_with_only_failures_has_a_page(database: Database) -> None:
     tries = [failed(at, "out_of_memory", "the cache does not fit") for at in range(5)]
     numbers = read_report(
         database, store(database, tries, documents=(), failed_documents=[("a.txt", "all failed")]).batch
@@ -170,7 +170,7 @@ def test_a_batch_with_nothing_but_failures_has_a_page(database: Database) -> Non
     assert "Slowest jobs" not in text
 
 
-def test_a_running_batch_is_told_so_far(database: Database) -> None:
+def test_a_running_batch_is_reported_so_far(database: Database) -> None:
     runs = Try(0, ended=None, outcome=AttemptOutcome.RUNNING, queue=None, prefill=None, decode=None, completion=None)
     waits = store(database, [], state=BatchState.VALIDATING).batch
     assert "No job of this batch has run yet." in Page(render(read_report(database, waits), None, None)).text
@@ -189,7 +189,7 @@ def test_a_single_job_that_took_no_time_has_a_page(database: Database) -> None:
     assert "1 of 1 job succeeded" in Page(render(numbers, None, None)).text
 
 
-def test_the_record_holds_the_same_numbers_as_json(database: Database) -> None:
+def test_json_has_the_same_numbers(database: Database) -> None:
     numbers = read_report(database, store(database, [Try(at, waited=None) for at in range(10)]).batch)
     cost = cost_of(numbers, PRICES)
     record = json.loads(json.dumps(to_json(numbers, cost, compare(numbers, numbers, cost, cost))))
@@ -202,7 +202,7 @@ def test_the_record_holds_the_same_numbers_as_json(database: Database) -> None:
     assert (record["attempts"], record["jobs"]["succeeded"]) == ({"succeeded": 10}, 10)
 
 
-def test_a_hundred_thousand_attempts_make_no_larger_a_page(sqlite: Database) -> None:
+def test_the_page_stays_small_with_a_hundred_thousand_attempts(sqlite: Database) -> None:
     numbers = read_report(sqlite, store_many(sqlite, 100_000))
     assert numbers.durations[Duration.WAIT].count == 99_800
     assert numbers.durations[Duration.WAIT].at(0.99) == pytest.approx(1980.02, rel=1e-4)

@@ -56,7 +56,7 @@ def test_one_value_is_every_percentile(database: Database) -> None:
     assert set(numbers.durations[Duration.DECODE].values) == {2.5}
 
 
-def test_a_duration_that_no_attempt_has_is_missing(database: Database) -> None:
+def test_a_duration_without_measurements_is_left_out(database: Database) -> None:
     batch = store(database, [Try(0, waited=None), Try(1, waited=None)]).batch
     assert Duration.WAIT not in read_report(database, batch).durations
 
@@ -81,12 +81,12 @@ def test_tokens_are_those_of_successful_attempts_and_every_outcome_is_counted(da
     assert numbers.durations[Duration.RUN].count == 2
 
 
-def test_cached_tokens_are_unknown_where_no_engine_tells(database: Database) -> None:
+def test_cached_tokens_are_unknown_if_no_engine_reports_them(database: Database) -> None:
     assert read_report(database, store(database, [Try(0, cached=None)]).batch).cached_tokens is None
     assert read_report(database, store(database, [Try(0, cached=0)]).batch).cached_tokens == 0
 
 
-def test_the_course_is_the_exact_mean_of_each_interval(database: Database) -> None:
+def test_the_timeline_is_the_exact_mean_of_each_interval(database: Database) -> None:
     tries = random_tries(60, seed=1)
     numbers = read_report(database, store(database, tries).batch)
     timeline = numbers.timeline
@@ -114,7 +114,7 @@ def overlap(begin: float, end: float, low: float, high: float) -> float:
     return max(0.0, min(end, high) - max(begin, low))
 
 
-def test_the_course_holds_every_token_also_of_attempts_that_took_no_time(database: Database) -> None:
+def test_the_timeline_includes_every_token_even_of_attempts_that_took_no_time(database: Database) -> None:
     tries = [Try(0, prefill=0.0, decode=5.0, prompt=70), Try(3, prefill=0.5, decode=0.0, completion=1), Try(8)]
     numbers = read_report(database, store(database, tries).batch)
     assert numbers.timeline is not None
@@ -123,7 +123,7 @@ def test_the_course_holds_every_token_also_of_attempts_that_took_no_time(databas
     assert sum(written) * numbers.timeline.width_s == pytest.approx(21, rel=0.01)
 
 
-def test_slots_in_use_count_each_worker_while_it_had_jobs(database: Database) -> None:
+def test_occupancy_counts_each_worker_while_it_had_jobs(database: Database) -> None:
     one_of_two = read_report(database, store(database, [Try(0), Try(3)]).batch)
     assert one_of_two.occupancy == pytest.approx(0.5)
     both = read_report(database, store(database, [Try(0), Try(0), Try(3), Try(3)]).batch)
@@ -135,7 +135,7 @@ def test_slots_in_use_count_each_worker_while_it_had_jobs(database: Database) ->
     assert read_report(database, store(database, [Try(0, worker="forgotten")]).batch).occupancy is None
 
 
-def test_what_a_lost_worker_held_or_another_job_answered_was_in_no_engine(database: Database) -> None:
+def test_lost_and_reused_attempts_do_not_count_as_running(database: Database) -> None:
     tries = [
         Try(0, prefill=4.0, decode=4.0),
         Try(0, ended=8.0, outcome=AttemptOutcome.LOST, queue=None, prefill=None, decode=None),
@@ -174,7 +174,7 @@ def test_levels_and_workers_add_up_their_own_attempts(database: Database) -> Non
     assert (numbers.peak_memory_bytes, numbers.peak_vram_bytes) == (3 << 30, 1 << 20)
 
 
-def test_the_largest_documents_come_first_and_are_cut(database: Database) -> None:
+def test_the_largest_documents_come_first_up_to_a_limit(database: Database) -> None:
     names = [f"документ {number}" for number in range(30)]
     tries = [Try(number, prompt=number + 1, document=number) for number in range(30)]
     numbers = read_report(database, store(database, [*tries, Try(99, prompt=50, document=3)], documents=names).batch)
@@ -185,7 +185,7 @@ def test_the_largest_documents_come_first_and_are_cut(database: Database) -> Non
     assert len(numbers.documents) == 20
 
 
-def test_failures_are_counted_by_reason_with_the_jobs_that_were_given_up(database: Database) -> None:
+def test_failures_are_counted_by_reason_with_the_jobs_that_failed_for_good(database: Database) -> None:
     tries = [
         failed(0, "engine_died", "signal 9"),
         failed(1, "engine_died", "signal 11"),
@@ -199,7 +199,7 @@ def test_failures_are_counted_by_reason_with_the_jobs_that_were_given_up(databas
     assert [(document.name, document.error) for document in numbers.failed_documents] == [("b.txt", "not text")]
 
 
-def test_a_failure_that_a_later_attempt_made_good_gave_no_job_up(database: Database) -> None:
+def test_a_failure_followed_by_a_success_fails_no_job(database: Database) -> None:
     stored = store(database, [Try(5, epoch=2)])
     with database.write() as session:
         session.execute(insert(Attempt).values(
@@ -210,7 +210,7 @@ def test_a_failure_that_a_later_attempt_made_good_gave_no_job_up(database: Datab
     assert (found.kind, found.attempts, found.jobs_given_up) == ("engine_failed", 1, 0)
 
 
-def test_the_slowest_jobs_come_first_and_are_cut(database: Database) -> None:
+def test_the_slowest_jobs_come_first_up_to_a_limit(database: Database) -> None:
     tries = [Try(number, prefill=1.0, decode=float(number % 7), waited=None, level=number % 2) for number in range(30)]
     stored = store(database, tries)
     slowest = read_report(database, stored.batch).slowest
@@ -219,7 +219,7 @@ def test_the_slowest_jobs_come_first_and_are_cut(database: Database) -> None:
     assert (slowest[0].document, slowest[0].waited_s, slowest[0].attempt) == ("a.txt", None, 1)
 
 
-def test_samples_are_those_of_the_batchs_workers_in_its_time(database: Database) -> None:
+def test_usage_covers_the_batchs_workers_during_the_batch(database: Database) -> None:
     batch = store(database, [Try(5000, decode=59.0, worker="sampled")]).batch
     before, after = (4999.0, 9 << 30, 99.0, None), (5061.0, 9 << 30, 99.0, None)
     first, second = (5000.1, 1 << 30, 150.0, None), (5000.4, 3 << 30, 250.0, 7)
@@ -237,6 +237,6 @@ def test_a_batch_without_jobs_has_no_numbers(database: Database) -> None:
     assert (numbers.timeline, numbers.durations, numbers.workers, numbers.peak_memory_bytes) == (None, {}, [], 0)
 
 
-def test_an_unknown_batch_is_refused(sqlite: Database) -> None:
+def test_an_unknown_batch_raises(sqlite: Database) -> None:
     with pytest.raises(NoSuchBatch):
         read_report(sqlite, "nowhere")
