@@ -23,7 +23,7 @@ from docmill.producer.wait_for_batch import batch_statuses
 from docmill.settings.defaults import Settings
 from docmill.storage.errors import DatabaseUnavailable
 from docmill.storage.reads.batch_status import BatchStatus
-from docmill.storage.reads.documents import DocumentReport, Wanted
+from docmill.storage.reads.documents import DocumentFilter, DocumentReport
 
 Progress = Callable[[BatchStatus], None]
 _OVERLAP_S = 60.0  # documents are looked for again this long: a transaction may end after its own time stamp
@@ -177,14 +177,14 @@ class Client:
             if progress is not None:
                 progress(status)
             try:
-                yield from self._finished(batch_id, seen, Wanted(finished_since=since))
+                yield from self._finished(batch_id, seen, DocumentFilter(finished_since=since))
             except DatabaseUnavailable:
                 continue
             since = status.created_at + status.elapsed_s - _OVERLAP_S
         if len(seen) < status.documents_total:
-            yield from self._finished(batch_id, seen, Wanted())
+            yield from self._finished(batch_id, seen, DocumentFilter())
 
-    def _finished(self, batch_id: str, seen: set[int], wanted: Wanted) -> Iterator[DocumentReport]:
+    def _finished(self, batch_id: str, seen: set[int], wanted: DocumentFilter) -> Iterator[DocumentReport]:
         for document in self._backend.reports.documents(batch_id, wanted):
             if document.state.is_terminal and document.id not in seen:
                 seen.add(document.id)

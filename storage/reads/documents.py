@@ -1,4 +1,4 @@
-"""A batch's documents and what came of them, read in pages."""
+"""A batch's documents with their results, read in pages."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import Any
 
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
@@ -18,7 +19,7 @@ PAGE = 200  # documents read at a time
 
 @dataclass(frozen=True, slots=True)
 class WindowResult:
-    """The answer of one window of a document (merge strategy none)."""
+    """The result of one chunk of a document, characters `char_start` to `char_end` (merge strategy `none`)."""
 
     position: int
     char_start: int
@@ -28,7 +29,11 @@ class WindowResult:
 
 @dataclass(frozen=True, slots=True)
 class DocumentReport:
-    """One document and what came of it. `summary` is None until it is done, and where windows answer alone."""
+    """A document and its result.
+
+    `summary` is None until the document is done, and with the merge strategy `none`, where `windows` has the results.
+    The tokens and `seconds` in the engine are those of successful attempts.
+    """
 
     id: int
     position: int
@@ -42,75 +47,78 @@ class DocumentReport:
     remarks: Sequence[str]
     error: str | None
     summary: str | None
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int
-    seconds: float | None
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float | None = None
     windows: Sequence[WindowResult] = field(default_factory=tuple)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which documents are asked for; what is not given is not asked.
+class DocumentFilter:
+    """Which documents to read: those that meet every condition given.
 
-    `name` is a document's, the end of its path, or a pattern with * and ?. `finished_since` in seconds since 1970.
+    `name` is a document's name, the end of its path, or a pattern with * and ?. With `has_failed`, only documents that
+    failed or have failed jobs. `finished_since` is in seconds since 1970.
     """
 
     name: str | None = None
     has_failed: bool = False
     finished_since: float | None = None
 
-    def takes(self, name: str) -> bool:
-        """Whether a document of this name is meant."""
+    def matches(self, name: str) -> bool:
+        """Return True if `name` meets the condition on names."""
         if self.name is None or name == self.name or name.endswith(f"/{self.name}"):
             return True
         return fnmatchcase(name, self.name) or fnmatchcase(name, f"*/{self.name}")
 
 
-def page_of(session: Session, batch_id: str, after: int, wanted: Wanted) -> tuple[list[DocumentReport], int | None]:
-    """Those wanted of the next documents behind position `after`, in input order, and where the next page begins.
+def read_page(
+    session: Session, batch_id: str, after: int, wanted: DocumentFilter
+) -> tuple[list[DocumentReport], int | None]:
+    """Read the next documents after position `after`, in input order.
 
-    None: there is no next page. A document has failed when it did or when jobs of it did.
+    Returns those that `wanted` matches, and the position after which the next page starts; None: there is none.
     """
-    asked = (
-        select(Document, Result.text)
+    query = (
+        select(
+            Document.id, Document.position, Document.name, Document.source, Document.state, Document.characters,
+            Document.tokens, func.coalesce(Document.chunk_count, 0).label("chunk_count"),
+            (Document.level + 1).label("levels"), Document.remarks, Document.error, Result.text.label("summary"),
+        )
         .outerjoin(Result, (Result.document_id == Document.id) & Result.final)
         .where(Document.batch_id == batch_id, Document.position > after)
         .order_by(Document.position)
         .limit(PAGE)
-    )
+    )  # fmt: skip
     if wanted.has_failed:
-        asked = asked.where(or_(Document.state == DocumentState.FAILED, Document.failed_jobs > 0))
+        query = query.where(or_(Document.state == DocumentState.FAILED, Document.failed_jobs > 0))
     if wanted.finished_since is not None:
-        asked = asked.where(Document.finished_at >= wanted.finished_since)
-    page = session.execute(asked).all()
-    rows = [row for row in page if wanted.takes(row[0].name)]
-    ids = [document.id for document, _ in rows]
-    usage = _usage(session, ids)
-    alone = [document.id for document, summary in rows if summary is None and document.state is DocumentState.DONE]
-    windows = _windows(session, alone)
-    reports = [_report(document, summary, usage.get(document.id), windows[document.id]) for document, summary in rows]
-    return reports, page[-1][0].position if len(page) == PAGE else None
+        query = query.where(Document.finished_at >= wanted.finished_since)
+    page = session.execute(query).all()
+    rows = [row for row in page if wanted.matches(row.name)]
+    usage = _usage(session, [row.id for row in rows])
+    windows = _windows(session, [row.id for row in rows if row.summary is None and row.state is DocumentState.DONE])
+    reports = [DocumentReport(**row._asdict(), **usage.get(row.id, {}), windows=windows[row.id]) for row in rows]
+    return reports, page[-1].position if len(page) == PAGE else None
 
 
-def _usage(session: Session, document_ids: Sequence[int]) -> dict[int, tuple[int, int, int, float]]:
-    """By document: prompt, cached and completion tokens, and seconds in an engine, of successful attempts."""
+def _usage(session: Session, document_ids: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """By document, the tokens and engine seconds of successful attempts, named as in DocumentReport."""
     rows = session.execute(
         select(
             Job.document_id,
-            func.sum(Attempt.prompt_tokens),
-            func.sum(Attempt.cached_tokens),
-            func.sum(Attempt.completion_tokens),
-            func.sum(Attempt.prefill_s + Attempt.decode_s),
+            func.coalesce(func.sum(Attempt.prompt_tokens), 0),
+            func.coalesce(func.sum(Attempt.cached_tokens), 0),
+            func.coalesce(func.sum(Attempt.completion_tokens), 0),
+            func.coalesce(func.sum(Attempt.prefill_s + Attempt.decode_s), 0.0),
         )
         .join(Attempt, Attempt.job_id == Job.id)
         .where(Job.document_id.in_(document_ids), Attempt.outcome == AttemptOutcome.SUCCEEDED)
         .group_by(Job.document_id)
     )
-    return {
-        document_id: (prompt or 0, cached or 0, completion or 0, s or 0.0)
-        for document_id, prompt, cached, completion, s in rows
-    }
+    columns = ("prompt_tokens", "cached_tokens", "completion_tokens", "seconds")
+    return {document_id: dict(zip(columns, used, strict=True)) for document_id, *used in rows}
 
 
 def _windows(session: Session, document_ids: Sequence[int]) -> dict[int, list[WindowResult]]:
@@ -124,31 +132,3 @@ def _windows(session: Session, document_ids: Sequence[int]) -> dict[int, list[Wi
     for document_id, position, start, end, text in rows:
         found[document_id].append(WindowResult(position, start, end, text))
     return found
-
-
-def _report(
-    document: Document,
-    summary: str | None,
-    usage: tuple[int, int, int, float] | None,
-    windows: Sequence[WindowResult],
-) -> DocumentReport:
-    prompt, cached, completion, seconds = usage or (0, 0, 0, None)
-    return DocumentReport(
-        id=document.id,
-        position=document.position,
-        name=document.name,
-        source=document.source,
-        state=document.state,
-        characters=document.characters,
-        tokens=document.tokens,
-        chunk_count=document.chunk_count or 0,
-        levels=document.level + 1,
-        remarks=document.remarks,
-        error=document.error,
-        summary=summary,
-        prompt_tokens=prompt,
-        cached_tokens=cached,
-        completion_tokens=completion,
-        seconds=seconds,
-        windows=windows,
-    )

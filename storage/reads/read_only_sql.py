@@ -1,8 +1,7 @@
-"""People's own SQL: one statement that reads, run so that the database itself refuses whatever writes.
+"""Run a user's SQL: one statement that only reads; the database itself rejects everything that writes.
 
-SQLite: the file is opened read-only, and an authorizer lets only reads through (no ATTACH, no extension). Postgres: a
-READ ONLY transaction, sent as one prepared statement, so that nothing can follow a semicolon. Rows are handed on as
-the database gives them; none are held.
+SQLite opens the file read-only and allows only reads (no ATTACH, no extensions). Postgres uses a READ ONLY transaction
+and sends one prepared statement, so that nothing can follow a semicolon. Rows are streamed, never held in memory.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from docmill.storage.database import Database
 from docmill.storage.errors import QueryRefused, StorageError
 
 _FETCH = 1_000
-_LOOK_AT = 10_000  # SQLite's steps between two looks at the clock
+_CLOCK_STEPS = 10_000  # SQLite's instructions between two checks of the timeout
 _COMMENT = re.compile(r"\s+|--[^\n]*(\n|$)|/\*.*?\*/", re.DOTALL)
 _WORD = re.compile(r"\(*\s*([A-Za-z]+)")
 _READS = ("SELECT", "WITH", "VALUES", "EXPLAIN", "TABLE", "SHOW", "PRAGMA")
@@ -31,24 +30,27 @@ _ALLOWED = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE
 
 
 class QueryTimeout(StorageError):
-    """The statement took longer than it was given."""
+    """The statement took longer than its timeout."""
 
     def __init__(self, timeout_s: float) -> None:
         self.timeout_s = timeout_s
-        super().__init__(f"the query took longer than {timeout_s:g} s and was stopped; --timeout gives it more")
+        super().__init__(f"the query took longer than {timeout_s:g} s and was stopped; raise --timeout")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a statement returns: the names of its columns, and its rows, to be read once, within the block."""
+class QueryResult:
+    """The column names and rows of a statement. Read the rows once, inside the `with` block."""
 
     columns: Sequence[str]
     rows: Iterator[Sequence[Any]]
 
 
 @contextmanager
-def reading(database: Database, statement: str, *, timeout_s: float | None = None) -> Iterator[Answer]:
-    """Run one statement that reads. Raises QueryRefused, also for bad SQL, QueryTimeout and StorageError."""
+def run_query(database: Database, statement: str, *, timeout_s: float | None = None) -> Iterator[QueryResult]:
+    """Run one statement that only reads, for at most `timeout_s` seconds (default: no limit).
+
+    Raises QueryRefused for a statement that writes or is not valid SQL, QueryTimeout, and StorageError.
+    """
     word = _first_word(statement)
     if word not in _READS:
         raise QueryRefused(
@@ -69,7 +71,7 @@ def _first_word(statement: str) -> str:
 
 
 @contextmanager
-def _on_sqlite(database: Database, statement: str, timeout_s: float | None) -> Iterator[Answer]:
+def _on_sqlite(database: Database, statement: str, timeout_s: float | None) -> Iterator[QueryResult]:
     path = Path(str(database.url.database))
     if not path.is_file():
         raise StorageError(f"there is no database {path}")
@@ -79,9 +81,9 @@ def _on_sqlite(database: Database, statement: str, timeout_s: float | None) -> I
         connection.set_authorizer(_authorize)
         if timeout_s is not None:
             ends_at = time.monotonic() + timeout_s
-            connection.set_progress_handler(lambda: time.monotonic() > ends_at, _LOOK_AT)
+            connection.set_progress_handler(lambda: time.monotonic() > ends_at, _CLOCK_STEPS)
         cursor = connection.execute(statement)
-        yield Answer([name for name, *_ in cursor.description or ()], iter(cursor))
+        yield QueryResult([name for name, *_ in cursor.description or ()], iter(cursor))
     except (sqlite3.Error, sqlite3.Warning) as error:
         raise _sqlite_error(error, timeout_s) from error
     finally:
@@ -102,12 +104,12 @@ def _sqlite_error(error: Exception, timeout_s: float | None) -> StorageError:
     if timeout_s is not None and text == "interrupted":
         return QueryTimeout(timeout_s)
     if "not authorized" in text or "prohibited" in text:
-        return QueryRefused("docmill query only reads: the database refused what the statement would do besides")
-    return QueryRefused(f"the database does not take this statement: {text}")
+        return QueryRefused("docmill query only reads: the database rejected the part of the statement that writes")
+    return QueryRefused(f"the database rejected this statement: {text}")
 
 
 @contextmanager
-def _on_postgres(database: Database, statement: str, timeout_s: float | None) -> Iterator[Answer]:
+def _on_postgres(database: Database, statement: str, timeout_s: float | None) -> Iterator[QueryResult]:
     import psycopg
 
     arguments, options = database.engine.dialect.create_connect_args(database.url)
@@ -127,11 +129,11 @@ def _on_postgres(database: Database, statement: str, timeout_s: float | None) ->
     except psycopg.OperationalError as error:
         raise StorageError(f"the database {database} failed: {_first_line(error)}") from error
     except psycopg.Error as error:
-        raise QueryRefused(f"the database does not take this statement: {_first_line(error)}") from error
+        raise QueryRefused(f"the database rejected this statement: {_first_line(error)}") from error
 
 
-def _postgres_answer(connection: Any, statement: str) -> Answer:
-    """By a cursor on the server where the statement can have one, so that its rows come in portions."""
+def _postgres_answer(connection: Any, statement: str) -> QueryResult:
+    """Use a server-side cursor where the statement allows one, so that its rows are fetched in portions."""
     if _first_word(statement) in _CURSORS:
         cursor = connection.cursor(name="docmill_query")
         cursor.itersize = _FETCH
@@ -139,7 +141,7 @@ def _postgres_answer(connection: Any, statement: str) -> Answer:
     else:
         cursor = connection.cursor()
         cursor.execute(statement, prepare=True)
-    return Answer([column.name for column in cursor.description or ()], iter(cursor))
+    return QueryResult([column.name for column in cursor.description or ()], iter(cursor))
 
 
 def _first_line(error: Exception) -> str:

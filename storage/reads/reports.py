@@ -12,12 +12,12 @@ from docmill.storage.columns import db_now
 from docmill.storage.database import Database
 from docmill.storage.errors import NoSuchBatch
 from docmill.storage.reads.batch_status import BatchStatus, batches_now, status_of
-from docmill.storage.reads.documents import DocumentReport, Wanted, page_of
+from docmill.storage.reads.documents import DocumentFilter, DocumentReport, read_page
 from docmill.storage.states import AttemptOutcome, JobState
 from docmill.storage.tables import Attempt, Batch, Job, Worker
 
 _RATE_MEMORY_S = 7 * 24 * 3600.0
-_ALL = Wanted()
+_ALL = DocumentFilter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +111,10 @@ class Reports:
             ).one()
         return tokens / (last - first) if tokens and last > first else None
 
-    def documents(self, batch_id: str, wanted: Wanted = _ALL) -> Iterator[DocumentReport]:
+    def documents(self, batch_id: str, wanted: DocumentFilter = _ALL) -> Iterator[DocumentReport]:
         """The batch's documents, or those wanted, in input order, read in pages."""
         after: int | None = -1
         while after is not None:
             with self._database.read() as session:
-                page, after = page_of(session, batch_id, after, wanted)
+                page, after = read_page(session, batch_id, after, wanted)
             yield from page

@@ -1,10 +1,10 @@
-"""The jobs that somebody follows: where each is, and its text once it has one."""
+"""The jobs that `docmill tail` shows: the state of each, and its text once it has succeeded."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Row, Select, or_, select
+from sqlalchemy import or_, select
 
 from docmill.storage.database import Database
 from docmill.storage.errors import NoSuchDocument, NoSuchJob
@@ -14,7 +14,7 @@ from docmill.storage.tables import Document, Job, Result
 
 @dataclass(frozen=True, slots=True)
 class TailedJob:
-    """`text` is None until the job has succeeded."""
+    """A job as it is now. `text` is None until it has succeeded."""
 
     id: int
     epoch: int
@@ -29,26 +29,38 @@ class TailedJob:
 
 
 class TailedJobs:
-    """Reads only."""
+    """Reads the jobs of a document."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def job(self, job_id: int) -> TailedJob:
         """The job as it is now. Raises NoSuchJob."""
+        query = (
+            select(
+                Job.id, Job.epoch, Job.state, Document.name.label("document"), Job.level, Job.position, Job.owner,
+                Job.error_kind, Job.error, Result.text,
+            )
+            .join(Document, Document.id == Job.document_id)
+            .outerjoin(Result, Result.job_id == Job.id)
+            .where(Job.id == job_id)
+        )  # fmt: skip
         with self._database.read() as session:
-            row = session.execute(_jobs().where(Job.id == job_id)).one_or_none()
+            row = session.execute(query).one_or_none()
         if row is None:
             raise NoSuchJob(job_id)
-        return _followed(row)
+        return TailedJob(**row._asdict())
 
     def document(self, batch_id: str, name: str) -> int:
-        """The id of the batch's document of this name, or of the first whose path ends so. Raises NoSuchDocument."""
-        named = or_(Document.name == name, Document.name.endswith(f"/{name}", autoescape=True))
+        """The id of the batch's document with this name, or of the first whose path ends with it.
+
+        Raises NoSuchDocument.
+        """
+        is_named = or_(Document.name == name, Document.name.endswith(f"/{name}", autoescape=True))
         with self._database.read() as session:
             found = session.scalars(
                 select(Document.id)
-                .where(Document.batch_id == batch_id, named)
+                .where(Document.batch_id == batch_id, is_named)
                 .order_by(Document.name != name, Document.position)
                 .limit(1)
             ).one_or_none()
@@ -57,13 +69,13 @@ class TailedJobs:
         return found
 
     def has_ended(self, document_id: int) -> bool:
-        """Whether no further job of the document will come."""
+        """Return True if the document has ended, so that it will get no further jobs."""
         with self._database.read() as session:
             state: DocumentState = session.scalars(select(Document.state).where(Document.id == document_id)).one()
         return state.is_terminal
 
     def jobs(self, document_id: int) -> dict[int, JobState]:
-        """The document's jobs so far, running ones first, then in the order of the document."""
+        """The document's jobs so far by id: running ones first, then by level and position."""
         with self._database.read() as session:
             rows = session.execute(
                 select(Job.id, Job.state)
@@ -71,20 +83,3 @@ class TailedJobs:
                 .order_by(Job.state != JobState.RUNNING, Job.level, Job.position)
             )
             return {row.id: row.state for row in rows}
-
-
-def _jobs() -> Select[int, int, JobState, str, int, int, str | None, str | None, str | None, str | None]:
-    return (
-        select(
-            Job.id, Job.epoch, Job.state, Document.name, Job.level, Job.position, Job.owner, Job.error_kind, Job.error,
-            Result.text,
-        )
-        .join(Document, Document.id == Job.document_id)
-        .outerjoin(Result, Result.job_id == Job.id)
-    )  # fmt: skip
-
-
-def _followed(
-    row: Row[int, int, JobState, str, int, int, str | None, str | None, str | None, str | None],
-) -> TailedJob:
-    return TailedJob(*row)

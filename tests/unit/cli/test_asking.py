@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 from sqlalchemy import text
 
-from docmill.storage.reads.documents import Wanted
+from docmill.storage.reads.documents import DocumentFilter
 from docmill.storage.views import VIEWS
 from tests.unit.cli.conftest import Docmill
 from tests.unit.cli.test_batches import Cluster
@@ -107,9 +107,9 @@ def test_results_of_failed_documents_of_some_names_and_of_the_last_hours(
 
 def test_a_name_is_a_documents_whole_name_its_end_or_a_pattern() -> None:
     for name in ("docs/[a].txt", "[a].txt", "docs/*", "*.txt", "?a?.txt"):
-        assert Wanted(name).takes("docs/[a].txt"), name
+        assert DocumentFilter(name).matches("docs/[a].txt"), name
     for name in ("docs", "a.txt", ".txt", "[a]", "*.md"):
-        assert not Wanted(name).takes("docs/[a].txt"), name
+        assert not DocumentFilter(name).matches("docs/[a].txt"), name
 
 
 @pytest.mark.parametrize(("what", "view", "count"), [("documents", "v_documents", 2), ("jobs", "v_jobs", 2)])

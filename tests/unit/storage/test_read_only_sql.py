@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from docmill.storage.database import Database
 from docmill.storage.errors import QueryRefused, StorageError
-from docmill.storage.reads.read_only_sql import QueryTimeout, reading
+from docmill.storage.reads.read_only_sql import QueryTimeout, run_query
 from tests.unit.storage.conftest import Mill
 
 _ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
@@ -38,7 +38,7 @@ _NO_READS = (
 
 
 def ask(mill: Mill, statement: str, timeout_s: float | None = None) -> tuple[Sequence[str], list[tuple[Any, ...]]]:
-    with reading(mill.database, statement, timeout_s=timeout_s) as answer:
+    with run_query(mill.database, statement, timeout_s=timeout_s) as answer:
         return list(answer.columns), [tuple(row) for row in answer.rows]
 
 
@@ -90,7 +90,7 @@ def test_a_query_that_takes_too_long_is_stopped(mill: Mill) -> None:
 
 def test_rows_are_handed_on_as_they_come(mill: Mill) -> None:
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
-    with reading(mill.database, endless, timeout_s=60.0) as answer:
+    with run_query(mill.database, endless, timeout_s=60.0) as answer:
         assert [next(answer.rows)[0] for _ in range(3000)] == list(range(1, 3001))
 
 
@@ -105,7 +105,7 @@ def test_people_can_read_while_a_worker_writes(mill: Mill) -> None:
 def test_a_database_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     with (
         pytest.raises(StorageError, match="there is no database"),
-        reading(Database(f"sqlite:///{tmp_path}/none.db"), "SELECT 1"),
+        run_query(Database(f"sqlite:///{tmp_path}/none.db"), "SELECT 1"),
     ):
         pass
     assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from docmill.storage.moves.attempts import Failure, ReusedJob
-from docmill.storage.reads.read_only_sql import reading
+from docmill.storage.reads.read_only_sql import run_query
 from docmill.storage.views import VIEWS
 from tests.unit.storage.conftest import Mill, generated
 from tests.unit.storage.test_views import sample
@@ -41,7 +41,7 @@ def used(mill: Mill) -> Mill:
 def test_every_query_of_the_page_answers_on_both_databases(used: Mill) -> None:
     assert len(QUERIES) >= 10
     for title, query in QUERIES.items():
-        with reading(used.database, query, timeout_s=60.0) as answer:
+        with run_query(used.database, query, timeout_s=60.0) as answer:
             rows = list(answer.rows)
         assert rows, title
         assert len(set(answer.columns)) == len(answer.columns), title
@@ -50,7 +50,7 @@ def test_every_query_of_the_page_answers_on_both_databases(used: Mill) -> None:
 def test_the_savings_the_costs_and_the_waits_are_those_that_were(used: Mill) -> None:
     def ask(words: str) -> list[dict[str, Any]]:
         (query,) = (query for title, query in QUERIES.items() if words in title)
-        with reading(used.database, query) as answer:
+        with run_query(used.database, query) as answer:
             return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
 
     first, again = (row.id for row in used.rows("SELECT id FROM batches ORDER BY submission_key DESC"))

@@ -18,7 +18,7 @@ from docmill.cli.context import CliContext, pass_context
 from docmill.cli.display.output import print_table
 from docmill.cli.options import json_option
 from docmill.producer.composition import Backend
-from docmill.storage.reads.read_only_sql import Answer, reading
+from docmill.storage.reads.read_only_sql import QueryResult, run_query
 
 _WIDEST = 80  # characters of a cell of a table that a person reads
 
@@ -60,7 +60,7 @@ def query(
     if (sql is None) == (file is None):
         raise click.UsageError("give one statement: as an argument, as - (standard input), or with --file")
     statement = file.read() if file is not None else sys.stdin.read() if sql == "-" else str(sql)
-    with reading(Backend(context.settings).database, statement, timeout_s=timeout) as answer:
+    with run_query(Backend(context.settings).database, statement, timeout_s=timeout) as answer:
         if as_json:
             _print_json(answer)
         elif as_csv:
@@ -71,7 +71,7 @@ def query(
             _print_table(answer, limit)
 
 
-def _print_json(answer: Answer) -> None:
+def _print_json(answer: QueryResult) -> None:
     """One array of objects, a row a line."""
     separator = "["
     for row in answer.rows:
@@ -81,7 +81,7 @@ def _print_json(answer: Answer) -> None:
     click.echo("]" if separator != "[" else "[]")
 
 
-def _print_table(answer: Answer, limit: int) -> None:
+def _print_table(answer: QueryResult, limit: int) -> None:
     rows = list(islice(answer.rows, limit or None))
     numeric = [
         any(isinstance(row[at], (int, float, Decimal)) for row in rows) for at in range(len(answer.columns))

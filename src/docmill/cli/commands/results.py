@@ -15,7 +15,7 @@ from docmill.cli.context import CliContext, pass_context
 from docmill.formatting import counted, parse_duration
 from docmill.producer.composition import Backend
 from docmill.producer.result_export import write_csv, write_directory, write_jsonl, write_markdown
-from docmill.storage.reads.documents import DocumentReport, Wanted
+from docmill.storage.reads.documents import DocumentFilter, DocumentReport
 from docmill.storage.reads.live_status import LiveStatus
 
 _FORMS = ("md", "jsonl", "csv")
@@ -53,7 +53,7 @@ def results(
 ) -> None:
     """Print a batch's results in input order: finished documents now, the others by their state."""
     backend = Backend(context.settings)
-    wanted_documents = Wanted(document, failed, None if since is None else _moment(backend, since))
+    wanted_documents = DocumentFilter(document, failed, None if since is None else _moment(backend, since))
     reports = backend.reports.documents(backend.batches.find(batch).id, wanted_documents)
     wanted = "jsonl" if as_json else form
     if out is None:
