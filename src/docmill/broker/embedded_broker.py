@@ -11,20 +11,12 @@ import logging
 import os
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from types import TracebackType
 
 from filelock import FileLock, Timeout
 from redis.exceptions import RedisError, ResponseError
-from tenacity import (
-    RetryCallState,
-    RetryError,
-    Retrying,
-    retry_if_not_result,
-    retry_if_result,
-    stop_after_delay,
-    wait_fixed,
-)
 
 from docmill.broker.celery_app import socket_url
 from docmill.broker.child_processes import die_with_parent
@@ -66,16 +58,15 @@ class EmbeddedBroker:
                     start_new_session=True,
                     preexec_fn=die_with_parent,
                 )
-            try:
-                Retrying(retry=retry_if_not_result(bool), stop=stop_after_delay(_START_S), wait=wait_fixed(0.02))(
-                    self._answers
-                )
-            except RetryError:
-                self.stop()
-                raise EmbeddedBrokerFailed(
-                    f"the embedded Valkey did not answer within {_START_S:.0f} s; see {output.name}, or set "
-                    "broker.url to a Redis of your own"
-                ) from None
+            deadline = time.monotonic() + _START_S
+            while not self._answers():
+                if time.monotonic() > deadline:
+                    self.stop()
+                    raise EmbeddedBrokerFailed(
+                        f"the embedded Valkey did not answer within {_START_S:.0f} s; see {output.name}, or set "
+                        "broker.url to a Redis of your own"
+                    )
+                time.sleep(0.02)
         return self.url
 
     def stop(self) -> None:
@@ -145,19 +136,14 @@ def running_url(directory: Path) -> str | None:
 
 def wait_for_url(directory: Path, timeout_s: float) -> str | None:
     """Like `running_url`, but waits for a broker that is being started, or was killed and may be restarted soon."""
-    retrying = Retrying(
-        retry=retry_if_result(lambda url: url is None and _may_come_back(directory)),
-        stop=stop_after_delay(timeout_s),
-        wait=wait_fixed(0.05),
-        before_sleep=lambda state: _log_once(state, timeout_s),
-        retry_error_callback=lambda _: None,
-    )
-    return retrying(running_url, directory)
-
-
-def _log_once(state: RetryCallState, timeout_s: float) -> None:
-    if state.attempt_number == 1:
-        log.warning("the embedded broker does not answer; waiting up to %g s for it", timeout_s)
+    deadline = time.monotonic() + timeout_s
+    is_logged = False
+    while (url := running_url(directory)) is None and _may_come_back(directory) and time.monotonic() < deadline:
+        if not is_logged:
+            log.warning("the embedded broker does not answer; waiting up to %g s for it", timeout_s)
+            is_logged = True
+        time.sleep(0.05)
+    return url
 
 
 def _may_come_back(directory: Path) -> bool:
