@@ -51,7 +51,7 @@ class CacheType(StrEnum):
     def layer_bytes(self, shape: ModelShape) -> int:
         """Bytes per token and layer: key and value, with a scale for every 32 elements if they are quantized."""
         quarters = {CacheType.FP16: 32, CacheType.Q8: 17, CacheType.Q6: 13, CacheType.Q4: 9}[self]
-        return shape.kv_heads * shape.head_dim * quarters // 8
+        return shape.dimensions.kv_heads * shape.dimensions.head_dim * quarters // 8
 
     def bytes_per_token(self, shape: ModelShape) -> int:
         """Bytes per token in all layers."""
@@ -59,7 +59,7 @@ class CacheType(StrEnum):
 
     def unpacked_bytes(self, shape: ModelShape) -> int:
         """Bytes per token, once per GPU: the buffer into which a quantized layer is unpacked."""
-        return 0 if self is CacheType.FP16 else 2 * _HALF * shape.kv_heads * shape.head_dim
+        return 0 if self is CacheType.FP16 else 2 * _HALF * shape.dimensions.kv_heads * shape.dimensions.head_dim
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +149,12 @@ class GpuLayout:
 
 def scratch_bytes(shape: ModelShape, chunk: int) -> int:
     """The largest `scratch_space_fixed` of all modules, for prompt chunks of `chunk` tokens."""
-    hidden, inter = shape.hidden_size, shape.intermediate_size
-    query = shape.heads * shape.head_dim
+    dimensions = shape.dimensions
+    hidden, inter = dimensions.hidden, dimensions.intermediate
+    query = dimensions.heads * dimensions.head_dim
     attention = chunk * _HALF * max(query, hidden) + 128 + _dequantized(hidden * query)
-    if shape.experts:
-        mlp = chunk * _HALF * (2 * hidden + 2 * inter + shape.experts) + 5 * 128
+    if dimensions.experts > 1:
+        mlp = chunk * _HALF * (2 * hidden + 2 * inter + dimensions.experts) + 5 * 128
     else:
         mlp = chunk * _HALF * (hidden + 2 * max(hidden, inter)) + 3 * 128
     return max(attention, mlp + _dequantized(hidden * inter), _dequantized(hidden * shape.padded_vocab))
@@ -168,9 +169,10 @@ def _activations_bytes(shape: ModelShape, chunk: int) -> int:
 
     Two hidden states, query, key, value and the output of attention.
     """
-    state = 2 * shape.hidden_size * shape.residual_bytes
-    attention = _HALF * shape.head_dim * 2 * (shape.heads + shape.kv_heads)
-    experts = 3 * _HALF * shape.hidden_size if shape.experts else 0
+    dimensions = shape.dimensions
+    state = 2 * dimensions.hidden * shape.residual_bytes
+    attention = _HALF * dimensions.head_dim * 2 * (dimensions.heads + dimensions.kv_heads)
+    experts = 3 * _HALF * dimensions.hidden if dimensions.experts > 1 else 0
     return chunk * (state + attention + experts)
 
 

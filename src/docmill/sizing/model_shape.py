@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from docmill.catalogue.errors import ModelDamaged
-from docmill.catalogue.model_entry import CatalogueEntry
+from docmill.catalogue.model_entry import CatalogueEntry, Dimensions
 from docmill.catalogue.safetensors_header import TensorEntry, read_tensors
 
 _LAYER = re.compile(r"^(?:language_model\.)?model\.layers\.(\d+)\.(.+)$")
@@ -33,23 +33,17 @@ _TWO_ROPES = frozenset({"gemma3", "gemma3_text"})
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """Dimensions in elements, sizes in bytes as loaded on a GPU.
+    """Dimensions, and sizes in bytes as loaded on a GPU.
 
     `attention_bytes` and `mlp_bytes` have one number per layer; `head_bytes` is the last norm and the output head.
-    The embedding stays in the computer's memory. `experts` is 0 for a dense model.
+    The embedding stays in the computer's memory.
     """
 
     architecture: str
     weights_format: str
-    hidden_size: int
-    intermediate_size: int
-    heads: int
-    kv_heads: int
-    head_dim: int
+    dimensions: Dimensions
     rotary_dim: int
     rotary_tables: int
-    vocab_size: int
-    experts: int
     residual_bytes: int
     max_position: int
     embedding_bytes: int
@@ -65,7 +59,7 @@ class ModelShape:
     @property
     def padded_vocab(self) -> int:
         """Rows of the output head."""
-        return -(-self.vocab_size // _PADDED_TO) * _PADDED_TO
+        return -(-self.dimensions.vocab // _PADDED_TO) * _PADDED_TO
 
     @property
     def weights_bytes(self) -> int:
@@ -75,9 +69,8 @@ class ModelShape:
     @property
     def gpu_parameters(self) -> int:
         """The number of elements of the matrices on GPUs, computed from the dimensions."""
-        attention = self.hidden_size * self.head_dim * 2 * (self.heads + self.kv_heads)
-        mlp = 3 * self.hidden_size * self.intermediate_size * max(1, self.experts)
-        return self.layers * (attention + mlp) + self.vocab_size * self.hidden_size
+        own = self.dimensions
+        return self.layers * (own.attention_parameters + own.mlp_parameters) + own.vocab * own.hidden
 
     @property
     def bits_per_weight(self) -> float:
@@ -94,22 +87,26 @@ def read_model_shape(directory: Path) -> ModelShape:
     model_type = str(text.get("model_type", ""))
     numbers = _Numbers(path, {**_DEFAULTS.get(model_type, {}), **text})
     hidden, heads = numbers.need("hidden_size"), numbers.need("num_attention_heads")
-    experts = numbers.get("num_local_experts") or numbers.get("num_experts") or 0
-    moe_size = numbers.get("moe_intermediate_size") if experts else None
+    experts = numbers.get("num_local_experts") or numbers.get("num_experts") or 1
+    moe_size = numbers.get("moe_intermediate_size") if experts > 1 else None
     head_dim = numbers.get("head_dim") or hidden // heads
-    weights = _weights(directory, numbers.need("num_hidden_layers"))
+    layers = numbers.need("num_hidden_layers")
+    weights = _weights(directory, layers)
     return ModelShape(
         architecture=_architecture(path, config),
         weights_format=_weights_format(config, weights.names),
-        hidden_size=hidden,
-        intermediate_size=moe_size or numbers.need("intermediate_size"),
-        heads=heads,
-        kv_heads=numbers.get("num_key_value_heads") or heads,
-        head_dim=head_dim,
+        dimensions=Dimensions(
+            hidden=hidden,
+            intermediate=moe_size or numbers.need("intermediate_size"),
+            layers=layers,
+            heads=heads,
+            kv_heads=numbers.get("num_key_value_heads") or heads,
+            head_dim=head_dim,
+            vocab=numbers.need("vocab_size"),
+            experts=experts,
+        ),
         rotary_dim=int(head_dim * float(text.get("partial_rotary_factor") or 1.0)),
         rotary_tables=2 if model_type in _TWO_ROPES else 1,
-        vocab_size=numbers.need("vocab_size"),
-        experts=experts,
         residual_bytes=4 if model_type in _FP32_RESIDUAL else 2,
         max_position=numbers.need("max_position_embeddings"),
         embedding_bytes=weights.embedding,
@@ -126,15 +123,9 @@ def computed_shape(entry: CatalogueEntry, bits: float) -> ModelShape:
     return ModelShape(
         architecture=entry.architecture,
         weights_format="exl2",
-        hidden_size=dimensions.hidden,
-        intermediate_size=dimensions.intermediate,
-        heads=dimensions.heads,
-        kv_heads=dimensions.kv_heads,
-        head_dim=dimensions.head_dim,
+        dimensions=dimensions,
         rotary_dim=dimensions.head_dim,
         rotary_tables=1,
-        vocab_size=dimensions.vocab,
-        experts=dimensions.experts if dimensions.experts > 1 else 0,
         residual_bytes=4 if entry.architecture.startswith("Gemma2") else 2,
         max_position=entry.context_window,
         embedding_bytes=_weights_bytes(head, _HALF_BITS),

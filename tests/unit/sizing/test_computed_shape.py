@@ -32,6 +32,6 @@ def test_a_computed_shape_makes_the_same_plan_as_one_that_was_read(tmp_path: Pat
 
 def test_tied_and_expert_models_differ_where_their_files_do() -> None:
     by_name = {entry.name: entry for entry in ENTRIES}
-    assert computed_shape(by_name["phi-3.5-moe-instruct"], 4.0).experts == 16
+    assert computed_shape(by_name["phi-3.5-moe-instruct"], 4.0).dimensions.experts == 16
     assert computed_shape(by_name["gemma-2-9b-it"], 4.0).residual_bytes == 4
     assert computed_shape(by_name["qwen3-4b"], 4.0).head_bytes > 0  # the embedding, loaded again as the head

@@ -32,7 +32,12 @@ def test_7b_at_4_65_bits_has_the_sizes_of_hand_arithmetic(tmp_path: Path) -> Non
     assert shape.weights_bytes == pytest.approx(matrices * 4.65 / 8 + norms, abs=4 * 300)
     assert shape.embedding_bytes == 32768 * 4096 * 2
     assert shape.bits_per_weight == pytest.approx(4.65, abs=0.001)
-    assert (shape.layers, shape.kv_heads, shape.head_dim, shape.max_position) == (32, 8, 128, 32768)
+    assert (shape.layers, shape.dimensions.kv_heads, shape.dimensions.head_dim, shape.max_position) == (
+        32,
+        8,
+        128,
+        32768,
+    )
     assert (shape.weights_format, shape.architecture) == ("exl2", "MistralForCausalLM")
 
 
@@ -56,13 +61,13 @@ def test_tied_embedding_is_loaded_a_second_time_as_the_head(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, {"kv_heads": 4, "head_dim": 16, "experts": 0, "residual_bytes": 2}),
+        ({}, {"kv_heads": 4, "head_dim": 16, "experts": 1, "residual_bytes": 2}),
         ({"num_key_value_heads": 2, "head_dim": 40}, {"kv_heads": 2, "head_dim": 40, "rotary_dim": 40}),
         ({"num_key_value_heads": None, "head_dim": None}, {"kv_heads": 4, "head_dim": 16}),
         ({"partial_rotary_factor": 0.5}, {"head_dim": 16, "rotary_dim": 8}),
         ({"model_type": "gemma2", "head_dim": 256}, {"residual_bytes": 4, "head_dim": 256}),
-        ({"num_local_experts": 8}, {"experts": 8, "intermediate_size": 128}),
-        ({"num_experts": 128, "moe_intermediate_size": 32}, {"experts": 128, "intermediate_size": 32}),
+        ({"num_local_experts": 8}, {"experts": 8, "intermediate": 128}),
+        ({"num_experts": 128, "moe_intermediate_size": 32}, {"experts": 128, "intermediate": 32}),
         ({"quantization_config": {"quant_method": "GPTQ"}}, {"weights_format": "gptq"}),
     ],
 )
@@ -70,7 +75,8 @@ def test_odd_configurations_are_read_as_the_engine_reads_them(
     tmp_path: Path, changes: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     shape = read_model_shape(write_small(tmp_path, {**SMALL, **changes}, HEAD))
-    assert {name: getattr(shape, name) for name in expected} == expected
+    found = {name: getattr(shape, name, getattr(shape.dimensions, name, None)) for name in expected}
+    assert found == expected
 
 
 def test_text_configuration_nested_in_a_multimodal_one_is_found_with_its_defaults(tmp_path: Path) -> None:
@@ -83,8 +89,13 @@ def test_text_configuration_nested_in_a_multimodal_one_is_found_with_its_default
     }
     tower = {"vision_tower.layers.0.self_attn.q_proj.weight": ("F16", [9999])}
     shape = read_model_shape(write_small(tmp_path, config, tower, "language_model."))
-    assert (shape.heads, shape.kv_heads, shape.head_dim, shape.max_position) == (8, 4, 256, 131_072)
-    assert (shape.hidden_size, shape.rotary_tables, shape.residual_bytes) == (64, 2, 4)
+    assert (shape.dimensions.heads, shape.dimensions.kv_heads, shape.dimensions.head_dim, shape.max_position) == (
+        8,
+        4,
+        256,
+        131_072,
+    )
+    assert (shape.dimensions.hidden, shape.rotary_tables, shape.residual_bytes) == (64, 2, 4)
     assert shape.weights_bytes == 2 * 4000 + 16 + 800, "the vision tower is not loaded"
 
 
