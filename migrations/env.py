@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations on the connection that `docmill.storage.schema` hands over."""
+"""Alembic's entry point: runs the migrations on the connection that `docmill.storage.schema` passes in."""
 
 from alembic import context
 

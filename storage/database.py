@@ -1,8 +1,8 @@
-"""One database, two kinds of transaction: `read` and `write`.
+"""A database with two kinds of transaction: `read` and `write`.
 
-SQLite: WAL, every write transaction begins with BEGIN IMMEDIATE, one writer thread a process (its lock is
-unfair, and a read that turns into a write fails at once whatever the busy timeout). Postgres: READ COMMITTED,
-where the compare-and-set UPDATEs of this package decide races by row locks.
+SQLite runs in WAL mode. Write transactions start with BEGIN IMMEDIATE, because a read transaction that turns into a
+write fails at once, whatever the busy timeout. Only one thread per process writes at a time, because SQLite's own lock
+is unfair. Postgres runs at READ COMMITTED, where row locks decide between competing compare-and-set UPDATEs.
 """
 
 from __future__ import annotations
@@ -24,16 +24,19 @@ from docmill.storage.errors import DatabaseUnavailable, StorageError
 
 _SQLITE_BUSY_S = 30
 _POSTGRES_IDLE_S = 10
-# Over TCP a host that is cut off says nothing: without these libpq waits for it for a quarter of an hour, or for ever.
-_SILENT = {"tcp_user_timeout": 10_000, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
+# Without these, libpq waits 15 minutes or forever for a host that has become unreachable.
+_TCP_TIMEOUTS = {"tcp_user_timeout": 10_000, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
 _WRITES = "docmill_writes"
 _READ_ONLY = "25006"  # SQLSTATE of read_only_sql_transaction
-# By name: each driver has its own. DatabaseError itself is what sqlite3 raises for a damaged file.
+# By name, because each driver has its own classes. sqlite3 raises DatabaseError itself for a damaged file.
 _OPERATIONAL = ("OperationalError", "InterfaceError", "InternalError", "DatabaseError")
 
 
 class Database:
-    """A pool of connections to one database. Safe to share between threads."""
+    """A pool of connections to one database; safe to share between threads.
+
+    `pool_size` limits the Postgres connections that are kept open. Raises StorageError for an unusable URL.
+    """
 
     def __init__(self, url: str, *, pool_size: int = 5) -> None:
         self.url = parse_url(url)
@@ -47,13 +50,16 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A transaction that sees one state of the database and changes nothing."""
+        """Open a transaction that only reads. Raises DatabaseUnavailable."""
         with _translated(str(self)), Session(self.engine, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """A transaction that commits when the block ends and rolls back when it raises."""
+        """Open a transaction that commits at the end of the block, or rolls back on an exception.
+
+        Raises DatabaseUnavailable.
+        """
         with (
             _translated(str(self)),
             self._writing or nullcontext(),
@@ -63,12 +69,12 @@ class Database:
             yield session
 
     def close(self) -> None:
-        """Close the pool's connections."""
+        """Close all connections."""
         self.engine.dispose()
 
 
 def parse_url(url: str) -> URL:
-    """The URL with docmill's driver for its database. Raises StorageError for what is no database URL."""
+    """Parse a database URL and set the driver that docmill uses. Raises StorageError for any other URL."""
     try:
         parsed = make_url(url)
         backend = parsed.get_backend_name()
@@ -80,12 +86,12 @@ def parse_url(url: str) -> URL:
         return parsed
     if backend in ("postgresql", "postgres"):
         return parsed.set(drivername="postgresql+psycopg")
-    raise StorageError(f"docmill stores in sqlite or postgresql, not in {backend}")
+    raise StorageError(f"storage.url must start with sqlite:// or postgresql://, not {backend}://")
 
 
 def _sqlite_engine(url: URL) -> Engine:
     if url.database in (None, "", ":memory:"):
-        raise StorageError("docmill needs a database file that its processes share, not an in-memory SQLite")
+        raise StorageError("storage.url must name a SQLite file: an in-memory database cannot be shared")
     Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(
         url, json_serializer=safe_json, connect_args={"timeout": _SQLITE_BUSY_S, "check_same_thread": False}
@@ -93,7 +99,7 @@ def _sqlite_engine(url: URL) -> Engine:
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # transactions begin below, not in the driver
+        connection.isolation_level = None  # `begin` below starts transactions, not the driver
         cursor = connection.cursor()
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
             cursor.execute(f"PRAGMA {pragma}")
@@ -115,18 +121,18 @@ def _postgres_engine(url: URL, pool_size: int) -> Engine:
         max_overflow=2,
         pool_pre_ping=True,
         isolation_level="READ COMMITTED",
-        connect_args={"connect_timeout": 10, "application_name": "docmill", **_SILENT},
+        connect_args={"connect_timeout": 10, "application_name": "docmill", **_TCP_TIMEOUTS},
     )
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: Any) -> None:
-        # A worker that freezes inside a transaction must not hold its batch's row for ever.
+        # A worker that freezes inside a transaction must not lock its batch's row forever.
         connection.execute(f"SET idle_in_transaction_session_timeout = '{_POSTGRES_IDLE_S}s'")
         connection.commit()
 
     @event.listens_for(engine, "handle_error")
     def reconnect(context: ExceptionContext) -> None:
-        # The server is only to be read now: behind its name may be another one by the next try.
+        # The server has become read-only, for example after a failover: connect again, perhaps to another server.
         if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
             context.is_disconnect = True
 
@@ -135,13 +141,13 @@ def _postgres_engine(url: URL, pool_size: int) -> Engine:
 
 @contextmanager
 def _translated(name: str) -> Iterator[None]:
-    """Operational trouble (unreachable, locked, full, read-only) leaves as DatabaseUnavailable."""
+    """Raise operational errors (unreachable, locked, full, read-only) as DatabaseUnavailable."""
     try:
         yield
     except DBAPIError as error:
         if type(error).__name__ not in _OPERATIONAL:
             raise
-        reason = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else "no answer"
+        reason = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else "no response"
         raise DatabaseUnavailable(f"the database {name} failed: {reason}") from error
     except NoFreeConnection as error:
-        raise DatabaseUnavailable(f"the database {name} answers too slowly: no connection was free") from error
+        raise DatabaseUnavailable(f"the database {name} is too slow: no connection became free in time") from error

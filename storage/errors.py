@@ -1,4 +1,4 @@
-"""What can go wrong with the stored state, each with what to do about it."""
+"""Errors of the storage package. Each message says what is wrong and, where possible, what to do."""
 
 from __future__ import annotations
 
@@ -8,35 +8,33 @@ from docmill.errors import DocmillError, WrongUse
 
 
 class StorageError(DocmillError):
-    """Base of the storage package's errors."""
+    """Base class of the storage package's errors."""
 
 
 class SchemaOutdated(StorageError):
-    """The database's schema is not the one this version of docmill was written for."""
+    """The database's schema is not the one that this version of docmill needs."""
 
     def __init__(self, url: str, current: str | None, head: str) -> None:
-        self.current, self.head = current, head
         state = "has no docmill schema yet" if current is None else f"is at schema {current}"
         super().__init__(f"the database {url} {state}, this docmill needs {head}; run `docmill db upgrade`")
 
 
 class DatabaseUnavailable(StorageError):
-    """The database does not answer, or cannot be written."""
+    """The database does not respond or cannot be written."""
 
 
 class OtherHost(StorageError):
     """A SQLite database belongs to another host."""
 
     def __init__(self, url: str, owner: str, here: str) -> None:
-        self.owner = owner
         super().__init__(
-            f"the database {url} belongs to the host {owner}, this is {here}: SQLite cannot be shared by hosts. Set "
-            "storage.url to a Postgres on all of them; or, if the file was moved here for good, `docmill db adopt`"
+            f"the database {url} belongs to the host {owner}, and this is {here}: hosts cannot share SQLite. Set "
+            "storage.url to a Postgres database on all of them. If the file was moved here, run `docmill db adopt`"
         )
 
 
 class NoSuchBatch(StorageError, WrongUse):
-    """No batch has this id."""
+    """No batch has this id or prefix."""
 
     def __init__(self, batch_id: str) -> None:
         self.batch_id = batch_id
@@ -52,7 +50,7 @@ class NoSuchJob(StorageError, WrongUse):
 
 
 class NoSuchDocument(StorageError, WrongUse):
-    """The batch has no document of this name."""
+    """The batch has no document with this name."""
 
     def __init__(self, batch_id: str, name: str) -> None:
         self.batch_id, self.name = batch_id, name
@@ -60,20 +58,20 @@ class NoSuchDocument(StorageError, WrongUse):
 
 
 class QueryRefused(StorageError, WrongUse):
-    """A user's SQL is not one statement that reads, or the database does not understand it."""
+    """A user's SQL is not a single read-only statement, or the database rejected it."""
 
 
 class NoSuchWorker(StorageError, WrongUse):
-    """No worker at work has this name."""
+    """No active worker has this name."""
 
     def __init__(self, name: str, known: Sequence[str]) -> None:
         self.name = name
-        there = f"there are {', '.join(known)}" if known else "none is at work"
-        super().__init__(f"there is no worker {name!r}; {there}")
+        active = f"active workers: {', '.join(known)}" if known else "no worker is active"
+        super().__init__(f"there is no worker {name!r}; {active}")
 
 
 class AmbiguousBatch(StorageError, WrongUse):
-    """More than one batch id begins like this."""
+    """More than one batch id starts with this prefix."""
 
     def __init__(self, prefix: str, matches: list[str]) -> None:
         self.prefix, self.matches = prefix, matches
@@ -81,15 +79,15 @@ class AmbiguousBatch(StorageError, WrongUse):
 
 
 class IdempotencyKeyTaken(StorageError):
-    """A batch with this idempotency key was submitted just now."""
+    """Another process is submitting a batch with this idempotency key."""
 
     def __init__(self, key: str) -> None:
         self.key = key
-        super().__init__(f"a batch with the idempotency key {key!r} is being submitted already")
+        super().__init__(f"a batch with the idempotency key {key!r} is already being submitted")
 
 
 class WrongState(StorageError):
-    """The batch is in a state from which this move is not possible."""
+    """The batch is in a state that does not allow this change."""
 
     def __init__(self, batch_id: str, state: str, wanted: str) -> None:
         self.batch_id, self.state = batch_id, state

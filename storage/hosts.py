@@ -1,6 +1,6 @@
-"""SQLite is for one host: its locks do not reach another one, and a file that two hosts write is soon damaged.
+"""Restrict a SQLite database to one host, because SQLite's locks do not work across hosts.
 
-The first host that works on a database file writes its name into it; others are refused.
+The first host that uses a database file writes its identity into it. Other hosts get OtherHost.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from docmill.storage.database import Database
 from docmill.storage.errors import OtherHost
 from docmill.storage.tables import Host
 
-# The kernel's, and so the same in all containers that it runs: they do share their locks.
+# The kernel's boot id is the same in all containers on a host, and their SQLite locks do work with each other.
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _MACHINE_ID = Path("/etc/machine-id")
 
 
 @cache
 def this_machine() -> tuple[str, ...]:
-    """What this host is known by, any of which is enough: one name that survives a reboot, one that a container."""
+    """The identities of this host, any of which is sufficient: one survives a reboot, one is shared by containers."""
     found = [path.read_text().strip() for path in (_MACHINE_ID, _BOOT_ID) if path.is_file()]
     return tuple(filter(None, found)) or (socket.gethostname(),)
 
 
 def require_this_host(database: Database) -> None:
-    """Raise OtherHost when a SQLite database belongs to another host; the first that asks gets it."""
+    """Raise OtherHost if a SQLite database belongs to another host. If it belongs to none, adopt it."""
     if not database.is_sqlite:
         return
     with database.read() as session:
@@ -43,7 +43,7 @@ def require_this_host(database: Database) -> None:
 
 
 def adopt(database: Database) -> None:
-    """Make this host the one that a SQLite database belongs to: the file was moved here."""
+    """Make a SQLite database belong to this host, because the file was created or moved here."""
     with database.write() as session:
         session.execute(delete(Host))
         for machine in this_machine():

@@ -1,4 +1,4 @@
-"""Bring a database's tables to this version by Alembic, and refuse to work on others."""
+"""Upgrade a database's schema with Alembic, and check that it is current."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from docmill.storage.database import Database
 from docmill.storage.errors import SchemaOutdated
 from docmill.storage.hosts import require_this_host
 
-_POSTGRES_LOCK = 0x646F636D  # "docm": two upgrades at once wait for each other
+_POSTGRES_LOCK = 0x646F636D  # "docm": simultaneous upgrades wait for each other
 
 
 def head() -> str:
-    """The schema revision this version of docmill was written for."""
+    """The schema revision that this version of docmill needs."""
     revision = ScriptDirectory.from_config(_config()).get_current_head()
     assert revision is not None  # noqa: S101 - the package ships its migrations
     return revision
 
 
 def current(database: Database) -> str | None:
-    """The revision the database is at, None when it has no docmill schema."""
+    """The schema revision of the database; None if it has no docmill schema."""
     with database.read() as session:
         return MigrationContext.configure(session.connection()).get_current_revision()
 
 
 def upgrade(database: Database) -> str:
-    """Bring the database to `head()` and return it. Any number of processes may call this at once."""
+    """Upgrade the database to `head()` and return that revision. Several processes may call this at the same time."""
     if database.is_sqlite:
         with FileLock(f"{database.url.database}.migrating"), database.write() as session:
             _run(session.connection())
@@ -44,7 +44,7 @@ def upgrade(database: Database) -> str:
 
 
 def require_current(database: Database) -> None:
-    """Raise SchemaOutdated unless the database is at `head()`, OtherHost when it is another host's SQLite."""
+    """Raise SchemaOutdated unless the database is at `head()`, and OtherHost for another host's SQLite database."""
     found = current(database)
     if found != head():
         raise SchemaOutdated(str(database), found, head())

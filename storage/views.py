@@ -1,7 +1,7 @@
-"""The views that people's SQL, `docmill export` and reports read: their names and columns last, tables change.
+"""The views for users' SQL and `docmill export`. Views are stable: their names and columns stay, tables may change.
 
-A migration makes them; docs/sql.md says what each column is. Here is what kind of value each holds, and how a batch's
-rows are read in pages, so that any number of them takes the same memory.
+Migrations create the views, and docs/sql.md explains their columns. This module has the type of each column, and reads
+a batch's rows in pages, so that memory use does not depend on their number.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ VIEWS: Mapping[str, Mapping[str, Kind]] = {
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows of a view: its columns with what they hold, and the values in that order."""
+    """Rows of a view: its columns with their types, and the values in the same order."""
 
     columns: Mapping[str, Kind]
     values: Iterator[Sequence[Any]]
@@ -103,8 +103,11 @@ def attempts_of(database: Database, batch_id: str) -> Rows:
 
 
 def _by_jobs(database: Database, batch_id: str, view: str, order: str) -> Iterator[Sequence[Any]]:
-    """The rows of some hundred jobs at a time. Their ids, eight bytes each, are read first: a page that went on from
-    the last one's id would be found among all of the batch's jobs again."""
+    """Read the rows of a few hundred jobs at a time.
+
+    The ids of all jobs, eight bytes each, are read first: a page that continued after the last id would search all of
+    the batch's jobs again.
+    """
     ids = array("q")
     with database.read() as session:
         found = select(Job.id).where(Job.batch_id == batch_id).order_by(Job.id)
@@ -120,7 +123,7 @@ def _by_jobs(database: Database, batch_id: str, view: str, order: str) -> Iterat
 
 
 def _documents(database: Database, batch_id: str, columns: str) -> Iterator[Sequence[Any]]:
-    """By ranges of positions: a LIMIT would count all the batch's jobs together for each page."""
+    """Read by ranges of positions: with LIMIT, every page would aggregate all of the batch's jobs."""
     page = text(
         f"SELECT {columns} FROM v_documents "  # noqa: S608
         "WHERE batch = :batch AND position >= :first AND position < :behind ORDER BY position"

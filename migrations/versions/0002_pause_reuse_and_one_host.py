@@ -1,4 +1,4 @@
-"""Pause, reuse of equal jobs, idempotent submission, one submitter at a time, poison by deaths, one host for SQLite"""
+"""Add pausing, reuse of equal jobs, idempotency keys, the submitter lock, engine deaths, and one host for SQLite."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,8 +1,11 @@
-"""What attempts waited and drew, samples of workers, and views with lasting names for people's own SQL
+"""Add waiting time, GPU memory and energy of attempts, samples of workers, and stable views for users' SQL.
 
-SQLite refuses to drop a column that a view reads: a later migration that does drops the views first and makes them
-again.
+A later migration that adds a metric recreates the views that show it: `drop_views(NAMES)`, then
+`create_views(NAMES, MEASURED + ", a.new_metric")`. A migration that drops a column must drop the views that read it
+first, because SQLite requires it.
 """
+
+from collections.abc import Iterable
 
 import sqlalchemy as sa
 from alembic import op
@@ -25,7 +28,7 @@ _DAY = {
     "postgresql": "to_char(to_timestamp(a.finished_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
 }
 
-_MEASURED = """
+MEASURED = """
     a.waited_s,
     a.queue_s,
     a.prefill_s,
@@ -41,7 +44,7 @@ _MEASURED = """
     a.peak_vram_bytes,
     a.energy_j"""
 
-_VIEWS = {
+VIEWS = {
     "v_jobs": """
 SELECT
     j.id AS job,
@@ -219,6 +222,26 @@ GROUP BY 1, 2, j.batch_id, a.model, a.worker
 }
 
 
+def create_views(names: Iterable[str], measured: str = MEASURED) -> None:
+    """Create these views; `measured` is the SQL of an attempt's metrics."""
+    dialect = op.get_context().dialect.name
+    parts = {
+        "now": _NOW[dialect],
+        "day": _DAY[dialect],
+        "minute": _MINUTE[dialect].format("a.finished_at"),
+        "sampled_minute": _MINUTE[dialect].format("s.at"),
+        "measured": measured,
+    }
+    for name in names:
+        op.execute(f"CREATE VIEW {name} AS {VIEWS[name].format(**parts)}")
+
+
+def drop_views(names: Iterable[str]) -> None:
+    """Drop these views."""
+    for name in names:
+        op.execute(f"DROP VIEW {name}")
+
+
 def upgrade() -> None:
     big = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
     op.add_column("attempts", sa.Column("waited_s", sa.Double(), nullable=True))
@@ -243,21 +266,11 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("worker", "at", name=op.f("pk_worker_samples")),
     )
     op.create_index("ix_worker_samples_at", "worker_samples", ["at"])
-    dialect = op.get_context().dialect.name
-    parts = {
-        "now": _NOW[dialect],
-        "day": _DAY[dialect],
-        "minute": _MINUTE[dialect].format("a.finished_at"),
-        "sampled_minute": _MINUTE[dialect].format("s.at"),
-        "measured": _MEASURED,
-    }
-    for name, select in _VIEWS.items():
-        op.execute(f"CREATE VIEW {name} AS {select.format(**parts)}")
+    create_views(VIEWS)
 
 
 def downgrade() -> None:
-    for name in _VIEWS:
-        op.execute(f"DROP VIEW {name}")
+    drop_views(VIEWS)
     op.drop_table("worker_samples")
     for column in ("energy_j", "peak_vram_bytes", "waited_s"):
         op.drop_column("attempts", column)

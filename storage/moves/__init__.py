@@ -1,1 +1,1 @@
-"""Every transaction that changes state."""
+"""Transactions that change state. Each is one short transaction that expects the state it changes."""

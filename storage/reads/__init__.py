@@ -1,1 +1,1 @@
-"""Every query that only reads."""
+"""Queries that change nothing."""

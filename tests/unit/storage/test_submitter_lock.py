@@ -71,7 +71,7 @@ def test_sqlite_is_refused_to_a_second_host_and_postgres_is_not(mill: Mill) -> N
     if not mill.database.is_sqlite:
         assert mill.rows("SELECT * FROM hosts") == []
         return
-    with pytest.raises(OtherHost, match=r"belongs to the host gpubox.*storage\.url to a Postgres.*docmill db adopt"):
+    with pytest.raises(OtherHost, match=r"belongs to the host gpubox.*storage\.url to a Postgres.*`docmill db adopt`"):
         require_this_host(mill.database)
     adopt(mill.database)
     require_this_host(mill.database)
