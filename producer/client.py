@@ -20,7 +20,7 @@ from docmill.producer.composition import Backend
 from docmill.producer.intake.records import Record, records_of
 from docmill.producer.submission import SubmitOptions, SubmittedBatch
 from docmill.producer.wait_for_batch import batch_statuses
-from docmill.settings.defaults import Settings
+from docmill.settings.defaults import STATUS_POLL_S, Settings
 from docmill.storage.errors import DatabaseUnavailable
 from docmill.storage.reads.batch_status import BatchStatus
 from docmill.storage.reads.documents import DocumentFilter, DocumentReport
@@ -145,7 +145,7 @@ class Client:
         *,
         timeout_s: float | None = None,
         progress: Progress | None = None,
-        interval_s: float = 0.5,
+        interval_s: float = STATUS_POLL_S,
     ) -> BatchStatus:
         """Block until the batch has ended; returns its last status, whose `state` says how.
 
@@ -164,7 +164,7 @@ class Client:
         *,
         timeout_s: float | None = None,
         progress: Progress | None = None,
-        interval_s: float = 0.5,
+        interval_s: float = STATUS_POLL_S,
     ) -> Iterator[DocumentReport]:
         """The batch's documents as they finish, each once, until the batch has ended; parameters as for `wait`.
 

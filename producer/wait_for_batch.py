@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 
+from docmill.settings.defaults import STATUS_POLL_S
 from docmill.storage.errors import DatabaseUnavailable
 from docmill.storage.reads.batch_status import BatchStatus
 from docmill.storage.reads.reports import Reports
@@ -14,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def batch_statuses(
-    reports: Reports, batch_id: str, *, interval_s: float = 0.5, timeout_s: float | None = None
+    reports: Reports, batch_id: str, *, interval_s: float = STATUS_POLL_S, timeout_s: float | None = None
 ) -> Iterator[BatchStatus]:
     """The batch's status every `interval_s` seconds; the last one is that of the ended batch.
 
@@ -42,7 +43,7 @@ def batch_statuses(
         is_away = False
 
 
-def wait_for_batch(reports: Reports, batch_id: str, *, interval_s: float = 0.5) -> BatchStatus:
+def wait_for_batch(reports: Reports, batch_id: str, *, interval_s: float = STATUS_POLL_S) -> BatchStatus:
     """Block until the batch has ended; returns its last status."""
     for status in batch_statuses(reports, batch_id, interval_s=interval_s):
         ended = status

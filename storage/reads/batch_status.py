@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from sqlalchemy import Row, Select, func, select
 from sqlalchemy.orm import Session
 
+from docmill.settings.defaults import RECENT_S
 from docmill.storage.columns import db_now
 from docmill.storage.states import AttemptOutcome, BatchState, JobState
 from docmill.storage.tables import Attempt, Batch, Document, Job
-
-_RECENT_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +109,7 @@ def _tokens_per_s(session: Session, batch: Batch, now: float, ended_at: float | 
         began_at = _first_started_at(session, batch.id)
         tokens = batch.prompt_tokens + batch.completion_tokens
         return tokens / (ended_at - began_at) if tokens and began_at and ended_at > began_at else None
-    since = max(batch.in_progress_at or batch.created_at, now - _RECENT_S)
+    since = max(batch.in_progress_at or batch.created_at, now - RECENT_S)
     recent, first = session.execute(
         select(
             func.sum(Attempt.prompt_tokens + Attempt.completion_tokens),

@@ -21,6 +21,8 @@ from docmill.settings.sampling_presets import named_temperature
 DEFAULT_SLOTS = 16  # jobs in the engine at once if neither worker.slots nor optimization.batch_size is set
 LEASE_RENEWALS = 3  # how often a worker renews its leases (its heartbeat) within worker.lease_s
 WORKER_SEEN_S = 60.0  # a worker whose last heartbeat is older than this counts as gone
+STATUS_POLL_S = 0.5  # how often `run`, `wait` and the Python API read the status of a batch
+RECENT_S = 120.0  # the period over which the recent speed of a batch is measured
 
 
 def _reject_bool(value: Any) -> Any:

@@ -26,8 +26,6 @@ from docmill.storage.reads.batch_status import BatchStatus
 from docmill.storage.schema import upgrade
 from docmill.storage.states import BatchState, JobState
 
-_POLL_S = 0.5
-
 
 @click.command(
     epilog="""\b
@@ -121,7 +119,7 @@ def _watch(
 ) -> tuple[BatchStatus, float | None]:
     """Follow the batch to its end or a signal; its last status, and tokens a second since the first job began."""
     began: BatchStatus | None = None
-    for status in batch_statuses(backend.reports, batch_id, interval_s=_POLL_S):
+    for status in batch_statuses(backend.reports, batch_id):
         progress.show(status)
         if began is None and status.jobs_by_state[JobState.RUNNING]:
             began = status

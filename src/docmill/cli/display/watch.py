@@ -15,6 +15,7 @@ from docmill.cli.display.live_view import Load, Snapshot, WatchedBatch, drawn, p
 from docmill.cli.display.terminal import single_keys
 from docmill.insight.eta import Finish, estimate, windows_of
 from docmill.producer.composition import Backend
+from docmill.settings.defaults import RECENT_S
 from docmill.storage.errors import StorageError
 from docmill.storage.reads.batch_status import BatchStatus
 from docmill.storage.reads.live_status import FinishedAttempt, LiveStatus
@@ -23,9 +24,8 @@ from docmill.storage.states import JobState
 _REFRESH_S = 1.0
 _PLAIN_S = 5.0
 _BATCHES = 8
-_RECENT_S = 120.0
 _MEMORY_S = 1200.0  # where jobs are so slow that two minutes say nothing
-_FEW = 24  # jobs that end within _RECENT_S
+_FEW = 24  # jobs that end within RECENT_S
 _OVERLAP_S = 5.0  # an attempt is stamped before it is committed
 
 
@@ -137,8 +137,8 @@ class _Pace:
 
 def _pace_of(attempts: list[FinishedAttempt], not_before: float, now: float) -> _Pace:
     """Over the last two minutes, or over twenty where few jobs end in two."""
-    recent = [attempt for attempt in attempts if attempt.finished_at > now - _RECENT_S]
-    span_s = _RECENT_S if len(recent) >= _FEW else _MEMORY_S
+    recent = [attempt for attempt in attempts if attempt.finished_at > now - RECENT_S]
+    span_s = RECENT_S if len(recent) >= _FEW else _MEMORY_S
     used = recent if len(recent) >= _FEW else attempts
     if not used:
         return _Pace([], 1.0, Load())
