@@ -53,7 +53,7 @@ def build_timeline(attempts: Iterable[Any], count: int, span: Span, workers: Seq
             written.spread(attempt.completion_tokens or 0, first_token_s, left_s)
         else:
             left_s = (attempt.finished_at or span.ended_at) - span.began_at
-        running.spread(left_s - entered_s, entered_s, left_s)
+        running.spread(max(0.0, left_s - entered_s), entered_s, left_s)
     for worker in workers:
         slots.spread(worker.slots * worker.seconds, worker.began_at - span.began_at, worker.ended_at - span.began_at)
     return Timeline(width_s, running.means, slots.means, read.means, written.means)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from statistics import fmean, quantiles
 
 import pytest
@@ -143,6 +144,14 @@ def test_lost_and_reused_attempts_do_not_count_as_running(database: Database) ->
     ]
     numbers = read_report(database, store(database, tries).batch)
     assert numbers.timeline is not None
+    assert max(numbers.timeline.running) == pytest.approx(1.0)
+
+
+def test_an_attempt_that_failed_in_the_engines_queue_never_ran(database: Database) -> None:
+    tries = [Try(0, prefill=4.0, decode=4.0), replace(failed(1, "engine_died", "signal 9"), queue=3.0)]
+    numbers = read_report(database, store(database, tries).batch)
+    assert numbers.timeline is not None
+    assert min(numbers.timeline.running) >= 0
     assert max(numbers.timeline.running) == pytest.approx(1.0)
 
 
