@@ -52,7 +52,7 @@ class BatchWriter:
         """
         documents = read_documents(submission.inputs, submission.intake)
         batch_id, resumed = self._open_batch(submission, resume)
-        if resumed and submission.idempotency_key is not None:
+        if resumed and submission.options.idempotency_key is not None:
             first = self._batches.find(batch_id)
             if first.state is not BatchState.VALIDATING:
                 return SubmittedBatch(batch_id, first.documents_total, (), (), resumed=True)
@@ -68,7 +68,7 @@ class BatchWriter:
                 time.sleep(_RETRY_S)
                 continue
             if found is not None and (
-                submission.idempotency_key is not None
+                submission.options.idempotency_key is not None
                 or (resume is Resume.ANY and not self._has_grown(found.id, submission))
             ):
                 return found.id, True
@@ -76,7 +76,7 @@ class BatchWriter:
                 return self._new_batch(submission), False
 
     def _earlier(self, submission: Submission) -> Batch | None:
-        key = submission.idempotency_key
+        key = submission.options.idempotency_key
         if key is None:
             return self._submissions.latest_with_key(submission.key)
         found = self._submissions.with_idempotency_key(key)
@@ -101,11 +101,11 @@ class BatchWriter:
                 model=submission.model_text.model.name,
                 task=submission.plan.task.name,
                 plan=submission.plan.to_json(),
-                metadata=submission.metadata,
-                priority=submission.priority,
-                deadline_s=submission.deadline_s,
-                idempotency_key=submission.idempotency_key,
-                reuse=submission.reuse,
+                metadata=submission.options.metadata,
+                priority=submission.options.priority,
+                deadline_s=submission.options.deadline_s,
+                idempotency_key=submission.options.idempotency_key,
+                reuse=submission.options.reuse,
             )
         )
 
@@ -170,7 +170,7 @@ class BatchWriter:
                 document_id,
                 [NewChunk(c.index, c.start, c.end, c.tokens, c.text) for c in some],
             )
-            if jobs := chunk_jobs(plan, text, some, priority=submission.priority):
+            if jobs := chunk_jobs(plan, text, some, priority=submission.options.priority):
                 self._submissions.add_jobs(batch_id, document_id, jobs)
             characters = some[-1].end
             tokens += sum(chunk.tokens for chunk in some)

@@ -121,11 +121,7 @@ class Backend:
                 max_document_bytes=producer.max_document_bytes,
                 max_archive_bytes=producer.max_archive_bytes,
             ),
-            priority=options.priority,
-            metadata=options.metadata,
-            deadline_s=options.deadline_s,
-            idempotency_key=options.idempotency_key,
-            reuse=options.reuse,
+            options=options,
         )
 
     def submit(

@@ -1,6 +1,6 @@
-"""The dispatcher: keeps queues filled from the database, rescues what was lost, takes documents on, ends batches.
+"""The dispatcher: keeps queues filled from the database, rescues lost jobs, advances documents and ends batches.
 
-All its acts are compare-and-set, so any number of dispatchers may run, and any of them may die at any point.
+Every change is a compare-and-set, so any number of dispatchers may run, and any of them may crash at any point.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ from docmill.storage.moves.finish_batches import finish_batches
 from docmill.storage.moves.rescue import rescue_lost_jobs
 
 log = logging.getLogger(__name__)
-_IDLE_TIMES = 4  # intervals between two rounds while no batch is at work: who submits announces the first jobs
-_PUBLISH = 500  # jobs published and marked at a time: as many are doubled at worst
+_IDLE_TIMES = 4  # intervals between two rounds while no batch is in progress: a submission publishes its first jobs
+_PUBLISH = 500  # jobs published and marked at a time: at most these are published twice after a crash
 _DEFAULTS = Producer()
 
 
 @dataclass(frozen=True, slots=True)
 class DispatchPolicy:
-    """`watermark` bounds the messages of a model's queue; None: four times the slots that listen, at least 1,000.
+    """When jobs are published, and published again.
 
-    A message that was not picked up `republish_s` seconds after its announcement is sent again, then after
-    four, nine, ... times as long. A job lost `max_losses` times with its worker is failed.
+    `watermark` limits the messages in a model's queue; None means four times the slots of its workers, at least
+    1,000. A message that no worker took is sent again after `republish_s` seconds, then after four, nine, ... times
+    as long. A job fails when it was lost with its worker `max_losses` times.
     """
 
     interval_s: float = _DEFAULTS.dispatch_interval_s
@@ -44,7 +45,7 @@ class DispatchPolicy:
 
 @dataclass(slots=True)
 class DispatchCounts:
-    """What a dispatcher has done since it began; `last_round_at` in seconds since 1970."""
+    """What a dispatcher has done since its start. `last_round_at` is in seconds since 1970."""
 
     published: int = 0
     rescued: int = 0
@@ -54,7 +55,7 @@ class DispatchCounts:
 
 
 class Dispatcher:
-    """One dispatcher; `run` it in a thread or a process of its own."""
+    """One dispatcher. `run` blocks, so give it its own thread or process."""
 
     def __init__(
         self, outbox: Outbox, documents: Documents, planner: LevelPlanner, app: Celery, policy: DispatchPolicy
@@ -68,9 +69,9 @@ class Dispatcher:
         self._is_at_work = True
 
     def run(self, stop: threading.Event) -> None:
-        """Work until `stop` is set. A database or broker that does not answer is waited for.
+        """Work until `stop` is set. An outage of the database or the broker is waited out.
 
-        An error that nobody expected ends its round, which leaves nothing half done, and not the dispatcher.
+        An unexpected error ends its round, which leaves nothing half done, but not the dispatcher.
         """
         failing_since: str | None = None
         while not stop.is_set():
@@ -82,7 +83,7 @@ class Dispatcher:
                 if is_new and isinstance(error, StorageError | BrokerError):
                     log.warning("%s; trying again until it answers", error)
                 elif is_new:
-                    log.exception("a round failed, and should not; trying again")
+                    log.exception("unexpected error in a round; trying again")
                 stop.wait(min(5.0, self._policy.interval_s * 8))
                 continue
             if failing_since is not None:
@@ -92,10 +93,10 @@ class Dispatcher:
                 stop.wait(self._policy.interval_s * (1 if self._is_at_work else _IDLE_TIMES))
 
     def tick(self) -> bool:
-        """One round of everything; True when there was so much to do that the next should follow at once."""
+        """Do one round. True if the next round should follow at once because documents were waiting."""
         if rescued := rescue_lost_jobs(self._outbox.database, max_losses=self._policy.max_losses):
             self.counts.rescued += rescued
-            log.warning("%d jobs were taken back from workers that stopped answering", rescued)
+            log.warning("%d jobs were taken back from workers that stopped responding", rescued)
         ended = self._documents.with_ended_level()
         for document in ended:
             self._planner.advance(document)
@@ -109,7 +110,7 @@ class Dispatcher:
         return len(ended) > 0
 
     def fill_queue(self, model: str) -> int:
-        """Publish due jobs up to the watermark, and those whose message seems lost. Returns how many."""
+        """Publish due jobs up to the watermark, and jobs whose message seems lost. Returns how many."""
         room = self._watermark(model) - self._outbox.published(model)
         jobs = self._outbox.unpublished(model, room) if room > 0 else []
         jobs += self._outbox.overdue(model, age_s=self._policy.republish_s, limit=500)

@@ -1,4 +1,4 @@
-"""The dispatcher's Prometheus metrics: its own counts, and the queues as the database has them when it is asked."""
+"""The dispatcher's Prometheus metrics: its own counts, and the queues in the database at the time of the scrape."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from docmill.storage.errors import StorageError
 from docmill.storage.reads.live_status import LiveStatus
 
 _BY_MODEL = (
-    ("docmill_queue_depth", "Jobs announced in the broker and not yet claimed.", "announced"),
+    ("docmill_queue_depth", "Jobs published to the broker and not yet claimed.", "announced"),
     ("docmill_jobs_waiting", "Queued jobs that are not in the broker yet.", "waiting"),
-    ("docmill_jobs_running", "Jobs that workers hold.", "running"),
+    ("docmill_jobs_running", "Jobs that workers are running.", "running"),
     ("docmill_workers", "Workers seen within the last minute.", "workers"),
     ("docmill_workers_slots", "Jobs that these workers can run at once.", "slots"),
     ("docmill_batches_in_progress", "Batches in progress.", "batches"),
-    ("docmill_documents_open", "Documents of these batches that are not done.", "documents_open"),
+    ("docmill_documents_open", "Documents of these batches that are not finished.", "documents_open"),
 )
 
 
 class DispatcherMetrics(Collector):
-    """Costs a few queries each time that it is asked, whatever the number of jobs, and nothing otherwise."""
+    """Each scrape costs a few queries, whatever the number of jobs."""
 
     def __init__(self, counts: DispatchCounts, live: LiveStatus) -> None:
         self._counts = counts
         self._live = live
 
     def describe(self) -> list[Metric]:
-        """Nothing: it must be possible to begin while the database is away."""
+        """Nothing, so that the dispatcher can start while the database does not answer."""
         return []
 
     def collect(self) -> Iterator[Metric]:
@@ -51,15 +51,17 @@ class DispatcherMetrics(Collector):
         counts = self._counts
         yield CounterMetricFamily("docmill_dispatcher_published", "Messages sent to the broker.", counts.published)
         yield CounterMetricFamily(
-            "docmill_dispatcher_rescued", "Jobs taken back from workers that stopped answering.", counts.rescued
+            "docmill_dispatcher_rescued", "Jobs taken back from workers that stopped responding.", counts.rescued
         )
         yield CounterMetricFamily(
-            "docmill_dispatcher_documents_advanced", "Levels of documents that were ended.", counts.documents_advanced
+            "docmill_dispatcher_documents_advanced",
+            "Levels of documents completed.",
+            counts.documents_advanced,
         )
         yield CounterMetricFamily(
-            "docmill_dispatcher_failed_rounds", "Rounds that database or broker did not let happen.",
+            "docmill_dispatcher_failed_rounds", "Rounds that an error ended.",
             counts.failed_rounds,
         )  # fmt: skip
         yield GaugeMetricFamily(
-            "docmill_dispatcher_last_round_timestamp_seconds", "When a round was last finished.", counts.last_round_at
+            "docmill_dispatcher_last_round_timestamp_seconds", "When the last round finished.", counts.last_round_at
         )

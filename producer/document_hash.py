@@ -1,4 +1,4 @@
-"""What a document is known by when it is read again."""
+"""Hashes that recognize a document when it is read again."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ def content_hash_of(document: Document) -> str:
 
 
 def identity_of(document: Document, content_hash: str) -> str:
-    """SHA-256 of where a document came from and what it says: equal for the same document read again."""
+    """SHA-256 of a document's source, name and content hash."""
     return hashlib.sha256(f"{document.source}\0{document.name}\0{content_hash}".encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What can go wrong on the way from documents to jobs, each with what to do about it."""
+"""Errors on the way from documents to jobs. Each message says what to do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class ProducerError(WrongUse):
 
 
 class InputNotFound(ProducerError):
-    """An input names no file, directory or pattern that matches."""
+    """An input is not a file or directory, and no file matches it as a pattern."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -21,7 +21,7 @@ class InputNotFound(ProducerError):
 
 
 class DocumentUnreadable(ProducerError):
-    """One document cannot be read; its neighbours can."""
+    """A document cannot be read; the others of its batch can."""
 
     def __init__(self, name: str, reason: str) -> None:
         self.name, self.reason = name, reason
@@ -37,7 +37,7 @@ class RecordInvalid(ProducerError):
 
 
 class WindowTooLarge(ProducerError):
-    """A context window that the model was not made for."""
+    """The context window is larger than the model's."""
 
     def __init__(self, context_window: int, most: int, model: str) -> None:
         self.context_window, self.most = context_window, most
@@ -48,7 +48,7 @@ class WindowTooLarge(ProducerError):
 
 
 class NoRoomForOutput(ProducerError):
-    """The output asked for is as long as the context window."""
+    """The longest output fills the context window."""
 
     def __init__(self, max_tokens: int, context_window: int) -> None:
         self.max_tokens, self.context_window = max_tokens, context_window
@@ -59,7 +59,7 @@ class NoRoomForOutput(ProducerError):
 
 
 class NoRoomForText(ProducerError):
-    """Template and output fill the context window, or a single character is longer than a chunk may be."""
+    """Template and output fill the context window, or a single character is longer than the longest chunk."""
 
     def __init__(self, needed: int, limit: int) -> None:
         self.needed, self.limit = needed, limit
@@ -70,7 +70,7 @@ class NoRoomForText(ProducerError):
 
 
 class NothingToDo(ProducerError):
-    """Not one document of the inputs could be read."""
+    """No document of the inputs could be read."""
 
     exit_code = 1
 
@@ -79,7 +79,7 @@ class NothingToDo(ProducerError):
 
 
 class IdempotencyKeyReused(ProducerError):
-    """The idempotency key belongs to a submission of other documents or another plan."""
+    """The idempotency key belongs to a submission with other inputs or options."""
 
     def __init__(self, key: str, batch_id: str) -> None:
         self.key, self.batch_id = key, batch_id
@@ -90,7 +90,7 @@ class IdempotencyKeyReused(ProducerError):
 
 
 class UnknownTemplateVariable(ProducerError):
-    """A prompt template uses a name that it is not given."""
+    """A prompt template uses an unknown variable."""
 
     def __init__(self, where: str, name: str, allowed: Iterable[str]) -> None:
         self.name = name
@@ -108,14 +108,14 @@ class TemplateInvalid(ProducerError):
 
 
 class TaskInvalid(ProducerError):
-    """A task file is missing or wrong."""
+    """A task file does not exist or is invalid."""
 
     def __init__(self, where: str, reason: str) -> None:
         super().__init__(f"task {where}: {reason}")
 
 
 class TokenizerUnsupported(ProducerError):
-    """The model's vocabulary is of a kind that docmill cannot count exactly."""
+    """docmill cannot count tokens exactly with a vocabulary of this kind."""
 
     def __init__(self, model: str, reason: str) -> None:
         super().__init__(f"the tokenizer of {model} is not supported: {reason}")

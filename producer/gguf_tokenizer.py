@@ -1,8 +1,8 @@
-"""A GGUF's vocabulary as a `tokenizers.Tokenizer`, without its weights.
+"""Build a `tokenizers.Tokenizer` from a GGUF's vocabulary, without the weights.
 
-Agrees with llama.cpp's own tokenizer on all but a few control characters (937 of 946 test texts for SmolLM2, 945
-for Gemma-3); since prompts travel as token ids, a difference costs no exactness. A pre-tokenizer that is not listed
-here is refused: guessing it would cut words differently from how the model learned them.
+It agrees with llama.cpp's own tokenizer except on a few control characters (937 of 946 test texts for SmolLM2, 945 for
+Gemma-3). Prompts are sent as token ids, so a difference does not make counts inexact. An unknown pre-tokenizer is
+rejected: a guess would split words differently from how the model learned them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _PRE_TOKENIZERS: dict[str, Callable[[], list[pre_tokenizers.PreTokenizer]]] = {
 
 
 def build_tokenizer(header: GgufHeader, model_name: str) -> Tokenizer:
-    """The tokenizer of a GGUF. Raises TokenizerUnsupported naming what is not known."""
+    """The tokenizer of a GGUF. Raises TokenizerUnsupported."""
     match header.tokenizer_model:
         case "gpt2":
             tokenizer = _byte_level(header, model_name)
@@ -56,7 +56,7 @@ def build_tokenizer(header: GgufHeader, model_name: str) -> Tokenizer:
             tokenizer = _sentencepiece(header)
         case other:
             raise TokenizerUnsupported(model_name, f"its GGUF vocabulary is of the kind {other!r}")
-    # llama.cpp matches user-defined tokens in any text, control tokens only where they are asked for.
+    # llama.cpp matches user-defined tokens in any text, control tokens only on request.
     tokenizer.add_tokens(
         [
             AddedToken(token, normalized=False, special=False)
@@ -107,7 +107,7 @@ def _sentencepiece(header: GgufHeader) -> Tokenizer:
 
 
 def _merges_by_score(header: GgufHeader, vocabulary: dict[str, int]) -> list[tuple[str, str]]:
-    """llama.cpp joins any neighbours whose concatenation is a token, best score first: the merges that say so."""
+    """The merges for what llama.cpp does: join neighbours whose concatenation is a token, best score first."""
     by_score = sorted(
         (i for i, kind in enumerate(header.token_types) if kind == _NORMAL and len(header.tokens[i]) > 1),
         key=lambda i: (-header.scores[i], i),

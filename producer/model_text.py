@@ -1,4 +1,4 @@
-"""A model's text side: its tokenizer and its chat template, without its weights."""
+"""A model's tokenizer and chat template, without its weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from docmill.producer.tokenizer import ModelTokenizer, load_tokenizer
 
 @dataclass(frozen=True, slots=True)
 class ModelText:
-    """Everything the producer needs of a model. `fingerprint` tells its weights from all others."""
+    """Everything the producer needs of a model. `fingerprint` identifies its weights."""
 
     model: Model
     tokenizer: ModelTokenizer
@@ -23,7 +23,7 @@ class ModelText:
     fingerprint: str
 
     def cut(self, text: str, tokens: int) -> str:
-        """The beginning of the text, at most `tokens` long by itself."""
+        """The longest beginning of the text that is at most `tokens` long."""
         keep = tokens
         while keep > 0:
             _, offsets = self.tokenizer.encode_with_offsets(text)
@@ -37,7 +37,7 @@ class ModelText:
 
 
 def load_model_text(name_or_path: str, home: Path) -> ModelText:
-    """Find the model (never downloading) and read its vocabulary. Raises CatalogueError or ProducerError."""
+    """Find the model, without downloading it, and read its vocabulary. Raises CatalogueError or ProducerError."""
     model = find_model(name_or_path, home)
     tokenizer = load_tokenizer(model, home)
     tokenizer.vocabulary = replace(tokenizer.vocabulary, chat_template=_chat_template(model, tokenizer))
@@ -45,7 +45,7 @@ def load_model_text(name_or_path: str, home: Path) -> ModelText:
 
 
 def _chat_template(model: Model, tokenizer: ModelTokenizer) -> str | None:
-    """The model's own template, or the one its catalogue entry or family names; None: prompts are bare text."""
+    """The model's own template, or else that of its catalogue entry or family. None: prompts are plain text."""
     own = tokenizer.vocabulary.chat_template
     template = own if own is not None else template_for(model.name, architecture_of(model))
     return without_thinking(template) if template is not None else None

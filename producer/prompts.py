@@ -1,8 +1,8 @@
-"""From a system prompt and a user prompt to the token ids the model reads, by the model's own chat template.
+"""Render a system prompt and a user prompt to the token ids that the model reads, with its own chat template.
 
-The rendered template is split at the special tokens that the *template* wrote; everything between them, the
-document's text included, is encoded with special tokens off. So a document cannot end its own turn, and for text
-without special tokens the ids are those of the whole string encoded at once.
+The rendered template is split at the special tokens that the *template* wrote. Everything between them, including the
+document's text, is encoded with special tokens disabled. So a document cannot end its own turn, and for text without
+special tokens the ids are those of the whole string encoded at once.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from typing import Any, NoReturn
 from jinja2 import Environment, StrictUndefined, TemplateError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from docmill.producer.chunking.token_window import Encoded, encode_around
+from docmill.producer.chunking.token_window import EncodedText, encode_around
 from docmill.producer.errors import TemplateInvalid, UnknownTemplateVariable
 from docmill.producer.tokenizer import ModelTokenizer
 
 Message = dict[str, str]
 _CHAT_TEMPLATE = "the model's chat template"
-_EDGE = "\x0b"  # white space that no template writes itself
-_SAMPLE = "\"a' <b> & {{c}} \\n\u00e9"  # what a template that escapes would change
+_EDGE = "\x0b"  # white space that no template contains
+_SAMPLE = "\"a' <b> & {{c}} \\n\u00e9"  # characters that an escaping template would change
 _TEMPLATE_ERRORS = (
     TemplateError, ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError,
 )  # fmt: skip
@@ -34,7 +34,7 @@ _TEMPLATE_ERRORS = (
 
 @dataclass(frozen=True, slots=True)
 class RenderedPrompt:
-    """A prompt as the model reads it, and as people do."""
+    """A prompt as token ids and as text."""
 
     ids: list[int]
     text: str
@@ -42,7 +42,7 @@ class RenderedPrompt:
 
 @dataclass(frozen=True, slots=True)
 class _Slot:
-    """Where a template inserts a text, and on which sides it strips it."""
+    """A place where a template inserts a text, and the sides on which it strips that text."""
 
     text: int
     strips_left: bool
@@ -53,11 +53,11 @@ class _Slot:
         return text.rstrip() if self.strips_right else text
 
 
-_Layout = list[str | _Slot]  # a rendered template: its own text, and where it inserts others
+_Layout = list[str | _Slot]  # a rendered template: its own text, and slots for other texts
 
 
 class PromptRenderer:
-    """Renders prompts of one model. The chat template runs in a sandbox, once for each shape of conversation."""
+    """Renders the prompts of one model. Its chat template runs in a sandbox, once per kind of prompt."""
 
     def __init__(self, tokenizer: ModelTokenizer) -> None:
         self._tokenizer = tokenizer
@@ -66,10 +66,10 @@ class PromptRenderer:
         self._special = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         self._layouts: dict[bool, _Layout] = {}
 
-    def render(self, system: str | None, user: str, known: Encoded | None = None) -> RenderedPrompt:
-        """The prompt of one turn, ready for the model's answer. Raises TemplateInvalid.
+    def render(self, system: str | None, user: str, known: EncodedText | None = None) -> RenderedPrompt:
+        """The prompt of one turn, up to the beginning of the model's answer. Raises TemplateInvalid.
 
-        `known` is a part of the texts whose ids are known: it is not encoded again.
+        `known` is a part of the texts that is already encoded and is not encoded again.
         """
         has_system = bool(system)
         if has_system not in self._layouts:
@@ -77,7 +77,7 @@ class PromptRenderer:
         return self._encode(self._layouts[has_system], (system or "", user), known)
 
     def _layout(self, *, has_system: bool) -> _Layout:
-        """Render the template with marks for the texts; white space around them shows where it strips."""
+        """Render the template with marks in place of the texts; white space around them shows where it strips."""
         marks = [secrets.token_hex(16) for _ in range(2)]
         system, user = (f"{_EDGE}{mark}{_EDGE}" for mark in marks)
         rendered = self._apply(system if has_system else "", user)
@@ -102,7 +102,7 @@ class PromptRenderer:
                 rendered = self._render_messages(({"role": "system", "content": system}, _user(user)))
                 if system.strip() in rendered:
                     return rendered
-            user = f"{system}\n\n{user}"  # a template without a system role, as Gemma's
+            user = f"{system}\n\n{user}"  # a template without a system role, such as Gemma's
         return self._render_messages((_user(user),))
 
     def _render_messages(self, messages: Sequence[Message]) -> str:
@@ -133,8 +133,8 @@ class PromptRenderer:
         except TemplateError as error:
             raise TemplateInvalid(_CHAT_TEMPLATE, str(error)) from error
 
-    def _encode(self, layout: _Layout, texts: Sequence[str], known: Encoded | None) -> RenderedPrompt:
-        """Special tokens of the template become ids; the text between them is encoded in one go each."""
+    def _encode(self, layout: _Layout, texts: Sequence[str], known: EncodedText | None) -> RenderedPrompt:
+        """Replace the template's special tokens by their ids; encode each text between them in one call."""
         ids: list[int] = []
         run = ""
         for part in layout:
@@ -159,7 +159,7 @@ def _filled(layout: _Layout, texts: Sequence[str]) -> str:
 
 
 class TaskTemplate:
-    """A prompt template of a task: Jinja in a sandbox, every variable known beforehand."""
+    """A prompt template of a task: sandboxed Jinja with a fixed set of variables."""
 
     def __init__(self, source: str, allowed: frozenset[str], where: str) -> None:
         environment = _sandbox()
@@ -182,7 +182,7 @@ class TaskTemplate:
 
 
 def braces_to_jinja(prompt: str) -> str:
-    """`List every date in: {text}` as a Jinja template; Jinja's own `{{ text }}` stays."""
+    """`List every date in: {text}` as a Jinja template; `{{ text }}` is left unchanged."""
     return re.sub(r"(?<!\{)\{\s*([A-Za-z_]\w*)\s*\}(?!\})", r"{{ \1 }}", prompt)
 
 

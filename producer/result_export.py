@@ -1,4 +1,4 @@
-"""Results in input order: one Markdown file a document, `results.jsonl`, CSV."""
+"""Write results in input order: one Markdown file per document, JSON Lines, CSV."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from docmill.storage.reads.documents import DocumentReport
 from docmill.storage.states import DocumentState
 
-_STEM_BYTES = 200  # file systems take 255 bytes, suffixes included
+_STEM_BYTES = 200  # file systems allow 255 bytes including suffixes
 _UNSAFE = re.compile(r"[^\w.\- ]+")
 _CSV_FIELDS = (
     "document", "state", "summary", "error", "chunks", "levels", "tokens", "prompt_tokens", "completion_tokens",
@@ -22,7 +22,7 @@ _CSV_FIELDS = (
 
 
 def as_record(report: DocumentReport) -> dict[str, Any]:
-    """One document as a JSON object: its summary, or its windows' answers, and what they cost."""
+    """A document as a JSON object: its summary or its windows' answers, and the tokens and seconds they took."""
     record: dict[str, Any] = {
         "document": report.name,
         "source": report.source,
@@ -47,7 +47,7 @@ def as_record(report: DocumentReport) -> dict[str, Any]:
 
 
 def as_markdown(report: DocumentReport) -> str:
-    """One document as Markdown."""
+    """A document as Markdown."""
     lines = [f"# {report.name}", ""]
     if report.error or report.state is not DocumentState.DONE:
         lines += [f"**{report.state}**{f': {report.error}' if report.error else ''}", ""]
@@ -61,13 +61,13 @@ def as_markdown(report: DocumentReport) -> str:
 
 
 def write_jsonl(reports: Iterable[DocumentReport], out: TextIO) -> None:
-    """One JSON object a line."""
+    """One JSON object per line."""
     for report in reports:
         out.write(json.dumps(as_record(report), ensure_ascii=False) + "\n")
 
 
 def write_csv(reports: Iterable[DocumentReport], out: TextIO) -> None:
-    """A header and one row a document; windows without a summary are joined by blank lines."""
+    """A header and one row per document. Without a summary, the windows' answers are joined by blank lines."""
     writer = csv.DictWriter(out, _CSV_FIELDS, extrasaction="ignore")
     writer.writeheader()
     for report in reports:
@@ -78,13 +78,13 @@ def write_csv(reports: Iterable[DocumentReport], out: TextIO) -> None:
 
 
 def write_markdown(reports: Iterable[DocumentReport], out: TextIO) -> None:
-    """All documents, one below the other."""
+    """All documents, one after the other."""
     for report in reports:
         out.write(as_markdown(report) + "\n")
 
 
 def write_directory(reports: Iterable[DocumentReport], directory: Path) -> list[Path]:
-    """One Markdown file a document and `results.jsonl`; each is replaced in one step. Returns the files."""
+    """One Markdown file per document and `results.jsonl`, each replaced atomically. Returns the files."""
     directory.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     lines = directory / "results.jsonl.part"
@@ -112,6 +112,6 @@ def _with_paths(reports: Iterable[DocumentReport], directory: Path) -> Iterator[
 
 
 def _stem(name: str) -> str:
-    """A document's name as that of one file: no directories, and no longer than file systems allow."""
+    """A file name for a document's name: without directories and not too long."""
     safe = _UNSAFE.sub("_", name.replace("/", "__")).strip(". ")
     return safe.encode()[:_STEM_BYTES].decode(errors="ignore").rstrip() or "document"

@@ -1,4 +1,4 @@
-"""Rows of a view as JSON lines, CSV or Parquet, one after the other: any number of them takes the same memory."""
+"""Write the rows of a view as JSON Lines, CSV or Parquet, streamed in constant memory."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _GROUP_CHARACTERS = 32 << 20  # of text in one row group
 
 
 class ParquetNotInstalled(ProducerError):
-    """pyarrow is not there."""
+    """pyarrow is not installed."""
 
     def __init__(self) -> None:
         super().__init__("Parquet is written by pyarrow, which is not installed; pip install 'docmill[parquet]'")
 
 
 def write_jsonl(rows: Rows, out: TextIO) -> int:
-    """One JSON object a line; returns how many."""
+    """One JSON object per line. Returns the number of rows."""
     written = 0
     for written, row in enumerate(rows.values, 1):  # noqa: B007 - its last value is the count
         out.write(json.dumps(dict(zip(rows.columns, row, strict=True)), ensure_ascii=False) + "\n")
@@ -31,7 +31,7 @@ def write_jsonl(rows: Rows, out: TextIO) -> int:
 
 
 def write_csv(rows: Rows, out: TextIO) -> int:
-    """A header and one row each; NULL is empty. Returns how many."""
+    """A header and the rows; NULL is empty. Returns the number of rows."""
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(rows.columns)
     written = 0
@@ -41,7 +41,7 @@ def write_csv(rows: Rows, out: TextIO) -> int:
 
 
 def write_parquet(rows: Rows, out: IO[bytes]) -> int:
-    """Compressed row groups of at most 10,000 rows and about 32 MB of text. Returns how many rows.
+    """Compressed row groups of at most 10,000 rows and about 32 MB of text. Returns the number of rows.
 
     Raises ParquetNotInstalled before anything is written.
     """

@@ -53,17 +53,13 @@ class Submission:
     task: Task
     model_text: ModelText
     intake: IntakeOptions = field(default_factory=IntakeOptions)
-    priority: int = 5
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    deadline_s: float | None = None
-    idempotency_key: str | None = None
-    reuse: bool = True
+    options: SubmitOptions = field(default_factory=SubmitOptions)
 
     @property
     def key(self) -> str:
         """Equal for submissions of the same inputs with the same plan, to recognize a repeated submission."""
         inputs = [_input_key(item) for item in self.inputs]
-        content = json.dumps([inputs, self.plan.to_json(), self.priority], sort_keys=True)
+        content = json.dumps([inputs, self.plan.to_json(), self.options.priority], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
 

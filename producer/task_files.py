@@ -1,4 +1,4 @@
-"""A task: what to ask of every chunk, how to merge the answers. A small YAML file, built in or the user's own."""
+"""Tasks: what to ask about every chunk and how to merge the answers. A YAML file, built in or the user's own."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _GENERIC_MERGE = (
 
 
 class MergeStrategy(StrEnum):
-    """How the answers of a document's chunks become one."""
+    """How the answers of a document's chunks are merged into one."""
 
-    TREE = "tree"  # neighbours merged level by level until one is left
-    REFINE = "refine"  # the summary carried along, chunk by chunk
-    CONCAT = "concat"  # joined in order, the model is not asked again
-    NONE = "none"  # one answer a window
+    TREE = "tree"  # neighbours are merged level by level until one is left
+    REFINE = "refine"  # a summary is carried from chunk to chunk
+    CONCAT = "concat"  # joined in order without asking the model again
+    NONE = "none"  # every chunk keeps its own answer
 
 
 class TaskFile(BaseModel):
-    """The YAML file of a task."""
+    """The keys of a task's YAML file. A new key is added here; a batch stores it with its plan."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -52,7 +52,7 @@ class TaskFile(BaseModel):
 
 @dataclass(frozen=True)
 class Task:
-    """A task whose templates were checked. `file` is what a batch stores."""
+    """A task with compiled templates. `file` is the part that a batch stores."""
 
     file: TaskFile
     chunk: TaskTemplate = field(repr=False)
@@ -61,7 +61,7 @@ class Task:
 
     @classmethod
     def from_file(cls, file: TaskFile, where: str) -> Task:
-        """Check every template and the sampling parameters. Raises ProducerError naming what is wrong."""
+        """Check every template and the sampling parameters. Raises ProducerError."""
         try:
             Sampling.from_json(file.sampling)
         except (TypeError, ValueError) as error:
@@ -79,7 +79,7 @@ class Task:
 
 
 def builtin_names() -> list[str]:
-    """The tasks that come with docmill."""
+    """The names of the built-in tasks."""
     return sorted(
         entry.name.removesuffix(".yaml")
         for entry in files("docmill.producer.builtin_tasks").iterdir()
@@ -88,7 +88,7 @@ def builtin_names() -> list[str]:
 
 
 def load_task(name_or_path: str) -> Task:
-    """A built-in task by name, or one of the user's by the path of its YAML file. Raises TaskInvalid."""
+    """A built-in task by its name, or another by the path of its YAML file. Raises TaskInvalid."""
     if name_or_path in builtin_names():
         source = files("docmill.producer.builtin_tasks").joinpath(f"{name_or_path}.yaml").read_text("utf-8")
         return _parse(source, name_or_path)
@@ -107,7 +107,7 @@ def load_task(name_or_path: str) -> Task:
 
 
 def task_from_prompt(prompt: str) -> Task:
-    """A task on the spot: `List every date in: {text}`. A prompt without `{text}` gets the text below it."""
+    """A task from a prompt such as `List every date in: {text}`. The text follows a prompt without `{text}`."""
     template = braces_to_jinja(prompt)
     if "text" not in TaskTemplate(template, _CHUNK_VARIABLES, "--prompt").variables:
         template += "\n\n{{ text }}"

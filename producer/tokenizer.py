@@ -1,6 +1,6 @@
-"""A model's own tokenizer, for exact counts: from a model directory or a GGUF's vocabulary, without its weights.
+"""A model's own tokenizer for exact counts, from a model directory or a GGUF's vocabulary, without the weights.
 
-Text is always encoded with special tokens off: `<|im_end|>` in a document is text.
+Text is always encoded with special tokens disabled: `<|im_end|>` in a document is text.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from tokenizers import Encoding, Tokenizer
 from docmill.catalogue.fingerprint import quick_fingerprint
 from docmill.catalogue.gguf_file import GgufHeader, read_header
 from docmill.catalogue.local_model import Model, ModelKind
-from docmill.producer.chunking.token_window import parts_at_words
+from docmill.producer.chunking.token_window import splits_at_words
 from docmill.producer.errors import TokenizerUnsupported
 from docmill.producer.gguf_tokenizer import USER_DEFINED, build_tokenizer
 
 _CONTROL = 3
 _CACHE_VERSION = 2
-# A chat model ends its turn with a token that not every file lists as an end.
+# A chat model ends its turn with a token that some files do not list as an end token.
 _TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>")
 _MARK = re.compile(r"<.+>|\[.+\]")
 
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """What beside the tokenizer itself belongs to a model's text side. `eos_ids`: every token that ends a text."""
+    """Special tokens and chat template of a model. `eos_ids` are all tokens that end a text."""
 
     special_ids: Mapping[str, int]
     bos_id: int | None
@@ -55,13 +55,11 @@ class ModelTokenizer:
         tokenizer.encode_special_tokens = True  # special tokens in a text are encoded as the text they are
         self._tokenizer = tokenizer
         self.vocabulary = vocabulary
-        self.parts_at_words = parts_at_words(
-            tokenizer
-        )  # whether `docmill.producer.chunking.token_window` may take ids from a whole's
+        self.splits_at_words = splits_at_words(tokenizer)  # see docmill.producer.chunking.token_window
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
-        """Every token that ends a text."""
+        """All tokens that end a text."""
         return self.vocabulary.eos_ids
 
     def encode(self, text: str) -> list[int]:
@@ -70,19 +68,19 @@ class ModelTokenizer:
         return ids
 
     def count(self, text: str) -> int:
-        """How many tokens the text is by itself."""
+        """The length of the text in tokens."""
         return len(self._fast(text))
 
     def _fast(self, text: str) -> Encoding:
         return self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0]  # without offsets
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """The ids, and for each the span of characters it covers."""
+        """The ids, each with the span of characters that it covers."""
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
         return encoding.ids, encoding.offsets
 
     def pieces(self, text: str) -> list[str]:
-        """The text's pieces, one a token; bytes of a split character are shown as their token's own name."""
+        """The text of each token. Tokens that share a character are shown by their names in the vocabulary."""
         ids, offsets = self.encode_with_offsets(text)
         names = [self._tokenizer.id_to_token(i) or "" for i in ids]
         seen_to = 0
@@ -94,13 +92,13 @@ class ModelTokenizer:
         return pieces
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of token ids, special tokens left out."""
+        """The text of token ids, without special tokens."""
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
 
 
 def load_tokenizer(model: Model, home: Path) -> ModelTokenizer:
-    """The tokenizer of a model; a GGUF's is cached under `home` by the file's content. Raises ProducerError."""
+    """The tokenizer of a model. That of a GGUF is cached under `home` by the file's content. Raises ProducerError."""
     if model.kind is ModelKind.DIRECTORY:
         return _from_directory(model)
     return _from_gguf(model, home)
@@ -110,16 +108,16 @@ def _from_gguf(model: Model, home: Path) -> ModelTokenizer:
     cached = home / "cache" / f"tokenizer-{_CACHE_VERSION}-{quick_fingerprint(model.path)}.json"
     try:
         content = json.loads(cached.read_text("utf-8"))
-    except (OSError, ValueError):  # not there yet, or damaged
+    except (OSError, ValueError):  # missing or damaged
         content = _build(model)
-        with suppress(OSError):  # without room for it, it is built again the next time
+        with suppress(OSError):  # disk full: it is built again next time
             _keep(cached, json.dumps(content))
     vocabulary = content["vocabulary"] | {"eos_ids": tuple(content["vocabulary"]["eos_ids"])}
     return ModelTokenizer(Tokenizer.from_str(content["tokenizer"]), Vocabulary(**vocabulary))
 
 
 def _keep(path: Path, content: str) -> None:
-    """Write a file that others, in this process and elsewhere, see whole or not at all."""
+    """Write a file atomically, also with other threads and processes writing it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")
     try:
@@ -141,7 +139,7 @@ def _gguf_vocabulary(header: GgufHeader) -> dict[str, Any]:
     control = {
         name: i
         for i, (name, kind) in enumerate(zip(header.tokens, header.token_types, strict=True))
-        if kind == _CONTROL or (kind == USER_DEFINED and _parts_turns(name, header.chat_template))
+        if kind == _CONTROL or (kind == USER_DEFINED and _separates_turns(name, header.chat_template))
     }
     eos_ids = [*header.eos_ids, *(control[name] for name in _TURN_ENDS if name in control)]
     return {
@@ -168,7 +166,7 @@ def _from_directory(model: Model) -> ModelTokenizer:
     specials = {
         added.content: i
         for i, added in tokenizer.get_added_tokens_decoder().items()
-        if added.special or _parts_turns(added.content, template)
+        if added.special or _separates_turns(added.content, template)
     }
     listed = generation.get("eos_token_id", _json(model, "config.json").get("eos_token_id"))
     eos_ids = [listed] if isinstance(listed, int) else list(listed or [])
@@ -185,8 +183,8 @@ def _from_directory(model: Model) -> ModelTokenizer:
     return ModelTokenizer(tokenizer, vocabulary)
 
 
-def _parts_turns(token: str, template: str | None) -> bool:
-    """Whether a token parts the turns of a conversation: no document may speak it, however the model lists it."""
+def _separates_turns(token: str, template: str | None) -> bool:
+    """True for a token that separates the turns of a conversation, even if the model does not list it as special."""
     return token in _TURN_ENDS or (_MARK.fullmatch(token) is not None and token in (template or ""))
 
 

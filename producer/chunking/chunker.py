@@ -1,9 +1,9 @@
-"""Cut a stream of text into chunks that fit, losing nothing.
+"""Cut a stream of text into chunks that fit the context window, without losing a character.
 
-A window of text is tokenized once to see about how far a budget reaches; the cut goes to the best boundary before
-that. Every chunk is then counted alone and rendered into its prompt, which is both the proof that it fits and the
-job's prompt. (A part's count differs from its share of the whole's, so what the window shows would not do.)
-Memory is bounded by the window, whatever the document's length.
+A window of text is tokenized once to estimate how far the budget reaches; the cut is made at the best cut point before
+that. Every chunk is then counted alone and rendered into its prompt, which both proves that it fits and is the job's
+prompt. (A part's token count differs from its share of the whole window's, so the estimate alone would not do.)
+The window bounds the memory, whatever the document's length.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from docmill.producer.chunking.cut_points import Boundaries, count_fences
-from docmill.producer.chunking.token_window import Encoded, EncodedWindow
+from docmill.producer.chunking.cut_points import CutPoints, count_fences
+from docmill.producer.chunking.token_window import EncodedText, TokenWindow
 from docmill.producer.errors import NoRoomForText
 from docmill.producer.prompts import RenderedPrompt
 from docmill.producer.tokenizer import ModelTokenizer
 
 _WINDOW = 256 * 1024  # characters
-_CHARACTERS_A_TOKEN = 8  # a generous guess: the window must hold at least one chunk
-_LEAST_FILL = 0.5  # a boundary that leaves a chunk emptier than this is not better than a lesser one further on
-_LEAST_FILL_BEFORE_FENCE = 0.1  # unless it keeps a code fence whole
+_CHARACTERS_PER_TOKEN = 8  # a generous guess: the window must hold at least one chunk
+_LEAST_FILL = 0.5  # a better cut point that leaves a chunk emptier than this loses against a later one
+_LEAST_FILL_BEFORE_FENCE = 0.1  # the same if it keeps a code fence whole
 
-Render = Callable[[Encoded], RenderedPrompt]
+Render = Callable[[EncodedText], RenderedPrompt]
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Characters `start` to `end` of the document; `tokens` is the length of its text by itself."""
+    """Characters `start` to `end` of the document. `tokens` is the length of this text alone."""
 
     index: int
     start: int
@@ -47,17 +47,17 @@ def split(
     max_chunk_tokens: int,
     overlap_tokens: int = 0,
 ) -> Iterator[Chunk]:
-    """The chunks of a text, in order, covering every character of it.
+    """The chunks of a text in order, which cover every character.
 
-    Each is at most `max_chunk_tokens` long by itself and `max_prompt_tokens` rendered. What neighbours share is at
-    most `overlap_tokens` long by itself; without overlap the chunks' texts joined are the document. Raises
-    NoRoomForText when even one character does not fit.
+    Each is at most `max_chunk_tokens` long alone and `max_prompt_tokens` rendered. Neighbours share a text of at most
+    `overlap_tokens`; without overlap, the chunks joined are the document. Raises NoRoomForText if a single character
+    does not fit.
     """
     if not 0 <= overlap_tokens < max_chunk_tokens:
         raise ValueError(f"overlap_tokens {overlap_tokens} must be smaller than max_chunk_tokens {max_chunk_tokens}")
     fits = _Fits(render, max_prompt_tokens, max_chunk_tokens)
-    source = _Source(pieces, max(_WINDOW, max_chunk_tokens * _CHARACTERS_A_TOKEN))
-    index = covered = 0  # characters of the document up to `covered` lie in a chunk
+    source = _Source(pieces, max(_WINDOW, max_chunk_tokens * _CHARACTERS_PER_TOKEN))
+    index = covered = 0  # a chunk has every character of the document up to `covered`
     while source.fill():
         window = _Window(source, tokenizer)
         position = 0
@@ -65,8 +65,8 @@ def split(
             done = covered - source.offset
             cut = window.next_cut(position, done, max_chunk_tokens, fits)
             if cut is None:
-                break  # the budget reaches beyond the window: read on, and cut with more in view
-            if cut.end <= done:  # the overlap fills the chunk: go on without it
+                break  # the budget reaches beyond the window: read more before cutting
+            if cut.end <= done:  # the overlap fills the whole chunk: drop it
                 position = done
                 continue
             start, end = source.offset + position, source.offset + cut.end
@@ -79,7 +79,7 @@ def split(
 
 
 class _Source:
-    """The part of the stream that is in memory; `offset` is where it begins in the document."""
+    """The part of the stream that is in memory. `offset` is its beginning in the document."""
 
     def __init__(self, pieces: Iterable[str], size: int) -> None:
         self._pieces = iter(pieces)
@@ -90,7 +90,7 @@ class _Source:
         self.is_exhausted = False
 
     def fill(self) -> bool:
-        """Read until the window is full or the stream ends; False when nothing is left."""
+        """Read until the window is full or the stream ends. False if there is no text left."""
         parts, length = [self.text], len(self.text)
         while length < self._size:
             piece = next(self._pieces, None)
@@ -103,19 +103,18 @@ class _Source:
         return bool(self.text)
 
     def drop(self, characters: int) -> None:
-        """Forget the beginning of the window. Nothing to forget: the next window is larger."""
+        """Drop the beginning of the window. If there is nothing to drop, the next window is larger."""
         if characters == 0:
             self._size *= 2
             return
-        gone = self.text[:characters]
-        self.starts_in_fence ^= bool(count_fences(gone) % 2)
+        self.starts_in_fence ^= bool(count_fences(self.text[:characters]) % 2)
         self.offset += characters
         self.text = self.text[characters:]
 
 
 @dataclass(frozen=True, slots=True)
 class _Cut:
-    """A chunk that fits: its end in the window, its tokens by itself, its prompt."""
+    """A chunk that fits: its end in the window, its tokens, its prompt."""
 
     end: int
     tokens: int
@@ -123,15 +122,15 @@ class _Cut:
 
 
 class _Fits:
-    """Renders a piece of text: whether it fits, or by how many tokens it does not."""
+    """Checks that a piece of text fits, by rendering it."""
 
     def __init__(self, render: Render, max_prompt: int, max_chunk: int) -> None:
         self._render = render
         self._max_prompt = max_prompt
         self._max_chunk = max_chunk
 
-    def __call__(self, piece: Encoded, end: int) -> _Cut | int:
-        """The cut at `end`, where the piece ends; else how many tokens are too many."""
+    def __call__(self, piece: EncodedText, end: int) -> _Cut | int:
+        """The cut at the piece's `end`, or by how many tokens the piece is too long."""
         tokens = len(piece.ids)
         if tokens > self._max_chunk:
             return tokens - self._max_chunk
@@ -140,7 +139,7 @@ class _Fits:
             return len(prompt.ids) - self._max_prompt
         return _Cut(end, tokens, prompt)
 
-    def no_room(self, piece: Encoded) -> NoRoomForText:
+    def no_room(self, piece: EncodedText) -> NoRoomForText:
         """The error for a single character that does not fit."""
         if len(piece.ids) > self._max_chunk:
             return NoRoomForText(len(piece.ids), self._max_chunk)
@@ -148,19 +147,19 @@ class _Fits:
 
 
 class _Window:
-    """A window of the text and about where its tokens begin."""
+    """A window of the text with the approximate beginnings of its tokens."""
 
     def __init__(self, source: _Source, tokenizer: ModelTokenizer) -> None:
         self.text = source.text
         self._is_last = source.is_exhausted
-        self._encoded = EncodedWindow(self.text, tokenizer)
+        self._encoded = TokenWindow(self.text, tokenizer)
         self._starts = self._encoded.starts
-        self._boundaries = Boundaries(self.text, starts_in_fence=source.starts_in_fence)
+        self._cut_points = CutPoints(self.text, starts_in_fence=source.starts_in_fence)
 
     def next_cut(self, position: int, done: int, budget: int, fits: _Fits) -> _Cut | None:
-        """The chunk that begins here; None when its end cannot be seen in this window.
+        """The chunk that begins here, or None if its end may be beyond this window.
 
-        It ends after `done`, where the chunk before it ended, if that fits.
+        It ends after `done`, the end of the previous chunk, if that fits.
         """
         first = bisect_left(self._starts, position)
         if not self._is_last and first + budget >= len(self._starts):
@@ -172,7 +171,7 @@ class _Window:
             if isinstance(found, _Cut):
                 return self._with_whole_grapheme(position, found, fits)
             less = min(want, bisect_left(self._starts, end) - first)
-            want = max(less - found, less // 2)  # half: a template may repeat its text
+            want = max(less - found, less // 2)  # at least half: a template may repeat its text
         character = self._encoded.encode(position, position + 1)
         found = fits(character, position + 1)
         if isinstance(found, int):
@@ -180,11 +179,11 @@ class _Window:
         return self._with_whole_grapheme(position, found, fits)
 
     def overlap_start(self, position: int, end: int, overlap_tokens: int) -> int:
-        """Where the next chunk begins: a sentence or word within the last `overlap_tokens` before `end`."""
+        """The beginning of the next chunk: a sentence or word within the last `overlap_tokens` before `end`."""
         at = bisect_left(self._starts, end) - overlap_tokens
         while overlap_tokens and at < len(self._starts) and (low := self._starts[max(0, at)]) < end:
-            low = self._boundaries.grapheme_border(position, max(position + 1, low))
-            start = self._boundaries.first_sentence(low, end) or min(low, end)
+            low = self._cut_points.grapheme_border(position, max(position + 1, low))
+            start = self._cut_points.first_sentence(low, end) or min(low, end)
             shared = len(self._encoded.encode(start, end).ids)
             if shared <= overlap_tokens:
                 return start
@@ -197,12 +196,12 @@ class _Window:
         high = self._starts[first + want]
         lowest = max(position, done, self._starts[first + int(want * _LEAST_FILL_BEFORE_FENCE)] - 1)
         low = max(lowest, self._starts[first + int(want * _LEAST_FILL)] - 1)
-        end = self._boundaries.last(low, high, anchor=position, lowest=lowest) if low < high else high
+        end = self._cut_points.last(low, high, anchor=position, lowest=lowest) if low < high else high
         return end if end > position else max(high, position + 1)
 
     def _with_whole_grapheme(self, position: int, cut: _Cut, fits: _Fits) -> _Cut:
-        """The cut, moved to the end of the first grapheme where it lies inside it and the whole one fits."""
-        whole = self._boundaries.grapheme_end(position)
+        """The cut, moved to the end of the first grapheme if it is inside that and the whole grapheme fits."""
+        whole = self._cut_points.grapheme_end(position)
         if whole <= cut.end:
             return cut
         moved = fits(self._encoded.encode(position, whole), whole)

@@ -1,19 +1,22 @@
-"""Where a text may be cut, best places first: heading, paragraph, sentence, line, word, grapheme."""
+"""Where a text may be cut, in order of preference: heading, paragraph, sentence, line, word, grapheme."""
 
 from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 
 import regex
 
-_HEADING = re.compile(r"\n(?=#{1,6} )")  # the cut is before the heading: it stays with its text
+_HEADING = re.compile(r"\n(?=#{1,6} )")  # the cut is before the heading, which stays with its text
 _PARAGRAPH = re.compile(r"\n[ \t\r]*\n\s*")
 _SENTENCE = re.compile(r"[.!?…。！？][\"'”’)\]]*\s+|[。！？]")  # noqa: RUF001
 _LINE = re.compile(r"\n")
 _WORD = re.compile(r"\s+")
+_BEST_FIRST = (_HEADING, _PARAGRAPH, _SENTENCE, _LINE, _WORD)
+_OUTSIDE_FENCES = (_HEADING, _PARAGRAPH)  # in a code fence, a `#` or a blank line is code
+
 _FENCE = re.compile(r"^(?:```|~~~)", re.MULTILINE)
 _GRAPHEME = regex.compile(r"\X")
 
@@ -23,42 +26,46 @@ def count_fences(text: str) -> int:
     return len(_FENCE.findall(text))
 
 
-class Boundaries:
-    """The places of one window of text, as character positions after which it may be cut."""
+class CutPoints:
+    """The cut points of one window of text, as character positions after which it may be cut."""
 
     def __init__(self, text: str, *, starts_in_fence: bool) -> None:
         self._text = text
         self._starts_in_fence = starts_in_fence
+        self._found: dict[re.Pattern[str], Sequence[int]] = {}
 
     def last(self, low: int, high: int, *, anchor: int, lowest: int) -> int:
-        """The best place in (low, high]; a grapheme border, or `high` itself, where there is no better.
+        """The best cut point in (low, high]: without a better one the end of a grapheme, or `high` itself.
 
-        Where `high` lies in a code fence, places before that fence do down to `lowest`. `anchor` is a grapheme
-        border before all of them.
+        If `high` is inside a code fence, cut points before that fence are accepted down to `lowest`. `anchor` is a
+        grapheme border before all of them.
         """
-        for ends, above in self._best_first(low, lowest if self._is_in_fence(high) else low):
+        is_in_fence = self._is_in_fence(high)
+        for pattern in _BEST_FIRST:
+            ends, above = self._ends(pattern), lowest if is_in_fence and pattern in _OUTSIDE_FENCES else low
             at = bisect_right(ends, high) - 1
             while at >= 0 and ends[at] > above:
-                if self._is_border(ends[at]):
+                if self._is_grapheme_border(ends[at]):
                     return ends[at]
                 at -= 1
         return self._grapheme_before(anchor, high) or high
 
     def first_sentence(self, low: int, high: int) -> int | None:
-        """The first sentence, else word, that begins in [low, high)."""
-        for ends in (self._sentences, self._words):
+        """The beginning of the first sentence in [low, high), or else of the first word."""
+        for pattern in (_SENTENCE, _WORD):
+            ends = self._ends(pattern)
             for at in range(bisect_left(ends, low), bisect_left(ends, high)):
-                if self._is_border(ends[at]):
+                if self._is_grapheme_border(ends[at]):
                     return ends[at]
         return None
 
     def grapheme_end(self, position: int) -> int:
-        """Where the grapheme that begins here ends."""
+        """The end of the grapheme that begins here."""
         match = _GRAPHEME.match(self._text, position)
         return match.end() if match else position
 
     def grapheme_border(self, anchor: int, position: int) -> int:
-        """The first grapheme border at or after `position`; `anchor` is one before it."""
+        """The first grapheme border at or after `position`; `anchor` is a border before it."""
         border = self._grapheme_before(anchor, position) or anchor
         return border if border == position else self.grapheme_end(border)
 
@@ -74,41 +81,22 @@ class Boundaries:
             best = match.end()
         return best
 
-    def _best_first(self, low: int, lowest: int) -> Iterator[tuple[Sequence[int], int]]:
-        """Kinds of places, each with where it must lie above; a kind is looked for when the one before did not do."""
-        yield self._headings, lowest
-        yield self._paragraphs, lowest
-        yield self._sentences, low
-        yield self._lines, low
-        yield self._words, low
-
-    def _is_border(self, end: int) -> bool:
-        """Whether what follows white space or a stop is a grapheme of its own, not a mark upon it."""
+    def _is_grapheme_border(self, end: int) -> bool:
+        """False if what follows is a combining mark on the white space or full stop before it."""
         return self.grapheme_end(end - 1) <= end
 
-    @cached_property
-    def _headings(self) -> Sequence[int]:
-        return [end for end in _ends(_HEADING, self._text) if not self._is_in_fence(end)]
-
-    @cached_property
-    def _paragraphs(self) -> Sequence[int]:
-        return [end for end in _ends(_PARAGRAPH, self._text) if not self._is_in_fence(end)]
-
-    @cached_property
-    def _sentences(self) -> Sequence[int]:
-        return _ends(_SENTENCE, self._text)
-
-    @cached_property
-    def _lines(self) -> Sequence[int]:
-        return _ends(_LINE, self._text)
-
-    @cached_property
-    def _words(self) -> Sequence[int]:
-        return _ends(_WORD, self._text)
+    def _ends(self, pattern: re.Pattern[str]) -> Sequence[int]:
+        """All cut points of one kind, searched for once and only if the better kinds had none."""
+        if pattern not in self._found:
+            ends = [match.end() for match in pattern.finditer(self._text)]
+            if pattern in _OUTSIDE_FENCES:
+                ends = [end for end in ends if not self._is_in_fence(end)]
+            self._found[pattern] = ends
+        return self._found[pattern]
 
     @cached_property
     def _fences(self) -> Sequence[int]:
-        """Where the fences open, and where the lines that close them end, in turns."""
+        """The beginnings of fences and the ends of their closing lines, alternating."""
         places: list[int] = []
         opens = not self._starts_in_fence
         for match in _FENCE.finditer(self._text):
@@ -120,7 +108,3 @@ class Boundaries:
     def _is_in_fence(self, position: int) -> bool:
         passed = bisect_left(self._fences, position)
         return (passed % 2 == 1) != self._starts_in_fence
-
-
-def _ends(pattern: re.Pattern[str], text: str) -> list[int]:
-    return [match.end() for match in pattern.finditer(text)]

@@ -1,4 +1,4 @@
-"""A document's chunks under a plan."""
+"""Split a document into chunks according to a plan."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from docmill.producer.batch_plan import Plan
 from docmill.producer.chunking.chunker import Chunk, split
-from docmill.producer.chunking.token_window import Encoded
+from docmill.producer.chunking.token_window import EncodedText
 from docmill.producer.intake.documents import Document
 from docmill.producer.model_text import ModelText
 from docmill.producer.prompts import RenderedPrompt
@@ -16,11 +16,11 @@ from docmill.producer.task_files import MergeStrategy, Task
 def split_document(document: Document, plan: Plan, task: Task, text: ModelText) -> Iterator[Chunk]:
     """The document's chunks with their prompts, exactly as they would be submitted.
 
-    With merge strategy refine every chunk but the first is checked in the refine prompt, where it will be read.
+    With merge strategy refine, every chunk but the first is fitted into the refine prompt.
     """
-    position = 0  # of the chunk that is being cut
+    position = 0  # of the chunk being cut
 
-    def render(content: Encoded) -> RenderedPrompt:
+    def render(content: EncodedText) -> RenderedPrompt:
         values = {"text": content.text, "document": document.name, "index": position + 1}
         if position and plan.merge_strategy is MergeStrategy.REFINE and task.refine is not None:
             user = task.refine.render(summary="", **values)

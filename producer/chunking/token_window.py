@@ -1,8 +1,8 @@
-"""Token ids of parts of a text, taken from those of the whole where that is exact, to encode a long text only once.
+"""Token ids of parts of a text, copied from those of the whole where that is exact, to encode a long text only once.
 
-Byte-level tokenizers part a text into words by a regular expression and encode each word by itself. Between two
-letters with one space between them the known expressions begin a new word whatever stands before or after. So at
-such a word border, and only there, `encode(a + b) == encode(a) + encode(b)`.
+Byte-level tokenizers split a text into words with a regular expression and encode each word alone. At a single space
+between two letters, the known expressions begin a new word whatever comes before and after. So at such a word border,
+and only there, `encode(a + b) == encode(a) + encode(b)`.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from docmill.producer.gguf_tokenizer import WORD_PATTERNS
 
 _LETTER = "[A-Za-zÀ-ÖØ-öø-ſΑ-ΡΣ-Ωα-ωА-я]"  # noqa: RUF001 - letters in every version of Unicode
 _BORDER = re.compile(f"{_LETTER}(?= {_LETTER})")  # the border is the match's end
-_REACH = 512  # characters looked through for a border
-_SLICE = 8192  # characters encoded in one call: longer ones take longer a character
+_REACH = 512  # characters searched for a border
+_SLICE = 8192  # characters encoded in one call: longer texts take more time per character
 
 
 class Encoder(Protocol):
     """What this module needs of `docmill.producer.tokenizer.ModelTokenizer`."""
 
-    parts_at_words: bool
+    splits_at_words: bool
 
     def encode(self, text: str) -> list[int]: ...
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
-    """A text and its token ids; `inner_ids` are those of `inner`, its part from the first word border to the last."""
+class EncodedText:
+    """A text and its token ids. `inner` is its part from the first to the last word border, with its `inner_ids`."""
 
     text: str
     ids: list[int]
@@ -43,11 +43,11 @@ class Encoded:
     inner_ids: list[int] | None = None
 
 
-class EncodedWindow:
+class TokenWindow:
     """A long text, encoded once.
 
-    `starts` says where each token begins: exactly, or a token or two off every 8,192 characters where the tokenizer
-    does not part at words.
+    `starts` are the beginnings of the tokens. If the tokenizer does not split at words, they may be off by a token or
+    two every 8,192 characters.
     """
 
     def __init__(self, text: str, encoder: Encoder) -> None:
@@ -63,29 +63,29 @@ class EncodedWindow:
             self.starts += [base + start for start, _ in offsets]
             base = end
 
-    def encode(self, start: int, end: int) -> Encoded:
-        """The characters `start` to `end` with exactly the ids that they have by themselves."""
+    def encode(self, start: int, end: int) -> EncodedText:
+        """The characters `start` to `end` with exactly the ids that they have alone."""
         text = self.text[start:end]
-        first = _BORDER.search(self.text, start, end) if self._encoder.parts_at_words else None
+        first = _BORDER.search(self.text, start, end) if self._encoder.splits_at_words else None
         last = _last_border(self.text, max(start, end - _REACH), end)
         if first is None or last is None or first.end() >= last:
-            return Encoded(text, self._encoder.encode(text))
+            return EncodedText(text, self._encoder.encode(text))
         inner_ids = self._ids[bisect_left(self.starts, first.end()) : bisect_left(self.starts, last)]
         head, tail = self._encoder.encode(self.text[start : first.end()]), self._encoder.encode(self.text[last:end])
-        return Encoded(text, [*head, *inner_ids, *tail], self.text[first.end() : last], inner_ids)
+        return EncodedText(text, [*head, *inner_ids, *tail], self.text[first.end() : last], inner_ids)
 
     def _slice_end(self, base: int) -> int:
         end = base + _SLICE
         if end >= len(self.text):
             return len(self.text)
-        if not self._encoder.parts_at_words:
+        if not self._encoder.splits_at_words:
             return end
         found = _BORDER.search(self.text, end)
         return found.end() if found else len(self.text)
 
 
-def encode_around(text: str, known: Encoded | None, encoder: Encoder) -> list[int]:
-    """Exactly `encoder.encode(text)`, where `text` may hold what is already known."""
+def encode_around(text: str, known: EncodedText | None, encoder: Encoder) -> list[int]:
+    """Exactly `encoder.encode(text)`, reusing the ids of `known` if `text` contains it."""
     if known is None or known.inner_ids is None:
         return encoder.encode(text)
     start = text.find(known.inner)
@@ -95,8 +95,8 @@ def encode_around(text: str, known: Encoded | None, encoder: Encoder) -> list[in
     return [*encoder.encode(text[:start]), *known.inner_ids, *encoder.encode(text[end:])]
 
 
-def parts_at_words(tokenizer: Tokenizer) -> bool:
-    """Whether the tokenizer is one of those of which the above is known."""
+def splits_at_words(tokenizer: Tokenizer) -> bool:
+    """True if the tokenizer is known to split at words as described above."""
     if tokenizer.pre_tokenizer is None or not isinstance(tokenizer.normalizer, NFC | None):
         return False
     added = tokenizer.get_added_tokens_decoder().values()

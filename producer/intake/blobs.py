@@ -1,6 +1,6 @@
-"""Bytes of a document, wherever they lie: a file, a gzip, a member of a zip. Opened as often as needed.
+"""The bytes of a document: a file, the content of a gzip, a member of a zip. They can be read more than once.
 
-What is read is limited, never what a header claims: a compressed bomb is refused while it unpacks.
+Limits apply to the bytes actually read, not to what a header claims: a decompression bomb is rejected while it unpacks.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from typing import IO, Any, cast
 from docmill.producer.errors import DocumentUnreadable
 from docmill.producer.printable_names import printable_name
 
-_MAX_RATIO = 200  # unpacked to packed; text packs to about a fifth
-_RATIO_FROM_BYTES = 8 << 20  # below this a high ratio is harmless
+_MAX_RATIO = 200  # unpacked to packed size; text compresses to about a fifth
+_RATIO_FROM_BYTES = 8 << 20  # a high ratio is harmless below this
 _MAX_MEMBERS = 100_000
-_BROKEN = (  # what the standard library raises on archives that are damaged, encrypted or of a newer kind
+_BROKEN = (  # raised by the standard library for archives that are damaged, encrypted or of an unknown version
     zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, struct.error, zlib.error, lzma.LZMAError,
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """`suffix` tells the format, in lower case; `open` gives the bytes from the beginning."""
+    """A file's bytes. `suffix`, in lower case, tells the format; `open` reads from the beginning."""
 
     name: str
     source: str
@@ -39,9 +39,9 @@ class Blob:
 
 
 def file_blobs(path: Path, name: str, max_bytes: int, max_archive_bytes: int) -> Iterator[Blob]:
-    """The file itself, what a `.gz` holds, or the members of a `.zip`. Raises DocumentUnreadable.
+    """The file itself, the content of a `.gz`, or the members of a `.zip`. Raises DocumentUnreadable.
 
-    `max_bytes` of one blob, `max_archive_bytes` of all members of an archive, unpacked.
+    `max_bytes` limits one blob and `max_archive_bytes` all members of an archive, both unpacked.
     """
     if not path.is_file():
         raise DocumentUnreadable(name, "it is not a regular file; a pipe is read as -")
@@ -65,9 +65,9 @@ def file_blobs(path: Path, name: str, max_bytes: int, max_archive_bytes: int) ->
 
 def _zip_blobs(path: Path, name: str, max_bytes: int, max_archive_bytes: int) -> Iterator[Blob]:
     try:
-        archive = zipfile.ZipFile(path)  # open as long as somebody holds one of its blobs
+        archive = zipfile.ZipFile(path)  # stays open as long as one of its blobs is referenced
     except _BROKEN as error:
-        raise DocumentUnreadable(name, f"it is not a whole zip archive: {error}") from error
+        raise DocumentUnreadable(name, f"it is not a complete zip archive: {error}") from error
     members = [info for info in archive.infolist() if not info.is_dir()]
     _check_archive(name, members, path.stat().st_size, max_archive_bytes)
     for info in members:
@@ -83,11 +83,11 @@ def _zip_blobs(path: Path, name: str, max_bytes: int, max_archive_bytes: int) ->
 
 
 def _check_archive(name: str, members: Sequence[zipfile.ZipInfo], packed_bytes: int, max_bytes: int) -> None:
-    """Judge by the directory alone: of no member more is read than it says there. Raises DocumentUnreadable."""
+    """Check the archive's directory; no member is read beyond the size given there. Raises DocumentUnreadable."""
     if len(members) > _MAX_MEMBERS:
         raise DocumentUnreadable(name, f"{len(members):,} members are more than the limit of {_MAX_MEMBERS:,}")
     if sum(info.compress_size for info in members) > packed_bytes:
-        raise DocumentUnreadable(name, "its members overlap, as those of a bomb do")
+        raise DocumentUnreadable(name, "its members overlap, as in a decompression bomb")
     unpacked = sum(info.file_size for info in members)
     if unpacked > max_bytes:
         raise DocumentUnreadable(name, f"it unpacks to {unpacked:,} bytes, more than the limit of {max_bytes:,}")
@@ -110,7 +110,7 @@ def _limited(inner: IO[bytes], name: str, max_bytes: int, packed_bytes: int) -> 
 
 
 class _Limited(io.RawIOBase):
-    """Counts what it unpacks and stops at the limits."""
+    """Counts the unpacked bytes and stops at the limits."""
 
     def __init__(self, inner: IO[bytes], name: str, max_bytes: int, packed_bytes: int) -> None:
         self._inner = inner

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from docmill.producer.chunking import chunker
 from docmill.producer.chunking.chunker import Chunk, split
-from docmill.producer.chunking.token_window import Encoded
+from docmill.producer.chunking.token_window import EncodedText
 from docmill.producer.errors import NoRoomForText
 from docmill.producer.model_text import ModelText
 from docmill.producer.prompts import RenderedPrompt
@@ -28,7 +28,7 @@ class Cutter:
 
     model: ModelText
 
-    def render(self, text: str, known: Encoded | None = None) -> RenderedPrompt:
+    def render(self, text: str, known: EncodedText | None = None) -> RenderedPrompt:
         return self.model.renderer.render("Be brief.", f"Summarize this part:\n\n{text}\n\nGo on.", known)
 
     @property
@@ -36,7 +36,7 @@ class Cutter:
         return len(self.render("").ids)
 
     def cut(self, text: str, chunk: int, *, prompt: int = 8192, overlap: int = 0, piece: int = 50) -> list[Chunk]:
-        def render(content: Encoded) -> RenderedPrompt:
+        def render(content: EncodedText) -> RenderedPrompt:
             return self.render(content.text, content)
 
         pieces = (text[i : i + piece] for i in range(0, len(text), piece))
@@ -80,7 +80,7 @@ def window(request: pytest.FixtureRequest) -> Iterator[int]:
     """So that short texts need many windows, too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunker, "_WINDOW", request.param)
-        patch.setattr(chunker, "_CHARACTERS_A_TOKEN", 1 if request.param == 64 else 8)
+        patch.setattr(chunker, "_CHARACTERS_PER_TOKEN", 1 if request.param == 64 else 8)
         yield request.param
 
 
@@ -188,7 +188,7 @@ def test_a_first_grapheme_is_whole_where_a_smaller_chunk_was_tried_in_vain(model
     family = "👩\u200d👩\u200d👧\u200d👦"
     tokens = model_text.tokenizer.count(family)
 
-    def render(content: Encoded) -> RenderedPrompt:
+    def render(content: EncodedText) -> RenderedPrompt:
         dear = [0, 0] if "b" in content.text else []
         return RenderedPrompt([*content.ids, *dear], content.text)
 
@@ -230,7 +230,7 @@ def test_a_character_that_does_not_fit_is_refused_with_the_numbers(cutter: Cutte
 
 
 def test_a_template_that_repeats_its_text_halves_the_chunks(model_text: ModelText) -> None:
-    def render(content: Encoded) -> RenderedPrompt:
+    def render(content: EncodedText) -> RenderedPrompt:
         return model_text.renderer.render(None, content.text * 2, content)
 
     text = "plain words in a row " * 1000
@@ -256,7 +256,7 @@ def test_memory_is_bounded_by_the_window(cutter: Cutter) -> None:
             taken += 1
             yield "Some words in a row. " * 50
 
-    def render(content: Encoded) -> RenderedPrompt:
+    def render(content: EncodedText) -> RenderedPrompt:
         return cutter.render(content.text, content)
 
     chunks = split(endless(), cutter.model.tokenizer, render, max_prompt_tokens=8192, max_chunk_tokens=1000)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from docmill.producer.chunking.token_window import EncodedWindow
+from docmill.producer.chunking.token_window import TokenWindow
 from docmill.producer.errors import TemplateInvalid, UnknownTemplateVariable
 from docmill.producer.model_text import ModelText
 from docmill.producer.prompts import PromptRenderer, TaskTemplate, braces_to_jinja
@@ -170,7 +170,7 @@ def test_braces_are_variables(prompt: str, jinja: str) -> None:
 def test_a_prompt_is_the_same_whether_its_text_was_known_or_not(
     model_text: ModelText, renderer_with: Make, system: str, before: str, text: str, after: str
 ) -> None:
-    known = EncodedWindow(before + text + after, model_text.tokenizer).encode(len(before), len(before + text))
+    known = TokenWindow(before + text + after, model_text.tokenizer).encode(len(before), len(before + text))
     for template in (model_text.tokenizer.vocabulary.chat_template, _LLAMA2, _GEMMA):
         renderer = renderer_with(template, bos_token="<s>")
         assert renderer.render(system, after + text, known) == renderer.render(system, after + text)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 
 from docmill.catalogue.gguf_file import read_header
-from docmill.producer.chunking.token_window import Encoded, EncodedWindow, encode_around, parts_at_words
+from docmill.producer.chunking.token_window import EncodedText, TokenWindow, encode_around, splits_at_words
 from docmill.producer.gguf_tokenizer import build_tokenizer
 from docmill.producer.model_text import ModelText
 from docmill.producer.tokenizer import ModelTokenizer
@@ -37,8 +37,8 @@ def tokenizer(
 def test_ids_taken_from_a_whole_are_those_of_the_part_encoded_alone(
     tokenizer: ModelTokenizer, before: str, text: str, after: str, start: int, length: int
 ) -> None:
-    assert tokenizer.parts_at_words
-    window = EncodedWindow(before + text + after, tokenizer)
+    assert tokenizer.splits_at_words
+    window = TokenWindow(before + text + after, tokenizer)
     known = window.encode(start, min(len(window.text), start + length))
     assert known.text == window.text[start : start + length]
     assert known.ids == tokenizer.encode(known.text)
@@ -50,7 +50,7 @@ def test_ids_taken_from_a_whole_are_those_of_the_part_encoded_alone(
 
 def test_a_long_text_is_encoded_as_if_in_one_go(tokenizer: ModelTokenizer) -> None:
     text = Path(__file__).read_text("utf-8") * 8 + "x" * 20_000 + "日本語" * 5_000 + " and words " * 3000
-    window = EncodedWindow(text, tokenizer)
+    window = TokenWindow(text, tokenizer)
     whole = window.encode(0, len(text))
     assert whole.ids == tokenizer.encode(text)
     assert len(whole.inner_ids or ()) > len(whole.ids) * 0.9
@@ -66,14 +66,14 @@ def test_a_long_text_is_encoded_as_if_in_one_go(tokenizer: ModelTokenizer) -> No
     ],
 )  # fmt: skip
 def test_what_is_known_is_used_only_between_word_borders(tokenizer: ModelTokenizer, text: str) -> None:
-    known = EncodedWindow("a good work day", tokenizer).encode(0, 15)
+    known = TokenWindow("a good work day", tokenizer).encode(0, 15)
     assert known.inner == " good work"
     assert encode_around(text, known, tokenizer) == tokenizer.encode(text)
 
 
 def test_what_is_known_is_not_encoded_again(model_text: ModelText) -> None:
     class Counting:
-        parts_at_words = True
+        splits_at_words = True
         characters = 0
 
         def encode(self, text: str) -> list[int]:
@@ -84,7 +84,7 @@ def test_what_is_known_is_not_encoded_again(model_text: ModelText) -> None:
             return model_text.tokenizer.encode_with_offsets(text)
 
     counting = Counting()
-    known = EncodedWindow("plain words in a row " * 200, counting).encode(100, 4000)
+    known = TokenWindow("plain words in a row " * 200, counting).encode(100, 4000)
     encode_around(f"Summarize:\n\n{known.text}", known, counting)
     assert counting.characters < 100
 
@@ -123,16 +123,16 @@ def test_only_tokenizers_that_are_known_to_part_at_words_are_trusted(
     model_text: ModelText, change: str, *, trusted: bool
 ) -> None:
     changed = _changed(model_text.tokenizer._tokenizer, change)
-    assert parts_at_words(changed) is trusted
+    assert splits_at_words(changed) is trusted
     tokenizer = ModelTokenizer(changed, model_text.tokenizer.vocabulary)
     text = "One of the words of the <gap> row, x y. " * 20
-    known = EncodedWindow(text, tokenizer).encode(7, 500)
+    known = TokenWindow(text, tokenizer).encode(7, 500)
     assert known.ids == tokenizer.encode(known.text)
     assert (known.inner_ids is not None) is trusted
     assert encode_around(f"a {known.text} b", known, tokenizer) == tokenizer.encode(f"a {known.text} b")
 
 
 def test_an_empty_window_holds_nothing(model_text: ModelText) -> None:
-    window = EncodedWindow("", model_text.tokenizer)
+    window = TokenWindow("", model_text.tokenizer)
     assert window.starts == []
-    assert window.encode(0, 0) == Encoded("", [])
+    assert window.encode(0, 0) == EncodedText("", [])

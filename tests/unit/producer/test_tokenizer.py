@@ -149,7 +149,7 @@ def test_a_model_directory_counts_as_its_gguf_does(
     assert dict(tokenizer.vocabulary.special_ids) == dict(specials)
     assert set(tokenizer.eos_ids) == {0, specials["<|im_end|>"]}
     assert tokenizer.vocabulary.chat_template == model_text.tokenizer.vocabulary.chat_template
-    assert tokenizer.parts_at_words
+    assert tokenizer.splits_at_words
 
 
 def test_a_turn_token_that_a_directory_lists_as_plain_is_special_all_the_same(
