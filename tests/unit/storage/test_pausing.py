@@ -75,5 +75,5 @@ def test_a_paused_worker_hears_of_it_at_its_next_heartbeat(mill: Mill) -> None:
 def test_pausing_a_worker_that_is_not_there_names_those_that_are(mill: Mill) -> None:
     mill.register("host/gpu0", slots=4)
     mill.register("host/gone", slots=4).stopped()
-    with pytest.raises(NoSuchWorker, match=r"there are host/gpu0$"):
+    with pytest.raises(NoSuchWorker, match=r"active workers: host/gpu0$"):
         pause_worker(mill.database, "host/gone")
