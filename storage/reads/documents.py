@@ -78,7 +78,7 @@ def read_page(
 ) -> tuple[list[DocumentReport], int | None]:
     """Read the next documents after position `after`, in input order.
 
-    Returns those that `wanted` matches, and the position after which the next page starts; None: there is none.
+    Returns those that `wanted` matches, and the position after which the next page starts, or None after the last page.
     """
     query = (
         select(

@@ -1,4 +1,4 @@
-"""Storage's own fixtures: a migrated database of each kind, made from a template, and a hand on everything in it."""
+"""Fixtures of the storage tests: a migrated database of each kind, and `Mill` to change and read it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def new_jobs(
 
 
 def generated(text: str = "a text", *, completion_tokens: int = 7, prompt_tokens: int = 3) -> GeneratedText:
-    """What an engine could have said."""
+    """A text as an engine might generate it."""
     return GeneratedText(
         text=text, finish_reason="stop", prompt_tokens=prompt_tokens, cached_tokens=1,
         completion_tokens=completion_tokens, queue_s=0.1, prefill_s=0.2, decode_s=0.3, batch_size=2.5,
@@ -68,7 +68,7 @@ def generated(text: str = "a text", *, completion_tokens: int = 7, prompt_tokens
 
 @dataclass(frozen=True)
 class Mill:
-    """Every hand that storage offers on one database, short ways to fill it, and its clock."""
+    """Everything that storage offers on one database, shortcuts to fill it, and control of its clock."""
 
     database: Database
 
@@ -276,7 +276,7 @@ def database(migrated_url: str) -> Iterator[Database]:
 
 @pytest.fixture
 def mill(database: Database) -> Iterator[Mill]:
-    """Every hand on the database. Whatever a test did, the counters must be right at its end."""
+    """A `Mill` on the database. After every test, all counters must equal a recount."""
     mill = Mill(database)
     yield mill
     mill.check()

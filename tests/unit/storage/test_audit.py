@@ -1,4 +1,4 @@
-"""The auditor that every test of storage and of the services relies on must see what is wrong."""
+"""The auditor, on which all tests of storage and services rely, must detect inconsistent data."""
 
 from __future__ import annotations
 

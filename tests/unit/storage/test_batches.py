@@ -15,7 +15,7 @@ def fail(mill: Mill, job_id: int) -> None:
 
 
 def fail_documents(mill: Mill) -> None:
-    """What the dispatcher does with documents whose jobs have failed."""
+    """Fail the documents whose jobs have failed, as the dispatcher does."""
     for ended in mill.documents.with_ended_level():
         assert mill.documents.fail(ended, "a job failed")
     mill.finish_batches()

@@ -20,7 +20,7 @@ THREADS = 4
 
 
 def work_through(url: str, name: str, job_ids: list[int], threads: int = THREADS) -> None:
-    """A worker process: every thread tries every job, in an order of its own."""
+    """A worker process: every thread tries every job, each in a different order."""
     database = Database(url, pool_size=threads)
     jobs = Jobs(database, WorkerIdentity(name, "simulated", "m"), lease_s=30.0)
 
@@ -35,7 +35,7 @@ def work_through(url: str, name: str, job_ids: list[int], threads: int = THREADS
 
 
 def in_threads(acts: list[Callable[[], None]]) -> None:
-    """Begin all at once; raise what any of them raised."""
+    """Start all at the same time; raise the first exception of any of them."""
     together = threading.Barrier(len(acts))
 
     def begin(act: Callable[[], None]) -> None:
@@ -114,7 +114,7 @@ def test_many_rescuers_take_each_lost_job_back_once(mill: Mill) -> None:
 
 
 def work_badly(url: str, seed: int, job_ids: list[int], progress: threading.Semaphore) -> None:
-    """A worker whose leases are far too short, and whose jobs end in every way there is."""
+    """A worker whose leases are far too short and whose jobs end in every possible way."""
     database = Database(url)
     jobs = Jobs(database, WorkerIdentity(f"w{seed}", "simulated", "m"), lease_s=0.05)
     chance = random.Random(seed)
@@ -139,7 +139,7 @@ def work_badly(url: str, seed: int, job_ids: list[int], progress: threading.Sema
 
 
 def dispatch(url: str, ended: threading.Event) -> None:
-    """Everything that a dispatcher does to the database, without a pause."""
+    """Everything that a dispatcher does to the database, without pauses."""
     mill = Mill(Database(url))
     while not ended.is_set():
         mill.rescue(max_losses=3)

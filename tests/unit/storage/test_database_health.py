@@ -1,4 +1,4 @@
-"""What the database's rows say of the services around it, on both databases."""
+"""What the database's rows tell about the services, on both databases."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def test_results_come_in_order_of_their_position(mill: Mill) -> None:
     assert mill.documents.chunk_text(document_id, 1) == "chunk 1"
 
 
-def test_the_next_level_begins_once_whoever_begins_it(mill: Mill) -> None:
+def test_the_next_level_begins_only_once(mill: Mill) -> None:
     batch_id = mill.submit(4)
     for job_id in mill.job_ids(batch_id):
         mill.run(job_id)
@@ -116,7 +116,7 @@ def test_a_failed_document_says_why_and_keeps_its_results(mill: Mill) -> None:
     assert len(mill.rows("SELECT * FROM results")) == 1
 
 
-def test_a_document_that_was_retried_meanwhile_is_not_failed(mill: Mill) -> None:
+def test_a_document_that_was_retried_in_between_is_not_failed(mill: Mill) -> None:
     batch_id = mill.submit(1)
     (job_id,) = mill.job_ids(batch_id)
     mill.worker().fail(mill.claim(job_id), Failure("a", "b"))

@@ -1,4 +1,4 @@
-"""Whatever runs while jobs run must find its rows by an index: a million jobs may lie in the table."""
+"""Every statement that runs while jobs run finds its rows by an index, because the table may hold a million jobs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.unit.storage.conftest import Mill, generated
 
 @contextmanager
 def plans(mill: Mill) -> Iterator[list[tuple[str, str]]]:
-    """Collects (statement, step of its query plan) of everything that is executed, asked of SQLite itself."""
+    """Collects (statement, step of its query plan) for every executed statement, as SQLite reports it."""
     found: list[tuple[str, str]] = []
 
     def explain(_c: object, cursor: sa.engine.interfaces.DBAPICursor, statement: str, parameters: object, _x: object,

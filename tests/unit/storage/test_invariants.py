@@ -1,5 +1,5 @@
-"""Any order of any moves, by workers, dispatchers and users, stale ones included: no state is left illegally, and every
-counter equals its recount after each of them."""
+"""Random sequences of changes by workers, dispatchers and users, including stale ones: every state change is legal, and
+every counter equals a recount after each step."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _LEASE_S = 30.0
 
 
 class Moves(RuleBasedStateMachine):
-    """Whatever a hand was given it keeps, and uses later: claims, ended levels and announcements go stale."""
+    """Claims, ended levels and announcements are kept and used again later, when they are stale."""
 
     make_mill: Callable[[], Mill]
 
@@ -179,7 +179,7 @@ class Moves(RuleBasedStateMachine):
 
     @staticmethod
     def refusable(act: Callable[[], object]) -> None:
-        """A user's move that the state may forbid: then nothing may have changed, which the invariants see."""
+        """Make a user's change that the state may forbid; if it does, the invariants check that nothing changed."""
         with suppress(WrongState):
             act()
 

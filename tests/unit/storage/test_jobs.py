@@ -137,7 +137,7 @@ def test_a_stale_epoch_can_neither_fail_nor_requeue(mill: Mill, move: str) -> No
     assert mill.outcomes(job_id) == ["fenced", "running"]
 
 
-def test_retry_charges_an_attempt_and_is_published_anew(mill: Mill) -> None:
+def test_retry_counts_an_attempt_and_is_published_again(mill: Mill) -> None:
     (job_id,) = mill.job_ids(mill.submit(1))
     mill.outbox.mark_published(mill.outbox.unpublished("m", 10))
     assert mill.worker().retry(mill.claim(job_id), FAILURE, delay_s=0)

@@ -33,7 +33,7 @@ def test_what_runs_when_its_batch_is_paused_is_finished(mill: Mill) -> None:
     assert mill.states(batch_id) == ["succeeded", "queued"]
 
 
-def test_a_resumed_batch_is_announced_anew(mill: Mill) -> None:
+def test_a_resumed_batch_is_announced_again(mill: Mill) -> None:
     batch_id = mill.submit(3)
     mill.outbox.mark_published(mill.outbox.unpublished("m", 2))
     mill.batches.pause(batch_id)

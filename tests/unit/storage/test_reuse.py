@@ -83,7 +83,7 @@ def test_a_job_waits_while_its_equal_runs_and_is_woken_by_its_end(mill: Mill, en
     mill.check()
 
 
-def test_nobody_waits_for_an_equal_job_of_a_dead_worker(mill: Mill) -> None:
+def test_no_job_waits_for_an_equal_job_of_a_dead_worker(mill: Mill) -> None:
     first, second = mill.job_ids(mill.submit(2, reuse_key=KEY))
     mill.claim(first, "dead")
     mill.let_pass(31)

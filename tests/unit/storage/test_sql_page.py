@@ -1,4 +1,4 @@
-"""docs/sql.md is true: every query runs on both databases and finds something, every column is described."""
+"""docs/sql.md is correct: every query runs on both databases and returns rows, and every column is described."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ QUERIES = dict(re.findall(r"^### ([^\n]*)\n(?:(?!^### ).)*?^```sql\n(.*?)^```", 
 
 @pytest.fixture
 def used(mill: Mill) -> Mill:
-    """A database in which everything has happened once."""
+    """A database in which every kind of event has happened once."""
     batch_id = mill.submit(2, 2, 1)
     first, second, third, fourth, _ = mill.job_ids(batch_id)
     workers = mill.register("w", slots=4)

@@ -17,7 +17,7 @@ def become(mill: Mill, batch_id: str, submitter: str) -> None:
 
 
 def ended_process() -> str:
-    """The name, as `this_process` gives it, of a process of this host that is no more."""
+    """The name, as returned by `this_process`, of a process on this host that has ended."""
     program = "from docmill.storage.moves.submitter_lock import this_process; print(this_process())"
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
 

@@ -144,7 +144,7 @@ def test_a_heartbeat_stores_a_sample_and_the_worker_is_judged_by_its_own(mill: M
     assert (again.samples, again.occupancy, again.jobs) == (0, None, 0), "what an earlier one of the name did"
 
 
-def test_workers_that_ended_paused_or_vanished_are_told_apart(mill: Mill) -> None:
+def test_workers_that_stopped_paused_or_were_lost_are_distinguished(mill: Mill) -> None:
     for name in ("ended", "paused", "vanished"):
         mill.register(name, slots=1)
     mill.register("ended", slots=1).stopped()
