@@ -35,8 +35,8 @@ from benchmarks.machine import describe_machine
 from benchmarks.text import prose
 from docmill.broker.sampling import Sampling
 from docmill.catalogue.pull import pull
-from docmill.cli.commands.worker import WorkerFlags, worker_options
 from docmill.cli.services.stack import Stack
+from docmill.cli.services.worker_options import WorkerFlags, worker_options
 from docmill.producer.composition import Backend
 from docmill.producer.submission import SubmitOptions
 from docmill.producer.wait_for_batch import wait_for_batch
@@ -135,8 +135,10 @@ def _with_measures(
 
 def _measure(settings: Settings, spec: EngineSpec, options: argparse.Namespace) -> tuple[list[tuple[Run, Run]], float]:
     """The rounds, and milliseconds of CPU time per job of worker and dispatcher, without the engine."""
-    worker = ["--model", spec.model.name, "--engine", spec.engine, "--slots", str(options.slots)]
-    with Bare(spec) as bare, Stack(settings, ["--home", str(settings.home)], worker) as stack:
+    stack = Stack(
+        settings, ["--home", str(settings.home)], model=spec.model.name, engine=spec.engine, slots=options.slots
+    )
+    with Bare(spec) as bare, stack:
         backend = Backend(settings)
         while not backend.reports.workers():
             stack.check()

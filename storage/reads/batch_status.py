@@ -1,4 +1,4 @@
-"""How far a batch is. Batches carry their own counters, so this costs the same at ten jobs and at a million."""
+"""The progress of a batch. Batches have counters, so that reading it costs the same for ten jobs and for a million."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from sqlalchemy import Row, Select, func, select
 from sqlalchemy.orm import Session
 
-from docmill.settings.defaults import RECENT_S
 from docmill.storage.columns import db_now
-from docmill.storage.states import AttemptOutcome, BatchState, JobState
+from docmill.storage.reads.eta import Eta, Pace, pace_of, recent_attempts
+from docmill.storage.states import BatchState, JobState
 from docmill.storage.tables import Attempt, Batch, Document, Job
 
 
 @dataclass(frozen=True, slots=True)
 class BatchStatus:
-    """How far a batch is. Times are seconds since 1970, durations seconds, rates tokens a second.
+    """The progress of a batch. Times are seconds since 1970, durations seconds, rates tokens per second.
 
-    `tokens_per_s` counts prompt and completion tokens of the last two minutes, or of the whole batch once it has
-    ended; None before anything is measured. `eta_s` is None where it is not known. The tokens are those computed for
-    this batch: the `jobs_reused` cost none.
+    `tokens_per_s` counts prompt and completion tokens of the last two minutes (twenty if few jobs ended in two), or of
+    the whole batch once it has ended; None before anything is measured. `eta` is None while it is unknown. Token
+    counts are those computed for this batch: results that were reused add none.
     """
 
     id: str
@@ -41,7 +41,7 @@ class BatchStatus:
     completion_tokens: int
     tokens_per_s: float | None
     elapsed_s: float
-    eta_s: float | None
+    eta: Eta | None
     created_at: float
     in_progress_at: float | None
     ended_at: float | None
@@ -53,9 +53,31 @@ class BatchStatus:
         """Jobs in a terminal state."""
         return sum(count for state, count in self.jobs_by_state.items() if state.is_terminal)
 
+    @property
+    def jobs_failed(self) -> int:
+        """Jobs that failed for good."""
+        return self.jobs_by_state[JobState.FAILED]
+
+    @property
+    def documents_ended(self) -> int:
+        """Documents that are done, failed, cancelled or expired."""
+        return self.documents_total - self.documents_open
+
+    @property
+    def eta_s(self) -> float | None:
+        """Estimated seconds left; None while they are unknown."""
+        return None if self.eta is None else self.eta.seconds
+
+    @property
+    def average_tokens_per_s(self) -> float | None:
+        """The mean rate since the first job could run."""
+        working_s = self.created_at + self.elapsed_s - (self.in_progress_at or self.created_at)
+        tokens = self.prompt_tokens + self.completion_tokens
+        return tokens / working_s if tokens and working_s > 0 else None
+
 
 def batches_now() -> Select[Batch, float]:
-    """Batches, each with the database's time."""
+    """Selects batches, each with the database's current time."""
     return select(Batch, db_now().label("now"))
 
 
@@ -74,7 +96,13 @@ def status_of(session: Session, row: Row[Batch, float]) -> BatchStatus:
     queued = max(0, batch.jobs_total - running - sum(ended.values()))
     ended_at = batch.completed_at or batch.cancelled_at or batch.expired_at or batch.failed_at
     ended_at = ended_at if batch.state.is_terminal else None
-    rate = _tokens_per_s(session, batch, now, ended_at)
+    if ended_at is None:
+        began_at = batch.in_progress_at or batch.created_at
+        attempts = recent_attempts(session, [batch.model], now, Job.batch_id == batch.id)
+        pace = pace_of(attempts, began_at, now)
+        rate, eta = pace.tokens_per_s, _eta(batch, pace)
+    else:
+        rate, eta = _tokens_per_s(session, batch, ended_at), None
     return BatchStatus(
         id=batch.id,
         state=batch.state,
@@ -94,7 +122,7 @@ def status_of(session: Session, row: Row[Batch, float]) -> BatchStatus:
         completion_tokens=batch.completion_tokens,
         tokens_per_s=rate,
         elapsed_s=max(0.0, (ended_at or now) - batch.created_at),
-        eta_s=None if ended_at else _eta_s(batch, rate),
+        eta=eta,
         created_at=batch.created_at,
         in_progress_at=batch.in_progress_at,
         ended_at=ended_at,
@@ -103,31 +131,15 @@ def status_of(session: Session, row: Row[Batch, float]) -> BatchStatus:
     )
 
 
-def _tokens_per_s(session: Session, batch: Batch, now: float, ended_at: float | None) -> float | None:
-    """Measured: of the last two minutes while it runs, of its whole working time once it has ended."""
-    if ended_at is not None:
-        began_at = _first_started_at(session, batch.id)
-        tokens = batch.prompt_tokens + batch.completion_tokens
-        return tokens / (ended_at - began_at) if tokens and began_at and ended_at > began_at else None
-    since = max(batch.in_progress_at or batch.created_at, now - RECENT_S)
-    recent, first = session.execute(
-        select(
-            func.sum(Attempt.prompt_tokens + Attempt.completion_tokens),
-            func.min(Attempt.started_at),
-        )
-        .join(Job, Job.id == Attempt.job_id)
-        .where(
-            Attempt.model == batch.model,
-            Attempt.finished_at >= since,
-            Attempt.outcome == AttemptOutcome.SUCCEEDED,
-            Job.batch_id == batch.id,
-        )
-    ).one()
-    return recent / (now - max(first, since)) if recent and now > max(first, since) else None
+def _tokens_per_s(session: Session, batch: Batch, ended_at: float) -> float | None:
+    """The mean rate of a batch that has ended, from the start of its first job."""
+    began_at = _first_started_at(session, batch.id)
+    tokens = batch.prompt_tokens + batch.completion_tokens
+    return tokens / (ended_at - began_at) if tokens and began_at and ended_at > began_at else None
 
 
 def _first_started_at(session: Session, batch_id: str) -> float | None:
-    """When the first job of the first document began: found by indexes, whatever the batch's size."""
+    """When the first job of the first document started; found by indexes, whatever the batch's size."""
     return session.scalar(
         select(func.min(Attempt.started_at))
         .join(Job, Job.id == Attempt.job_id)
@@ -136,11 +148,11 @@ def _first_started_at(session: Session, batch_id: str) -> float | None:
     )
 
 
-def _eta_s(batch: Batch, rate: float | None) -> float | None:
-    """The jobs left, each taking the tokens that the finished ones took on average, at the measured rate."""
+def _eta(batch: Batch, pace: Pace) -> Eta | None:
+    """The time for the jobs left, if each takes as many tokens as the finished ones took on average."""
     ended = batch.jobs_succeeded + batch.jobs_failed + batch.jobs_cancelled + batch.jobs_expired
     computed = batch.jobs_succeeded - batch.jobs_reused
-    if not rate or not computed or batch.paused_at is not None:
+    if not computed or batch.paused_at is not None:
         return None
-    used = (batch.prompt_tokens + batch.completion_tokens) / computed
-    return (batch.jobs_total - ended) * used / rate
+    tokens_per_job = (batch.prompt_tokens + batch.completion_tokens) / computed
+    return pace.eta((batch.jobs_total - ended) * tokens_per_job)

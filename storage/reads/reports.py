@@ -1,4 +1,4 @@
-"""What people ask of the database: how far a batch is, who works, what failed, and the documents' results."""
+"""Reports for people: the progress of batches, workers, failures, and the results of documents."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ALL = DocumentFilter()
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """A worker that was seen within the last minute."""
+    """A worker whose last heartbeat is less than a minute old."""
 
     name: str
     model: str
@@ -63,7 +63,7 @@ class Reports:
             return [status_of(session, row) for row in rows]
 
     def workers(self) -> list[WorkerStatus]:
-        """Workers seen within the last minute that have not said they stopped."""
+        """Workers that have not stopped and whose last heartbeat is less than a minute old."""
         with self._database.read() as session:
             rows = session.execute(
                 select(
@@ -75,21 +75,27 @@ class Reports:
             )  # fmt: skip
             return [WorkerStatus(*row) for row in rows]
 
-    def failures(self, batch_id: str, limit: int = 10) -> list[FailureReason]:
-        """Why jobs of the batch failed, the most frequent kind first."""
+    def failures(self, batch_id: str, limit: int = 10, newest: int | None = None) -> list[FailureReason]:
+        """Why jobs of the batch failed, the most frequent kind first; `newest`: counts only so many failed jobs."""
+        failed = (
+            select(Job.error_kind, Job.error)
+            .where(Job.batch_id == batch_id, Job.state == JobState.FAILED)
+            .order_by(Job.id.desc() if newest is not None else None)
+            .limit(newest)
+            .subquery()
+        )
         count = func.count().label("count")
         with self._database.read() as session:
             rows = session.execute(
-                select(func.coalesce(Job.error_kind, "unknown"), func.min(Job.error), count)
-                .where(Job.batch_id == batch_id, Job.state == JobState.FAILED)
-                .group_by(Job.error_kind)
+                select(func.coalesce(failed.c.error_kind, "unknown"), func.min(failed.c.error), count)
+                .group_by(failed.c.error_kind)
                 .order_by(count.desc())
                 .limit(limit)
             )
             return [FailureReason(kind, example or "", jobs) for kind, example, jobs in rows]
 
     def recent_tokens_per_s(self, model: str) -> float | None:
-        """Tokens a second that this model last did here: over its newest thousand attempts of the last week."""
+        """Tokens per second of this model here: over its newest thousand attempts of the last week."""
         newest = (
             select(Attempt.started_at, Attempt.finished_at, Attempt.prompt_tokens, Attempt.completion_tokens)
             .where(
@@ -112,7 +118,7 @@ class Reports:
         return tokens / (last - first) if tokens and last > first else None
 
     def documents(self, batch_id: str, wanted: DocumentFilter = _ALL) -> Iterator[DocumentReport]:
-        """The batch's documents, or those wanted, in input order, read in pages."""
+        """The batch's documents that match `wanted`, in input order, read in pages."""
         after: int | None = -1
         while after is not None:
             with self._database.read() as session:

@@ -13,7 +13,7 @@ from sqlalchemy import select
 from docmill.catalogue.families import family_of
 from docmill.catalogue.known_models import ENTRIES
 from docmill.catalogue.local_model import Model
-from docmill.cli.commands.worker import WorkerFlags, worker_options
+from docmill.cli.services.worker_options import WorkerFlags, worker_options
 from docmill.producer.composition import Backend
 from docmill.producer.submission import SubmitOptions
 from docmill.settings.load import load_settings

@@ -36,7 +36,7 @@ def test_what_a_watcher_sees_is_the_beginning_of_what_is_stored(
     model = "simulated" if engine == "simulated" else "smollm2-135m-instruct"
     cluster = make_cluster(LLM__MODEL=model)
     batch_id = cluster.submit(cluster.documents(1, words=40), max_tokens=120, summary_tokens=60, chunk_tokens=256)
-    followed, channel = TailedJobs(cluster.backend.database), TailChannel(cluster.broker.url)
+    tailed, channel = TailedJobs(cluster.backend.database), TailChannel(cluster.broker.url)
     job_id = first_job(cluster)
     with channel.read(job_id) as watching:
         cluster.dispatcher()
@@ -47,11 +47,11 @@ def test_what_a_watcher_sees_is_the_beginning_of_what_is_stored(
         def ended() -> bool:
             nonlocal seen
             seen += watching.new_text(0.2)
-            return followed.job(job_id).state.is_terminal
+            return tailed.job(job_id).state.is_terminal
 
         wait_until(ended, f"the job to end\n{cluster.last_words()}")
     channel.close()
-    stored = followed.job(job_id).text
+    stored = tailed.job(job_id).text
     assert stored is not None
     assert len(seen) > 10
     assert stored.startswith(seen)
@@ -85,7 +85,7 @@ def test_tail_follows_an_attempt_that_begins_anew(cluster: Cluster) -> None:
         cluster.worker({"decode_steps_per_s": 20.0})
         shown = tail.stdout.read()
         assert tail.wait() == 0
-        assert "begins anew" in tail.stderr.read()  # the worker that ends may have claimed it once more
+        assert "starts over" in tail.stderr.read()  # the worker that ends may have claimed it once more
     assert shown.endswith(f"{TailedJobs(cluster.backend.database).job(job_id).text}\n")
 
 

@@ -1,60 +1,69 @@
-"""The options that `run`, `submit` and `chunks` share: what to ask, how long, how to cut and how to merge."""
+"""The options that `run`, `submit` and `chunks` share, and the submission made from them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from docmill.cli.context import CliContext
-from docmill.cli.model_download import ensure_model
-from docmill.cli.options import EncodingName
-from docmill.formatting import parse_duration
-from docmill.producer.composition import Backend
-from docmill.producer.intake.documents import Document, Skipped
-from docmill.producer.submission import Submission, SubmitOptions, SubmittedBatch
-from docmill.producer.task_files import MergeStrategy, builtin_names
+from docmill.cli.options import (
+    Duration,
+    EncodingName,
+    key_value,
+    model_option,
+    seed_option,
+    task_option,
+    temperature_type,
+    top_p_option,
+)
+from docmill.producer.task_files import MergeStrategy
 from docmill.settings.sampling_presets import PRESETS
+
+if TYPE_CHECKING:
+    from docmill.producer.intake.documents import Document, Skipped
+    from docmill.producer.submission import Submission, SubmittedBatch
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _PLANNING = (
-    click.option("--task", default="summarize", show_default=True, metavar="NAME|FILE",
-                 help=f"{', '.join(builtin_names())}, or a YAML file of your own."),
-    click.option("--prompt", metavar="TEXT", help='A task on the spot, as in "List every date in: {text}".'),
-    click.option("--model", help="Use this model instead of the profile's."),
+    task_option,
+    click.option("--prompt", metavar="TEXT", help='A prompt instead of a task, such as "List every date in: {text}".'),
+    model_option,
     click.option("--merge", type=click.Choice([str(s) for s in MergeStrategy]),
-                 help="How the chunks' answers become one; the task decides by default."),
-    click.option("--summary-tokens", type=click.IntRange(min=1), help="Length of the summary asked for."),
-    click.option("--max-tokens", type=click.IntRange(min=1), help="Longest output of a single job."),
-    click.option("--chunk-tokens", type=click.IntRange(min=1), help="Largest chunk; capped by the window."),
-    click.option("--overlap", "overlap_tokens", type=click.IntRange(min=0),
-                 help="Tokens that neighbouring chunks share."),
-    click.option("--encoding", type=EncodingName(), help="Encoding of the documents, where it is not UTF-8."),
-    click.option("--text-field", help="The field or column of JSONL and CSV that holds the text."),
+                 help="How the chunks' answers are combined; by default the task decides."),
+    click.option("--summary-tokens", type=click.IntRange(min=1), help="Target length of the summary."),
+    click.option("--max-tokens", type=click.IntRange(min=1), help="Maximum output of one job."),
+    click.option("--chunk-tokens", type=click.IntRange(min=1), help="Maximum size of a chunk, within the window."),
+    click.option("--overlap", "overlap_tokens", type=click.IntRange(min=0), help="Tokens shared by adjacent chunks."),
+    click.option("--encoding", type=EncodingName(), help="Encoding of the documents, if it is not UTF-8."),
+    click.option("--text-field", help="The field or column that holds the text in JSONL and CSV files."),
 )  # fmt: skip
 
 _SAMPLING = (
-    click.option("--temperature", type=click.FloatRange(0, 5), help="0 is greedy and repeatable."),
+    click.option("--temperature", type=temperature_type, help="Sampling temperature; 0 is greedy and repeatable."),
     click.option("--preset", type=click.Choice(list(PRESETS)),
-                 help=f"A temperature by name: {', '.join(f'{name} {value}' for name, value in PRESETS.items())}."),
-    click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Draw from this share; 1 is off."),
-    click.option("--top-k", type=click.IntRange(min=0), help="Draw from this many tokens; 0 is off."),
-    click.option("--min-p", type=click.FloatRange(0, 1), help="Leave out what is this much less likely; 0 is off."),
-    click.option("--repetition-penalty", type=click.FloatRange(0, 10, min_open=True), help="1 is off."),
-    click.option("--seed", type=int, help="Makes sampling above temperature 0 repeatable."),
-    click.option("--stop", multiple=True, help="End the text at this string; may be repeated."),
+                 help=f"A named temperature: {', '.join(f'{name} {value}' for name, value in PRESETS.items())}."),
+    top_p_option,
+    click.option("--top-k", type=click.IntRange(min=0), help="Sample from the K likeliest tokens; 0 disables it."),
+    click.option("--min-p", type=click.FloatRange(0, 1),
+                 help="Drop tokens below this fraction of the likeliest token's probability; 0 disables it."),
+    click.option("--repetition-penalty", type=click.FloatRange(0, 10, min_open=True),
+                 help="Penalty for tokens that have occurred before; 1 disables it."),
+    seed_option,
+    click.option("--stop", multiple=True, help="Stop at this string; may be repeated."),
 )  # fmt: skip
 
 _BATCH = (
     click.option("--priority", type=click.IntRange(0, 9), default=5, show_default=True, help="0 is served first."),
-    click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Kept with the batch; may be repeated."),
-    click.option("--deadline", metavar="24h", help="Expire what has not run by then (30m, 24h, 7d)."),
-    click.option("--idempotency-key", metavar="KEY", help="A submit with the same key returns the first's batch."),
+    click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Stored with the batch; may be repeated."),
+    click.option("--deadline", "deadline_s", type=Duration(), metavar="24h",
+                 help="Jobs that have not run by then expire (30m, 24h, 7d)."),
+    click.option("--idempotency-key", metavar="KEY",
+                 help="Submitting again with the same key returns the first batch."),
     click.option("--reuse/--no-reuse", default=True, show_default=True,
-                 help="Take the answer of an equal job that was computed before."),
+                 help="Reuse the result of an identical finished job."),
 )  # fmt: skip
 
 _SAMPLING_NAMES = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop")
@@ -70,66 +79,49 @@ def submission_options(command: Command) -> Command:
     return _with(command, (*_PLANNING, *_SAMPLING, *_BATCH))
 
 
-def prepare(context: CliContext, backend: Backend, paths: Sequence[str], options: dict[str, Any]) -> Submission:
-    """Turn the command's options into a checked submission; fetches the model where it is small and not here."""
-    _name_the_temperature(options)
+def prepare(context: CliContext, paths: Sequence[str], options: dict[str, Any]) -> Submission:
+    """Turn a command's options into a checked submission, and download its model if it is small and missing."""
+    from docmill.cli.model_download import ensure_model
+    from docmill.producer.submission import SubmitOptions
+
+    preset = options.pop("preset", None)
+    if preset is not None:
+        if options.get("temperature") is not None:
+            raise click.UsageError("--preset is a named temperature: give either --preset or --temperature")
+        options["temperature"] = PRESETS[preset]
     sampling = {name: value for name in _SAMPLING_NAMES if (value := options.pop(name, None)) not in (None, ())}
-    metadata = dict(_key_value(pair) for pair in options.pop("metadata", ()))
-    deadline = options.pop("deadline", None)
-    deadline_s = _seconds(deadline) if deadline else None
-    ensure_model(context, options.get("model") or context.settings.profile(context.profile).model)
-    return backend.prepare(
-        paths,
-        SubmitOptions(profile=context.profile, sampling=sampling, metadata=metadata, deadline_s=deadline_s, **options),
+    metadata = dict(key_value(pair, "--metadata") for pair in options.pop("metadata", ()))
+    ensure_model(context, context.model_name(options.get("model")))
+    return context.backend.prepare(
+        paths, SubmitOptions(profile=context.profile, sampling=sampling, metadata=metadata, **options)
     )
 
 
-@dataclass
-class IntakeReport:
-    """Says on standard error what was skipped, and why, as the documents are read."""
+def submit_and_report(context: CliContext, submission: Submission, **options: Any) -> SubmittedBatch:
+    """Submit, and print on standard error what was skipped, as it is read, and the warnings."""
+    from docmill.producer.intake.documents import Skipped
 
-    skipped: int = 0
-    read: int = 0
+    reported: list[Skipped] = []
 
-    def __call__(self, document: Document | Skipped) -> None:
+    def report(document: Document | Skipped) -> None:
         if isinstance(document, Skipped):
-            self.skipped += 1
-            click.echo(f"skipped {document.name}: {document.reason}", err=True)
-        else:
-            self.read += 1
+            reported.append(document)
+            print_skipped(document.name, document.reason)
 
-
-def say_warnings(submitted: SubmittedBatch, already_said: int) -> None:
-    """Print the warnings, and what was skipped after it was read."""
+    submitted = context.backend.submit(submission, on_document=report, **options)
     for warning in submitted.warnings:
         click.echo(f"warning: {warning}", err=True)
-    for skipped in list(submitted.skipped)[already_said:]:
-        click.echo(f"skipped {skipped.name}: {skipped.reason}", err=True)
+    for skipped in list(submitted.skipped)[len(reported) :]:
+        print_skipped(skipped.name, skipped.reason)
+    return submitted
+
+
+def print_skipped(document: str, reason: object) -> None:
+    """Say on standard error that a document was left out."""
+    click.echo(f"skipped {document}: {reason}", err=True)
 
 
 def _with(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
     for option in reversed(options):
         command = option(command)
     return command
-
-
-def _name_the_temperature(options: dict[str, Any]) -> None:
-    preset = options.pop("preset", None)
-    if preset is not None and options.get("temperature") is not None:
-        raise click.UsageError("--preset is a --temperature by name: use one of them")
-    if preset is not None:
-        options["temperature"] = PRESETS[preset]
-
-
-def _key_value(pair: str) -> tuple[str, str]:
-    key, equals, value = pair.partition("=")
-    if not equals or not key:
-        raise click.BadParameter(f"{pair!r} is not KEY=VALUE", param_hint="--metadata")
-    return key, value
-
-
-def _seconds(text: str) -> float:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--deadline") from None

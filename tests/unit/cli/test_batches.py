@@ -89,7 +89,10 @@ def test_the_status_of_a_batch_that_nobody_works_on_says_so(docmill: Docmill, re
     assert "1 queued" in shown.out
     assert "team=legal" in shown.out
     assert "not measured yet" in shown.out
-    assert "no worker that serves smollm2-135m-instruct has been seen lately; `docmill up`" in shown.err
+    assert (
+        "no worker that serves smollm2-135m-instruct was seen in the last minute; start one with `docmill up`"
+        in shown.err
+    )
 
 
 class Cluster:
@@ -215,4 +218,4 @@ def test_the_rate_that_was_measured_estimates_the_time_of_a_plan(
 ) -> None:
     docmill("submit", "docs/a.txt", "-q")
     cluster.run("An answer.")
-    assert re.search(r"about \d.* at the [\d,]+ tokens/s measured lately", docmill("chunks", "docs/b.md").out)
+    assert re.search(r"about \d.* at the [\d,]+ tokens/s measured recently", docmill("chunks", "docs/b.md").out)

@@ -56,7 +56,7 @@ def test_out_writes_the_config_and_leaves_a_file_that_is_there(docmill: Docmill,
     shown = docmill("--config", "mine.yaml", "config", "show", "--json")
     assert shown.code == 0
     again = docmill(*arguments)
-    assert (again.code, "was left as it is" in again.err) == (2, True)
+    assert (again.code, "already exists and was not changed" in again.err) == (2, True)
 
 
 def test_a_recommendation_as_json_holds_its_numbers(docmill: Docmill, environment: Path) -> None:

@@ -74,7 +74,7 @@ def test_what_went_wrong_is_one_sentence_and_an_exit_code(
         ("run docs/a.txt --engine vllm", "'vllm' is not one of 'auto', "),
         ("tokens docs/a.txt --text also", "give PATH or --text, not both"),
         ("results latest --format xml", "'xml' is not one of 'md', 'jsonl', 'csv'"),
-        ("flower --address 0.0.0.0", "an address beyond loopback needs --basic-auth USER:PASSWORD"),
+        ("flower --address 0.0.0.0", "an address other than loopback needs --basic-auth USER:PASSWORD"),
     ],
 )
 def test_wrong_use_is_said_with_the_way_to_the_help(

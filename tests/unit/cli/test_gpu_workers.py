@@ -65,10 +65,11 @@ def test_without_a_gpu_asking_for_one_is_an_error_and_not_asking_is_none(
 
 
 def test_flags_reach_the_workers_own_process_whole(tmp_path: Path) -> None:
-    from docmill.cli.commands.worker import WorkerFlags, _key_value
+    from docmill.cli.commands.worker import parse_engine_option
+    from docmill.cli.services.worker_options import WorkerFlags
 
     flags = WorkerFlags("m", "exllamav2", 4, engine_options={"gpu_split": [1.5, 2.0], "tensor_parallel": True})
     arguments = flags.as_arguments()
     assert arguments[:6] == ["--model", "m", "--engine", "exllamav2", "--slots", "4"]
     pairs = [a for a in arguments[6:] if a != "--engine-option"]
-    assert dict(map(_key_value, pairs)) == flags.engine_options
+    assert dict(map(parse_engine_option, pairs)) == flags.engine_options

@@ -47,9 +47,9 @@ def test_a_model_that_fits_is_shown_with_what_lies_on_the_gpu(tmp_path: Path, mo
     result = call(tmp_path, "plan", "--model", model, "--vram", "24GiB", "--window", "8192", "--slots", "8")
     assert result.exit_code == 0
     assert "fits: 8 jobs at once, a cache of 73,728 tokens" in result.output
-    assert "MistralForCausalLM, exl2, 4.65 bits a weight" in result.output
-    assert "3.85 GiB, and 0.25 GiB in the computer's memory" in result.output
-    assert "fp16, 131,072 bytes a token" in result.output
+    assert "MistralForCausalLM, exl2, 4.65 bits per weight" in result.output
+    assert "3.85 GiB, and 0.25 GiB in main memory" in result.output
+    assert "fp16, 131,072 bytes per token" in result.output
 
 
 def test_a_model_that_does_not_fit_ends_with_1_and_says_what_would(tmp_path: Path, model: str) -> None:
@@ -139,7 +139,7 @@ def test_a_gguf_model_is_refused_with_what_runs_it(home: Path) -> None:
     result = call(home, "plan", "--model", "smollm2", "--vram", "8GiB")
     assert result.exit_code == 2
     assert "is a GGUF file" in result.output
-    assert "llamacpp or openvino" in result.output
+    assert "llamacpp and openvino" in result.output
 
 
 def test_an_architecture_that_exllamav2_does_not_run_names_the_engine_that_does(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_show_tells_of_a_model_that_is_not_here_where_its_numbers_are_from(home:
     result = call(home, "models", "show", "mistral-7b")
     assert "https://huggingface.co/mistralai/Mistral-7B-Instruct-v0.3" in result.output
     assert "Q4_K_M 4.4 GB" in result.output
-    assert "parameters times bits a weight" in result.output
+    assert "parameters times bits per weight" in result.output
 
 
 def test_an_exl2_conversion_that_nobody_knows_of_cannot_be_pulled(home: Path) -> None:

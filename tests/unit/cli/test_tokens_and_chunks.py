@@ -88,9 +88,9 @@ def test_the_table_says_what_it_would_take_and_why_chunks_are_as_they_are(
     assert int(levels) > 1
     assert total.startswith("1 document, ")
     assert total.endswith(f"about {jobs} jobs")
-    assert "window 8,192 tokens, 400 kept for output" in model
+    assert "window 8,192 tokens, 400 reserved for output" in model
     assert cap == "a chunk holds up to 100 tokens: --chunk-tokens"
-    assert time == "time: not known before the model has run here"
+    assert time == "time: unknown until the model has run here"
     assert "a chunk holds up to 1,000 tokens: the cap suggested for" in docmill("chunks", "long.txt").out
 
 

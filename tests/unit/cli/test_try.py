@@ -65,7 +65,7 @@ def test_answers_stand_side_by_side_with_tokens_and_time(docmill: Docmill, with_
     assert "temperature 0.7 (balanced)" in heading
     costs = re.findall(r"[1-5] tokens in \d+\.\d s", shown.out)
     assert len(costs) == 2
-    assert "cut at --max-tokens" in shown.out or "stopped by itself" in shown.out
+    assert "cut at --max-tokens" in shown.out or "complete" in shown.out
     assert shown.err.splitlines() == ["loading simulated on simulated", "writing 2 answers"]
 
 
@@ -82,7 +82,7 @@ def test_on_a_narrow_terminal_answers_stand_below_each_other(
     ("typed", "said"),
     [
         (("p", "--temperature", "9"), "not in the range"),
-        (("p", "--temperature", "0.2,x"), "is no number"),
+        (("p", "--temperature", "0.2,x"), "is neither a number"),
         (("p", "--preset", "wild"), "focused"),
         (("  ",), "the prompt is empty"),
         ((), "Missing argument"),
@@ -105,7 +105,7 @@ def test_a_submission_takes_a_preset_for_its_temperature(docmill: Docmill, ready
         (plan,) = session.connection().exec_driver_sql("SELECT plan FROM batches").one()
     assert '"temperature": 1.0' in plan
     both = docmill("submit", "docs/a.txt", "--preset", "focused", "--temperature", "0.5")
-    assert (both.code, "use one of them" in both.err) == (2, True)
+    assert (both.code, "--preset is a named temperature" in both.err) == (2, True)
 
 
 def test_a_profile_may_name_its_temperature(tmp_path: Path) -> None:

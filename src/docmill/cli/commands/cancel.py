@@ -6,20 +6,19 @@ import click
 
 from docmill.cli.context import CliContext, pass_context
 from docmill.cli.display.output import print_json
-from docmill.cli.options import json_option
+from docmill.cli.options import batch_argument, json_option
 from docmill.formatting import counted
-from docmill.producer.composition import Backend
 
 
 @click.command(epilog="\b\nExample:\n  docmill cancel 261124-k7q2mx")
-@click.argument("batch")
+@batch_argument
 @json_option
 @pass_context
-def cancel(context: CliContext, batch: str, as_json: bool) -> None:  # noqa: FBT001
-    """Stop a batch: queued jobs at once, running ones within a heartbeat; what is finished stays."""
-    backend = Backend(context.settings)
-    batch_id = backend.batches.find(batch).id
-    cancelled = backend.batches.cancel(batch_id)
+def cancel(context: CliContext, batch: str, as_json: bool) -> None:
+    """Stop a batch: queued jobs at once, running ones within a heartbeat. Finished results are kept."""
+    batches = context.backend.batches
+    batch_id = batches.find(batch).id
+    cancelled = batches.cancel(batch_id)
     if as_json:
         print_json({"batch": batch_id, "cancelled_jobs": cancelled})
     else:

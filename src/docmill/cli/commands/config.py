@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import click
-from rich.table import Table
 
 from docmill.cli.context import CliContext, pass_context
-from docmill.cli.display.output import print_json, print_table
+from docmill.cli.display.output import new_table, print_json, print_table
 from docmill.cli.options import json_option
-from docmill.settings.load import effective
 
 
 @click.group(epilog="\b\nExample:\n  docmill config show")
 def config() -> None:
-    """The settings: flags, then DOCMILL_* variables, then config.yaml, then defaults."""
+    """The settings: options override DOCMILL_* variables, which override config.yaml and the defaults."""
 
 
 @config.command(
@@ -22,13 +20,15 @@ def config() -> None:
 )
 @json_option
 @pass_context
-def show(context: CliContext, as_json: bool) -> None:  # noqa: FBT001
-    """Print every setting, its value and where it was set; passwords are masked."""
+def show(context: CliContext, as_json: bool) -> None:
+    """Print every setting, its value and where it was set. Passwords are masked."""
+    from docmill.settings.load import effective
+
     rows = list(effective(context.settings))
     if as_json:
         print_json([{"key": key, "value": value, "source": source} for key, value, source in rows])
         return
-    table = Table("setting", "value", "set by", box=None, pad_edge=False)
+    table = new_table("setting", "value", "set by")
     for key, value, source in rows:
         table.add_row(key, "" if value is None else str(value), source)
     print_table(table)

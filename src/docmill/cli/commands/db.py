@@ -1,4 +1,4 @@
-"""`docmill db`: the schema of the database, by Alembic."""
+"""`docmill db`: the database's schema."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from docmill.storage.database import Database
 
 @click.group(epilog="\b\nExample:\n  docmill db upgrade")
 def db() -> None:
-    """Bring the database to this version's schema. `run` and `up` do this for their own."""
+    """Create or migrate the database. `run` and `up` do this for the database of the home."""
 
 
 @db.command(
@@ -23,33 +23,33 @@ def db() -> None:
 )
 @pass_context
 def upgrade(context: CliContext) -> None:
-    """Create the tables, or migrate them; safe to call again, and from many machines at once."""
+    """Create the tables, or migrate them. Safe to repeat, and to run from several machines at once."""
     database = Database(database_url(context.settings))
     click.echo(f"{database} is at {schema.upgrade(database)}")
 
 
 @db.command(
-    short_help="Make this host a moved SQLite file's own.",
+    short_help="Make this host the owner of a moved SQLite file.",
     epilog="\b\nExample:\n  docmill --home /mnt/moved db adopt",
 )
 @pass_context
 def adopt(context: CliContext) -> None:
-    """Make this host the one that the SQLite database belongs to, after its file was moved here.
+    """Make this host the owner of the SQLite database after its file was moved here.
 
-    No process of another host may work on it then: SQLite's locks do not reach from one host to another.
+    Stop all docmill processes on other hosts that use it first: SQLite's locks do not work across hosts.
     """
     database = Database(database_url(context.settings))
     if not database.is_sqlite:
-        raise click.UsageError(f"{database} can be shared by hosts: there is nothing to adopt")
+        raise click.UsageError(f"{database} can be used from several hosts: there is nothing to adopt")
     hosts.adopt(database)
     click.echo(f"{database} belongs to this host now")
 
 
-@db.command(short_help="Show whether it is at this version's.", epilog="\b\nExample:\n  docmill db current --json")
+@db.command(short_help="Show whether the schema is current.", epilog="\b\nExample:\n  docmill db current --json")
 @json_option
 @pass_context
-def current(context: CliContext, as_json: bool) -> None:  # noqa: FBT001
-    """Show the database's schema revision and the one this version needs; exit code 1 when they differ."""
+def current(context: CliContext, as_json: bool) -> None:
+    """Show the database's schema revision and the one that this version needs. Exit code 1 if they differ."""
     database = Database(database_url(context.settings))
     found, needed = schema.current(database), schema.head()
     if as_json:

@@ -6,15 +6,8 @@ import logging
 
 import click
 
-from docmill.broker.celery_app import make_app
-from docmill.broker.prometheus_endpoint import MetricsEndpoint, export
 from docmill.cli.context import CliContext, pass_context
 from docmill.cli.options import metrics_address_option, metrics_port_option
-from docmill.cli.services.connections import await_database, service_broker_url
-from docmill.cli.services.logs import configure_logging
-from docmill.cli.services.signals import stop_event
-from docmill.producer.composition import Backend
-from docmill.storage.reads.live_status import LiveStatus
 
 log = logging.getLogger(__name__)
 
@@ -24,20 +17,23 @@ log = logging.getLogger(__name__)
 @metrics_address_option
 @pass_context
 def dispatcher(context: CliContext, metrics_port: int | None, metrics_address: str | None) -> None:
-    """Keep the queues filled, rescue lost jobs, plan merges, end batches.
+    """Keep the queues filled, recover lost jobs, plan merges and complete batches.
 
-    Any number of dispatchers may run; one is enough, two survive a host.
+    One dispatcher is enough; several may run, so that the failure of a host does not matter.
     """
-    configure_logging()
-    backend = Backend(context.settings)
-    database = await_database(lambda: backend.database)
-    app = make_app(service_broker_url(context.settings))
-    service = backend.dispatcher(app)
-    chosen = context.settings.producer
-    if (port := metrics_port or chosen.metrics_port) is not None:
-        from docmill.producer.dispatcher_metrics import DispatcherMetrics
+    from docmill.broker.prometheus_endpoint import MetricsEndpoint, export
+    from docmill.cli.services.connections import await_database, broker_app
+    from docmill.cli.services.logs import configure_logging
+    from docmill.cli.services.signals import stop_event
+    from docmill.producer.dispatcher_metrics import DispatcherMetrics
+    from docmill.storage.reads.live_status import LiveStatus
 
-        registry = export(MetricsEndpoint(port, metrics_address or chosen.metrics_address))
+    configure_logging()
+    settings, backend = context.settings.producer, context.backend
+    database = await_database(lambda: backend.database)
+    service = backend.dispatcher(broker_app(context.settings))
+    if (port := metrics_port or settings.metrics_port) is not None:
+        registry = export(MetricsEndpoint(port, metrics_address or settings.metrics_address))
         registry.register(DispatcherMetrics(service.counts, LiveStatus(database)))
     stop = stop_event()
     log.info("dispatcher at work on %s", database)

@@ -1,4 +1,4 @@
-"""`docmill doctor`: what is right and wrong with this machine, and which model and settings suit it."""
+"""`docmill doctor`: checks this machine, diagnoses a batch, and recommends a model."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.table import Table
 from rich.text import Text
 
+from docmill.cli.completion import complete_batches
 from docmill.cli.context import CliContext, pass_context
-from docmill.cli.display.output import print_json, print_table, stdout_console
+from docmill.cli.display.output import new_table, print_json, print_table
 from docmill.cli.display.spinner import waiting
-from docmill.cli.options import MemorySize, json_option
+from docmill.cli.options import MemorySize, json_option, require_new_file
 from docmill.formatting import counted, gib, gib_of
 from docmill.insight.advice.config_text import config_text
 from docmill.insight.advice.recommend import Choice, Recommendation, UseCase, recommend
 from docmill.insight.checkup.run_checkup import run_checkup
 from docmill.insight.diagnosis.run_diagnosis import diagnose_batch
 from docmill.insight.findings import Finding, Status, worst
-from docmill.producer.composition import Backend
 from docmill.sizing.catalogue_fit import Fit
 from docmill.sizing.machine import Machine, hypothetical, read_machine
 
@@ -28,12 +27,12 @@ _STYLES = {Status.PASS: "green", Status.WARN: "bold yellow", Status.FAIL: "bold 
 
 
 class _GigaBytes(MemorySize):
-    """As MemorySize; a bare number counts GiB, as memory is sold, and 0 is none."""
+    """Like MemorySize, but a number without a unit counts GiB, and 0 is allowed."""
 
     name = "GB"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Bytes."""
+        """The size in bytes."""
         text = str(value).strip()
         if isinstance(value, int) or not text.replace(".", "", 1).isdigit():
             return super().convert(value, param, ctx)
@@ -49,16 +48,21 @@ Examples:
   docmill doctor --recommend --cores 16 --ram 64 --vram 24 --out config.yaml
 """
 )
-@click.option("--batch", metavar="BATCH", help="Say instead why this batch was slow, failed or wrote badly.")
-@click.option("--recommend", "wants_model", is_flag=True, help="Name a model and its settings instead of checking.")
+@click.option(
+    "--batch",
+    metavar="BATCH",
+    shell_complete=complete_batches,
+    help="Diagnose why this batch was slow, failed or wrote poor text.",
+)
+@click.option("--recommend", "wants_model", is_flag=True, help="Recommend a model and its settings instead.")
 @click.option(
     "--use-case", type=click.Choice([str(use) for use in UseCase]), default=str(UseCase.GENERAL), show_default=True,
-    help="What the model is for.",
+    help="Purpose of the model.",
 )  # fmt: skip
-@click.option("--cores", type=click.IntRange(min=1), help="Recommend for so many physical cores instead.")
-@click.option("--ram", type=_GigaBytes(), help="Recommend for so much memory (GiB) instead.")
-@click.option("--vram", type=_GigaBytes(), multiple=True, help="For a GPU of so much (GiB); again for each, 0: none.")
-@click.option("--disk", type=_GigaBytes(), help="Recommend for so much free disk (GiB) instead.")
+@click.option("--cores", type=click.IntRange(min=1), help="Recommend for this number of physical cores.")
+@click.option("--ram", type=_GigaBytes(), help="Recommend for this much memory (GiB).")
+@click.option("--vram", type=_GigaBytes(), multiple=True, help="Recommend for a GPU with this memory (GiB); 0: none.")
+@click.option("--disk", type=_GigaBytes(), help="Recommend for this much free disk space (GiB).")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the recommended config.yaml here.")
 @json_option
 @pass_context
@@ -66,29 +70,29 @@ def doctor(
     context: CliContext,
     /,
     batch: str | None,
-    wants_model: bool,  # noqa: FBT001
+    wants_model: bool,
     use_case: str,
     out: Path | None,
-    as_json: bool,  # noqa: FBT001
+    as_json: bool,
     **parts: Any,
 ) -> None:
-    """Check the machine, what is installed, database, broker and workers; say what to do.
+    """Check the machine, the installation, database, broker and workers, and say what to do.
 
-    Every line passes, warns or fails; with a failure the exit code is 1. Nothing is changed or created.
-    `--batch` reads a batch's measurements and says what shows: high latency, memory, quality, processor.
-    `--recommend` names a model for this machine (or the one described) with a config.yaml.
+    Each check passes, warns or fails; exit code 1 if one fails. Nothing is changed or created.
+    `--batch` diagnoses a batch from its measurements: latency, memory, quality, processor.
+    `--recommend` recommends a model for this machine (or the one described) and prints a config.yaml.
     """
     if batch is not None:
         if wants_model or out or any(parts.values()):
-            raise click.UsageError("--batch goes alone")
+            raise click.UsageError("--batch cannot be combined with other options than --json")
         _diagnose(context, batch, as_json=as_json)
         return
     if wants_model:
         _recommend(context, _machine(context, parts), UseCase(use_case), out, as_json=as_json)
         return
     if out or any(parts.values()):
-        raise click.UsageError("--out, --cores, --ram, --vram and --disk belong to --recommend")
-    with waiting(context.console, "looking at the machine"):
+        raise click.UsageError("--out, --cores, --ram, --vram and --disk need --recommend")
+    with waiting(context.console, "checking the machine"):
         seen = run_checkup(context.settings, context.profile)
     findings = list(seen.findings)
     if as_json:
@@ -100,7 +104,7 @@ def doctor(
 
 
 def _diagnose(context: CliContext, batch: str, *, as_json: bool) -> None:
-    backend = Backend(context.settings)
+    backend = context.backend
     batch_id = backend.batches.find(batch).id
     evidence, findings = diagnose_batch(backend.database, batch_id, context.settings.home)
     if as_json:
@@ -112,7 +116,7 @@ def _diagnose(context: CliContext, batch: str, *, as_json: bool) -> None:
 
 
 def _show(findings: list[Finding]) -> None:
-    table = Table(box=None, pad_edge=False, show_header=False)
+    table = new_table(show_header=False)
     for width in (4, 9, 14):
         table.add_column(min_width=width, no_wrap=True)
     table.add_column(overflow="fold")
@@ -133,7 +137,7 @@ def _show(findings: list[Finding]) -> None:
 
 
 def _machine(context: CliContext, parts: dict[str, Any]) -> Machine:
-    """This machine, or it with the parts that were named."""
+    """This machine, or a hypothetical one with the parts that were given."""
     found = read_machine(context.settings.home)
     if not any(value not in (None, ()) for value in parts.values()):
         return found
@@ -147,10 +151,9 @@ def _machine(context: CliContext, parts: dict[str, Any]) -> Machine:
 
 
 def _recommend(context: CliContext, machine: Machine, use_case: UseCase, out: Path | None, *, as_json: bool) -> None:
-    if out is not None and out.exists():
-        raise click.UsageError(f"{out} is there already and was left as it is; name another file with --out")
+    require_new_file(out)
     found = recommend(machine, use_case)
-    text = config_text(found, _in_words(machine))
+    text = config_text(found, _description(machine))
     if out is not None:
         out.write_text(text, encoding="utf-8")
         context.console.print(f"wrote {out}", highlight=False, markup=False, soft_wrap=True)
@@ -165,15 +168,15 @@ def _recommend(context: CliContext, machine: Machine, use_case: UseCase, out: Pa
         click.echo(f"\n{text}", nl=False)
 
 
-def _in_words(machine: Machine) -> str:
+def _description(machine: Machine) -> str:
     gpus = " and ".join(f"a GPU with {gib(gpu.total_bytes)}" for gpu in machine.gpus) or "no GPU"
-    pretended = " (not this machine)" if machine.is_hypothetical else ""
+    note = " (not this machine)" if machine.is_hypothetical else ""
     cores = counted(machine.cpu.engine_threads, "core")
-    return f"{cores}, {gib(machine.memory.usable_bytes)} memory, {gpus}{pretended}"
+    return f"{cores}, {gib(machine.memory.usable_bytes)} memory, {gpus}{note}"
 
 
 def _show_standing(found: Recommendation) -> None:
-    table = Table("", "has", "enough for", "the next tier takes", box=None, pad_edge=False)
+    table = new_table("", "has", "enough for", "the next tier needs")
     for part in found.standing.parts:
         table.add_row(part.name, part.has, str(part.tier or "below Basic"), part.next_needs)
     table.add_row(Text("together", style="bold"), "", Text(str(found.standing.tier or "below Basic"), style="bold"), "")
@@ -182,7 +185,7 @@ def _show_standing(found: Recommendation) -> None:
 
 
 def _show_choices(found: Recommendation) -> None:
-    table = Table("model", "where", "window", "cache", "slots", "memory", "why", box=None, pad_edge=False)
+    table = new_table("model", "where", "window", "cache", "slots", "memory", "why")
     for column in table.columns[:6]:
         column.no_wrap = True
     for choice in (found.first, *found.alternatives):
@@ -193,7 +196,7 @@ def _show_choices(found: Recommendation) -> None:
             choice.entry.name, f"{where}, {fit.engine}", f"{fit.window:,}", fit.cache_type.quantization,
             str(fit.slots) if fit.fits else "does not fit", needed, choice.why,
         )  # fmt: skip
-    stdout_console().print(table)
+    print_table(table)
     click.echo()
 
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import IO, Any, TextIO, cast
+from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
 from docmill.cli.context import CliContext, pass_context
+from docmill.cli.options import batch_argument
 from docmill.formatting import counted
-from docmill.producer.composition import Backend
-from docmill.producer.row_export import write_csv, write_jsonl, write_parquet
-from docmill.storage.views import Rows, attempts_of, documents_of, jobs_of
+
+if TYPE_CHECKING:
+    from docmill.storage.views import Rows
 
 _FORMATS = ("jsonl", "csv", "parquet")
-_WHAT = {"documents": documents_of, "jobs": jobs_of, "attempts": attempts_of}
 
 
 @click.command(
@@ -26,27 +26,30 @@ Examples:
   docmill export latest --what jobs | jq -r .text
 """
 )
-@click.argument("batch")
+@batch_argument
 @click.option(
-    "--format", "form", type=click.Choice(_FORMATS), help="By the file's suffix where it is not given, or jsonl."
+    "--format", "form", type=click.Choice(_FORMATS), help="By default from the file's suffix; otherwise jsonl."
 )
 @click.option(
-    "--what", type=click.Choice(list(_WHAT)), default="documents", show_default=True, help="What a row is of."
-)
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="A file; standard output otherwise.")
+    "--what", type=click.Choice(["documents", "jobs", "attempts"]), default="documents", show_default=True,
+    help="What a row describes.",
+)  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="A file; by default standard output.")
 @pass_context
 def export(context: CliContext, batch: str, form: str | None, what: str, out: Path | None) -> None:
-    """Write a batch with its metrics for other programs, however large it is.
+    """Write a batch of any size with its metrics, for other programs.
 
-    The columns are those of the views v_documents, v_jobs and v_attempts (docs/sql.md). What is written while a batch
-    is at work is its state then.
+    The columns are those of the views v_documents, v_jobs and v_attempts (docs/sql.md). A batch that is still running
+    is exported in its current state.
     """
-    backend = Backend(context.settings)
+    from docmill.storage import views
+
     suffix = out.suffix.lstrip(".") if out else ""
     form = form or (suffix if suffix in _FORMATS else "jsonl")
     if form == "parquet" and out is None:
         raise click.UsageError("Parquet is written to a file: give --out FILE")
-    rows = _WHAT[what](backend.database, backend.batches.find(batch).id)
+    read = {"documents": views.documents_of, "jobs": views.jobs_of, "attempts": views.attempts_of}[what]
+    rows = read(context.backend.database, context.backend.batches.find(batch).id)
     if out is None:
         _write(form, rows, sys.stdout)
         return
@@ -58,10 +61,12 @@ def export(context: CliContext, batch: str, form: str | None, what: str, out: Pa
 
 
 def _write(form: str, rows: Rows, out: IO[Any]) -> int:
+    from docmill.producer import row_export
+
     match form:
         case "csv":
-            return write_csv(rows, cast(TextIO, out))
+            return row_export.write_csv(rows, cast(TextIO, out))
         case "parquet":
-            return write_parquet(rows, out)
+            return row_export.write_parquet(rows, out)
         case _:
-            return write_jsonl(rows, cast(TextIO, out))
+            return row_export.write_jsonl(rows, cast(TextIO, out))

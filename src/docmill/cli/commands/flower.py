@@ -1,4 +1,4 @@
-"""`docmill flower`: Flower on docmill's broker."""
+"""`docmill flower`: Celery's web interface on docmill's broker."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Any
 
 import click
 
-from docmill.broker.celery_app import TASK_NAME, make_app
+from docmill.broker.celery_app import TASK_NAME
 from docmill.cli.context import CliContext, pass_context
-from docmill.cli.services.connections import service_broker_url
 
 _COLUMNS = "name,uuid,state,kwargs,received,runtime,retries,worker"
 _SAVE_MS = 60_000
@@ -26,15 +25,20 @@ Examples:
   docmill flower --persistent --basic-auth me:secret --address 0.0.0.0
 """
 )
-@click.option("--address", default="127.0.0.1", show_default=True, help="Beyond loopback, --basic-auth is required.")
-@click.option("--port", type=click.IntRange(1, 65535), default=5555, show_default=True, help="Where the pages are.")
+@click.option(
+    "--address",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; other than loopback it requires --basic-auth.",
+)
+@click.option("--port", type=click.IntRange(1, 65535), default=5555, show_default=True, help="Port to listen on.")
 @click.option(
     "--basic-auth", metavar="USER:PASSWORD", envvar="DOCMILL_FLOWER_BASIC_AUTH", show_envvar=True,
-    help="Ask for these. A list of processes shows the option, but not the variable.",
+    help="Require this login. Other users can see the option in the list of processes, but not the variable.",
 )  # fmt: skip
-@click.option("--persistent", is_flag=True, help="Keep the jobs over a restart.")
+@click.option("--persistent", is_flag=True, help="Keep the history across restarts.")
 @click.option(
-    "--db", type=click.Path(path_type=Path, dir_okay=False), help="The file of --persistent; flower.db in the home."
+    "--db", type=click.Path(path_type=Path, dir_okay=False), help="File for --persistent; by default HOME/flower.db."
 )
 @pass_context
 def flower(
@@ -42,38 +46,43 @@ def flower(
     address: str,
     port: int,
     basic_auth: str | None,
-    persistent: bool,  # noqa: FBT001
+    persistent: bool,
     db: Path | None,
 ) -> None:
-    """Show every job, worker and queue in the browser; Prometheus metrics under /metrics.
+    """Show jobs, workers and queues in the browser; Prometheus metrics are under /metrics.
 
-    The history is what Flower heard while it ran: the last 100,000 jobs, with --persistent those before a restart
-    too (saved every minute and at the end). `docmill status` and SQL know all of them.
+    The history has the last 100,000 jobs that ran while Flower did; with --persistent also those before a restart
+    (saved every minute and at the end). `docmill status` and SQL have all jobs.
     """
+    from flower.options import options
+
+    from docmill.cli.services.connections import broker_app
+
     if not basic_auth and not _is_loopback(address):
-        raise click.UsageError("an address beyond loopback needs --basic-auth USER:PASSWORD")
+        raise click.UsageError("an address other than loopback needs --basic-auth USER:PASSWORD")
     if basic_auth and not _is_login(basic_auth):
-        raise click.UsageError("--basic-auth is USER:PASSWORD, both not empty and without a comma")
-    app = make_app(service_broker_url(context.settings))
-    # By itself Flower runs the flowerconfig.py of the directory it is started in, which may be anybody's.
+        raise click.UsageError("--basic-auth must be USER:PASSWORD, both not empty and without a comma")
+    app = broker_app(context.settings)
     arguments = [
-        "flower", f"--conf={os.devnull}", f"--address={address}", f"--port={port}", f"--max_tasks={_TASKS}",
+        "flower",
+        f"--conf={os.devnull}",  # by default Flower runs flowerconfig.py of the current directory
+        f"--address={address}",
+        f"--port={port}",
+        f"--max_tasks={_TASKS}",
         f"--tasks_columns={_COLUMNS}",
-    ]  # fmt: skip
+    ]
     if basic_auth:
         arguments.append(f"--basic_auth={basic_auth}")
     if persistent or db is not None:
         path = (db or context.settings.home / "flower.db").absolute()
         path.parent.mkdir(parents=True, exist_ok=True)
         arguments += ["--persistent=true", f"--db={path}", f"--state_save_interval={_SAVE_MS}"]
-    from flower.options import options
-
     options.format_task = readable
     app.start(arguments)
 
 
 def readable(task: Any) -> Any:
-    """A task of Celery's as the pages show it: a job is named by its document, level and place in it."""
+    """A Celery task as Flower shows it: a job is named by its document, its level and its position."""
     if task.name == TASK_NAME and task.kwargs:
         job = ast.literal_eval(task.kwargs)
         place = f"part {job['index'] + 1}" if job["level"] == 0 else f"merge {job['level']}.{job['index'] + 1}"
@@ -90,6 +99,6 @@ def _is_loopback(address: str) -> bool:
 
 
 def _is_login(text: str) -> bool:
-    """Flower parts logins by commas, and takes what follows one as a login of its own."""
+    """Is this a single login? Flower takes what follows a comma as another one."""
     user, _, password = text.partition(":")
     return bool(user and password) and "," not in text

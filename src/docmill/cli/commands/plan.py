@@ -1,4 +1,4 @@
-"""`docmill plan`: whether a model fits a GPU, how many jobs run at once, and what to change when they do not."""
+"""`docmill plan`: does a model fit a GPU, how many jobs run at once, and what to change if it does not fit."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.table import Table
 
 from docmill.catalogue.families import require_exllamav2
 from docmill.catalogue.find_model import find_model
 from docmill.catalogue.local_model import ModelKind
+from docmill.cli.completion import complete_models
 from docmill.cli.context import CliContext, pass_context
-from docmill.cli.display.output import print_json, print_table
+from docmill.cli.display.output import new_table, print_json, print_pairs, print_table
 from docmill.cli.options import MemorySize, json_option
 from docmill.formatting import precise_gib
 from docmill.settings.defaults import DEFAULT_SLOTS, Settings
@@ -33,33 +33,42 @@ Examples:
   docmill plan --model models/Llama-70B-exl2 --vram 24GiB --vram 24GiB --split --cache q4
 """
 )
-@click.option("--model", metavar="DIR", help="A model directory or a model that was pulled; the profile's by default.")
-@click.option("--vram", type=MemorySize(), multiple=True, help="What a GPU has free, as 24GiB; again for each GPU.")
-@click.option("--gpus", is_flag=True, help="Read this machine's GPUs; done anyway where no --vram is given.")
-@click.option("--split", is_flag=True, help="Lay one model over all the GPUs, instead of one worker on each.")
-@click.option("--window", type=click.IntRange(min=1), help="Tokens of prompt and output; the profile's by default.")
-@click.option("--cache", type=click.Choice([str(t) for t in CacheType]), help="By optimization.quantization otherwise.")
-@click.option("--slots", type=click.IntRange(min=1), help="Jobs wanted at once; the worker's by default.")
+@click.option(
+    "--model",
+    metavar="DIR",
+    help="A model directory or a pulled model; by default the profile's.",
+    shell_complete=complete_models,
+)
+@click.option("--vram", type=MemorySize(), multiple=True, help="Free memory of a GPU, such as 24GiB; once per GPU.")
+@click.option("--gpus", is_flag=True, help="Use the GPUs of this machine; the default without --vram.")
+@click.option("--split", is_flag=True, help="Split one model over all GPUs, instead of one worker on each.")
+@click.option("--window", type=click.IntRange(min=1), help="Tokens of prompt and output; by default the profile's.")
+@click.option(
+    "--cache",
+    type=click.Choice([str(t) for t in CacheType]),
+    help="By default from optimization.quantization.",
+)
+@click.option("--slots", type=click.IntRange(min=1), help="Jobs wanted at once; by default the worker's.")
 @json_option
 @pass_context
 def plan(
     context: CliContext,
     model: str | None,
     vram: tuple[int, ...],
-    gpus: bool,  # noqa: FBT001
-    split: bool,  # noqa: FBT001
+    gpus: bool,
+    split: bool,
     window: int | None,
     cache: str | None,
     slots: int | None,
-    as_json: bool,  # noqa: FBT001
+    as_json: bool,
 ) -> None:
     """Compute from a model's files whether it fits a GPU, and how many jobs then run at once.
 
-    For model directories (EXL2, EXL3, safetensors) on the engine exllamav2. Neither torch nor a GPU is needed. Ends
-    with 1 where not even one job fits.
+    For model directories (EXL2, EXL3, safetensors) on the engine exllamav2. Needs neither torch nor a GPU. Exit
+    code 1 if not even one job fits.
     """
     if vram and gpus:
-        raise click.UsageError("--gpus reads the memory that --vram gives: use one of them")
+        raise click.UsageError("give either --gpus or --vram: both say how much memory the GPUs have")
     settings = context.settings
     profile = settings.profile(context.profile)
     directory = _model_directory(model or profile.model, settings)
@@ -91,8 +100,8 @@ def _model_directory(name: str, settings: Settings) -> Path:
     model = find_model(name, settings.home)
     if model.kind is not ModelKind.DIRECTORY:
         raise click.UsageError(
-            f"{model.name} is a GGUF file ({model.path}), which llamacpp or openvino run in the computer's own memory; "
-            "plan is for model directories on a GPU: give one with --model (`docmill models pull NAME --exl2`)"
+            f"{model.name} is a GGUF file ({model.path}), which llamacpp and openvino run in main memory; "
+            "this command is for model directories on a GPU: give one with --model (`docmill models pull NAME --exl2`)"
         )
     return model.path
 
@@ -113,7 +122,7 @@ def _devices(vram: tuple[int, ...]) -> tuple[list[str], tuple[int, ...]]:
     try:
         found = read_gpus()
     except NoGpu as error:
-        raise click.UsageError(f"{error}; say what the GPU has, as --vram 24GiB") from None
+        raise click.UsageError(f"{error}; give the GPU's free memory, for example --vram 24GiB") from None
     return [f"GPU {gpu.index}, {gpu.name}" for gpu in found], tuple(gpu.free_bytes for gpu in found)
 
 
@@ -144,37 +153,34 @@ def _row(plan: GpuPlan) -> dict[str, Any]:
 
 def _show(directory: Path, shape: ModelShape, plans: list[tuple[list[str], GpuPlan]]) -> None:
     first = plans[0][1]
-    unpacked = f" + {first.unpacked_bytes_per_token:,} once a GPU" if first.unpacked_bytes_per_token else ""
-    weights = f"{shape.weights_format}, {shape.bits_per_weight:.2f} bits a weight"
+    unpacked = f" + {first.unpacked_bytes_per_token:,} once per GPU" if first.unpacked_bytes_per_token else ""
+    weights = f"{shape.weights_format}, {shape.bits_per_weight:.2f} bits per weight"
     on_gpu, in_memory = precise_gib(shape.weights_bytes), precise_gib(shape.embedding_bytes)
-    lines = {
-        "model": f"{directory} ({shape.architecture}, {weights})",
-        "weights": f"{on_gpu}, and {in_memory} in the computer's memory",
-        "window": f"{first.window:,} tokens of at most {shape.max_position:,}",
-        "cache": f"{first.cache_type}, {first.cache_bytes_per_token:,} bytes a token{unpacked}",
-    }
-    for key, value in lines.items():
-        click.echo(f"{key:8} {value}")
+    lines = [
+        ("model", f"{directory} ({shape.architecture}, {weights})"),
+        ("weights", f"{on_gpu}, and {in_memory} in main memory"),
+        ("window", f"{first.window:,} tokens of at most {shape.max_position:,}"),
+        ("cache", f"{first.cache_type}, {first.cache_bytes_per_token:,} bytes per token{unpacked}"),
+    ]
+    print_pairs(lines, width=8)
     for names, plan in plans:
         click.echo()
-        print_table(_device_table(names, plan.devices))
+        _print_devices(names, plan.devices)
         click.echo(_verdict(plan))
         for advice in plan.advice:
             click.echo(f"  {advice.sentence}")
 
 
-def _device_table(names: list[str], devices: tuple[DeviceUse, ...]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("")
-    for column in ("free", "weights", "cache", "scratch", "tables", "activations", "reserve", "left"):
-        table.add_column(column, justify="right", no_wrap=True)
+def _print_devices(names: list[str], devices: tuple[DeviceUse, ...]) -> None:
+    columns = ("free", "weights", "cache", "scratch", "tables", "activations", "reserve", "left")
+    table = new_table("", right=columns)
     for name, device in zip(names, devices, strict=False):
         sizes = (
             device.vram_bytes, device.weights_bytes, device.cache_bytes, device.scratch_bytes, device.tables_bytes,
             device.activations_bytes, device.reserve_bytes, device.free_bytes,
         )  # fmt: skip
         table.add_row(name, *(precise_gib(size) for size in sizes))
-    return table
+    print_table(table)
 
 
 def _verdict(plan: GpuPlan) -> str:
@@ -186,4 +192,4 @@ def _verdict(plan: GpuPlan) -> str:
             f"fits: {jobs} at once, a cache of {plan.cache_tokens:,} tokens (at most {plan.most_cache_tokens:,}), "
             f"prompts read in chunks of {plan.max_input_len:,}"
         )
-    return f"{verdict}; what would change that:" if plan.advice else verdict
+    return f"{verdict}; options:" if plan.advice else verdict

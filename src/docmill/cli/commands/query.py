@@ -11,16 +11,13 @@ from itertools import islice
 from typing import Any, TextIO
 
 import click
-from rich.table import Table
-from rich.text import Text
 
 from docmill.cli.context import CliContext, pass_context
-from docmill.cli.display.output import print_table
+from docmill.cli.display.output import new_table, one_line, print_table
 from docmill.cli.options import json_option
-from docmill.producer.composition import Backend
 from docmill.storage.reads.read_only_sql import QueryResult, run_query
 
-_WIDEST = 80  # characters of a cell of a table that a person reads
+_MAX_CELL = 80  # characters of a table's cell
 
 
 @click.command(
@@ -37,30 +34,30 @@ Examples:
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV, with a header.")
 @click.option(
     "--limit", type=click.IntRange(min=0), default=1000, show_default=True,
-    help="Rows of a table; 0 for all. CSV and JSON have all.",
+    help="Maximum number of rows in a table; 0 for all. CSV and JSON always have all.",
 )  # fmt: skip
 @click.option(
-    "--timeout", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True), help="Stop the query after so long."
+    "--timeout", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True), help="Stop the query after this time."
 )
 @pass_context
 def query(
     context: CliContext,
     sql: str | None,
     file: TextIO | None,
-    as_json: bool,  # noqa: FBT001
-    as_csv: bool,  # noqa: FBT001
+    as_json: bool,
+    as_csv: bool,
     limit: int,
     timeout: float | None,
 ) -> None:
-    """Ask the database: one SQL statement that reads, from the argument, a file, or standard input (-).
+    """Query the database with one SQL statement, from the argument, a file, or standard input (-).
 
-    The views v_jobs, v_attempts, v_documents, v_workers, v_samples and v_throughput are made for this; docs/sql.md
-    describes them, and useful queries. Whatever would write is refused.
+    Query the views v_jobs, v_attempts, v_documents, v_workers, v_samples and v_throughput; docs/sql.md describes
+    them and has useful queries. Statements that write are rejected.
     """
     if (sql is None) == (file is None):
         raise click.UsageError("give one statement: as an argument, as - (standard input), or with --file")
     statement = file.read() if file is not None else sys.stdin.read() if sql == "-" else str(sql)
-    with run_query(Backend(context.settings).database, statement, timeout_s=timeout) as answer:
+    with run_query(context.backend.database, statement, timeout_s=timeout) as answer:
         if as_json:
             _print_json(answer)
         elif as_csv:
@@ -72,7 +69,7 @@ def query(
 
 
 def _print_json(answer: QueryResult) -> None:
-    """One array of objects, a row a line."""
+    """Print an array of objects, one row per line."""
     separator = "["
     for row in answer.rows:
         record = dict(zip(answer.columns, map(_plain, row), strict=True))
@@ -86,7 +83,9 @@ def _print_table(answer: QueryResult, limit: int) -> None:
     numeric = [
         any(isinstance(row[at], (int, float, Decimal)) for row in rows) for at in range(len(answer.columns))
     ]  # fmt: skip
-    table = Table(box=None, pad_edge=False)
+    from rich.text import Text
+
+    table = new_table()
     for name, is_number in zip(answer.columns, numeric, strict=True):
         table.add_column(name, justify="right" if is_number else "left", no_wrap=True)
     for row in rows:
@@ -102,12 +101,11 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.3f}".rstrip("0").rstrip(".")
-    text = " ".join(str(value).split())
-    return text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…"
+    return one_line(str(value), _MAX_CELL)
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON and CSV can have it: bytes as hexadecimal, times as ISO 8601."""
+    """A value for JSON and CSV: bytes as hexadecimal, times as ISO 8601."""
     match value:
         case Decimal():
             return int(value) if value == value.to_integral_value() else float(value)

@@ -1,4 +1,4 @@
-"""`docmill report`: what a batch did and cost, as one HTML file."""
+"""`docmill report`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,10 @@ from pathlib import Path
 
 import click
 
+from docmill.cli.completion import complete_batches
 from docmill.cli.context import CliContext, pass_context
 from docmill.cli.display.output import print_json
-from docmill.cli.options import json_option
-from docmill.insight.report.chart_style import PlotsUnavailable
-from docmill.insight.report.comparison import compare
-from docmill.insight.report.cost import Prices, cost_of
-from docmill.insight.report.html_page import render
-from docmill.insight.report.report_data import read_report
-from docmill.insight.report.to_json import to_json
-from docmill.producer.composition import Backend
+from docmill.cli.options import batch_argument, json_option
 
 _AMOUNT = click.FloatRange(min=0)
 
@@ -29,18 +23,16 @@ Examples:
   docmill report latest --json | jq .durations.decode.p99
 """
 )
-@click.argument("batch")
+@batch_argument
 @click.option(
-    "--out",
-    metavar="FILE",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="docmill-report-BATCH.html otherwise.",
-)
-@click.option("--against", metavar="BATCH", help="Compare with an earlier batch.")
-@click.option("--price-per-hour", metavar="PRICE", type=_AMOUNT, help="What one worker's hour costs.")
-@click.option("--energy-price", metavar="PRICE", type=_AMOUNT, help="What a kWh costs.")
-@click.option("--watts", metavar="W", type=_AMOUNT, help="What one worker draws, where no energy was measured.")
-@click.option("--currency", metavar="NAME", default="", help="Written behind amounts, as EUR.")
+    "--out", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
+    help="The file to write; by default docmill-report-BATCH.html.",
+)  # fmt: skip
+@click.option("--against", metavar="BATCH", shell_complete=complete_batches, help="Compare with an earlier batch.")
+@click.option("--price-per-hour", metavar="PRICE", type=_AMOUNT, help="Price of one worker for an hour.")
+@click.option("--energy-price", metavar="PRICE", type=_AMOUNT, help="Price of a kWh.")
+@click.option("--watts", metavar="W", type=_AMOUNT, help="Power of one worker, used if energy was not measured.")
+@click.option("--currency", metavar="NAME", default="", help="Currency to show with amounts, such as EUR.")
 @json_option
 @pass_context
 def report(
@@ -52,16 +44,23 @@ def report(
     energy_price: float | None,
     watts: float | None,
     currency: str,
-    as_json: bool,  # noqa: FBT001
+    as_json: bool,
 ) -> None:
-    """Write one HTML file about a batch: totals, throughput, latency, failures, memory, cost.
+    """Write a report about a batch as one HTML file: totals, throughput, latency, failures, memory, cost.
 
-    The file needs nothing else: open it, mail it, print it. A batch that still runs is reported as far as it is.
-    The figures need the extra `report`; --json prints the numbers without it, and writes no file.
+    The file is self-contained. A batch that is still running is reported with its numbers so far. The charts need
+    the extra `report`; --json prints the numbers without it and writes no file.
     """
+    from docmill.insight.report.chart_style import PlotsUnavailable
+    from docmill.insight.report.comparison import compare
+    from docmill.insight.report.cost import Prices, cost_of
+    from docmill.insight.report.html_page import render
+    from docmill.insight.report.report_data import read_report
+    from docmill.insight.report.to_json import to_json
+
     if watts is not None and energy_price is None:
-        raise click.UsageError("--watts needs the price of their energy: --energy-price, for a kWh")
-    backend = Backend(context.settings)
+        raise click.UsageError("--watts needs --energy-price, the price of a kWh")
+    backend = context.backend
     data = read_report(backend.database, backend.batches.find(batch).id)
     prices = Prices(price_per_hour, energy_price, watts, currency)
     cost = cost_of(data, prices)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -12,13 +11,8 @@ from typing import TextIO, cast
 import click
 
 from docmill.cli.context import CliContext, pass_context
+from docmill.cli.options import batch_argument
 from docmill.formatting import counted, parse_duration
-from docmill.producer.composition import Backend
-from docmill.producer.result_export import write_csv, write_directory, write_jsonl, write_markdown
-from docmill.storage.reads.documents import DocumentFilter, DocumentReport
-from docmill.storage.reads.live_status import LiveStatus
-
-_FORMS = ("md", "jsonl", "csv")
 
 
 @click.command(
@@ -31,55 +25,53 @@ Examples:
   docmill results latest --document '*.pdf.txt' --since 2h
 """
 )
-@click.argument("batch")
+@batch_argument
 @click.option(
-    "--format", "form", type=click.Choice(_FORMS), default="md", show_default=True, help="How they are printed."
+    "--format", "form", type=click.Choice(["md", "jsonl", "csv"]), default="md", show_default=True,
+    help="Format of the output.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Short for --format jsonl.")
+@click.option("--out", type=click.Path(path_type=Path), help="A file, or a directory for one file per document.")
+@click.option("--failed", is_flag=True, help="Only documents that failed or have failed jobs.")
+@click.option("--document", metavar="NAME", help="Only documents of this name; may contain the wildcards * and ?.")
+@click.option(
+    "--since", metavar="2h", help="Only documents finished within this time (30m, 2h, 7d), or since an ISO time."
 )
-@click.option("--json", "as_json", is_flag=True, help="The same as --format jsonl.")
-@click.option("--out", type=click.Path(path_type=Path), help="A file; or a directory, for one file a document.")
-@click.option("--failed", is_flag=True, help="Only documents that failed, or of which jobs did.")
-@click.option("--document", metavar="NAME", help="Only documents of this name; * and ? stand for any characters.")
-@click.option("--since", metavar="2h", help="Only those finished within so long (30m, 2h, 7d), or since an ISO time.")
 @pass_context
 def results(
     context: CliContext,
     batch: str,
     form: str,
-    as_json: bool,  # noqa: FBT001
+    as_json: bool,
     out: Path | None,
-    failed: bool,  # noqa: FBT001
+    failed: bool,
     document: str | None,
     since: str | None,
 ) -> None:
-    """Print a batch's results in input order: finished documents now, the others by their state."""
-    backend = Backend(context.settings)
-    wanted_documents = DocumentFilter(document, failed, None if since is None else _moment(backend, since))
-    reports = backend.reports.documents(backend.batches.find(batch).id, wanted_documents)
-    wanted = "jsonl" if as_json else form
+    """Print a batch's results in input order. Unfinished documents are shown with their states."""
+    from docmill.producer import result_export
+    from docmill.storage.reads.documents import DocumentFilter
+
+    wanted = DocumentFilter(document, failed, None if since is None else _moment(context, since))
+    reports = context.backend.reports.documents(context.backend.batches.find(batch).id, wanted)
+    writers = {"md": result_export.write_markdown, "jsonl": result_export.write_jsonl, "csv": result_export.write_csv}
+    write = writers["jsonl" if as_json else form]
     if out is None:
-        _write(wanted, reports, sys.stdout)
+        write(reports, sys.stdout)
     elif out.is_dir() or not out.suffix:
-        files = write_directory(reports, out)
+        files = result_export.write_directory(reports, out)
         click.echo(f"{counted(len(files), 'file')} in {out}/", err=True)
     else:
         with click.open_file(str(out), "w", encoding="utf-8", atomic=True) as file:
-            _write(wanted, reports, cast(TextIO, file))
+            write(reports, cast(TextIO, file))
 
 
-def _write(form: str, reports: Iterable[DocumentReport], out: TextIO) -> None:
-    match form:
-        case "md":
-            write_markdown(reports, out)
-        case "jsonl":
-            write_jsonl(reports, out)
-        case "csv":
-            write_csv(reports, out)
+def _moment(context: CliContext, since: str) -> float:
+    """Seconds since 1970: a duration before the database's time, or an ISO time in the local time zone."""
+    from docmill.storage.reads.live_status import LiveStatus
 
-
-def _moment(backend: Backend, since: str) -> float:
-    """Seconds since 1970: so long before the database's now, or the ISO time, by this machine's zone."""
     with suppress(ValueError):
-        return LiveStatus(backend.database).now() - parse_duration(since)
+        return LiveStatus(context.backend.database).now() - parse_duration(since)
     try:
         return datetime.fromisoformat(since).timestamp()
     except ValueError:

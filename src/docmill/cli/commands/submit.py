@@ -8,9 +8,9 @@ import click
 
 from docmill.cli.context import CliContext, pass_context
 from docmill.cli.display.output import print_json
-from docmill.cli.submission_options import IntakeReport, prepare, say_warnings, submission_options
+from docmill.cli.options import json_option
+from docmill.cli.submission_options import prepare, submission_options, submit_and_report
 from docmill.formatting import counted
-from docmill.producer.composition import Backend
 
 
 @click.command(
@@ -23,21 +23,17 @@ Examples:
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @submission_options
 @click.option("--quiet", "-q", is_flag=True, help="Print only the batch id.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was submitted as JSON.")
+@json_option
 @pass_context
-def submit(context: CliContext, /, paths: tuple[str, ...], quiet: bool, as_json: bool, **options: Any) -> None:  # noqa: FBT001
+def submit(context: CliContext, /, paths: tuple[str, ...], quiet: bool, as_json: bool, **options: Any) -> None:
     """Cut documents into jobs, store them and queue the first.
 
-    PATH is a file (txt, md, html, jsonl, csv, and .gz or .zip of these), a directory, a glob, or - for standard
-    input. A document that cannot be read is named and skipped, and the exit code is 1. The same submit after a
-    crash goes on where it stopped.
+    PATH is a file (txt, md, html, jsonl, csv, also in .gz or .zip), a directory, a glob, or - for standard input.
+    Documents that cannot be read are named and skipped, and the exit code is 1. After a crash, the same submit
+    continues where it stopped.
     """
-    backend = Backend(context.settings)
-    submission = prepare(context, backend, paths, options)
-    report = IntakeReport()
-    submitted = backend.submit(submission, on_document=report)
-    say_warnings(submitted, report.skipped)
-    status = backend.reports.batch(submitted.id)
+    submitted = submit_and_report(context, prepare(context, paths, options))
+    status = context.backend.reports.batch(submitted.id)
     if as_json:
         print_json(
             {
@@ -53,7 +49,7 @@ def submit(context: CliContext, /, paths: tuple[str, ...], quiet: bool, as_json:
         if not quiet:
             documents, jobs = counted(submitted.documents, "document"), counted(status.jobs_total, "job")
             click.echo(f"{documents}, {jobs}, model {status.model}", err=True)
-            if backend.broker() is None:
+            if context.backend.broker() is None:
                 click.echo("stored; `docmill up` runs it", err=True)
     if submitted.skipped:
         context.exit(1)

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.text import Text
-from rich.tree import Tree
 
+from docmill.cli.completion import complete_batches
 from docmill.cli.context import CliContext, pass_context
-from docmill.cli.display.output import print_json, stdout_console
+from docmill.cli.display.output import one_line, print_json, stdout_console
 from docmill.cli.options import json_option
-from docmill.insight.trace import Part, TracedText
-from docmill.insight.trace import trace as traced_texts
-from docmill.producer.composition import Backend
-from docmill.storage.reads.provenance import StoredDocument, read_document
-from docmill.storage.reads.tailed_jobs import TailedJobs
 
-_QUOTED = 160  # characters of a passage
+if TYPE_CHECKING:
+    from rich.tree import Tree
+
+    from docmill.insight.trace import Part, TracedText
+    from docmill.storage.reads.provenance import StoredDocument
+
+_MAX_PASSAGE = 160  # characters
 
 
 @click.command(
@@ -29,17 +29,24 @@ Examples:
 """
 )
 @click.argument("document")
-@click.option("--batch", default="latest", show_default=True, help="The batch, or the beginning of its id.")
+@click.option(
+    "--batch", default="latest", show_default=True, shell_complete=complete_batches,
+    help="The batch, or the beginning of its id.",
+)  # fmt: skip
 @json_option
 @pass_context
-def trace(context: CliContext, document: str, batch: str, as_json: bool) -> None:  # noqa: FBT001
-    """Show what a summary was made of, level by level, and which passages each of its sentences is nearest to.
+def trace(context: CliContext, document: str, batch: str, as_json: bool) -> None:
+    """Show which parts of the document a summary was made from, and the passages nearest to each of its sentences.
 
-    Spans are characters of the document's text. A score is how alike the words of two sentences are, 0 to 1; no
-    passage: look twice.
+    Spans are character offsets in the document's text. A score from 0 to 1 says how similar the words of two
+    sentences are. Check a sentence without a passage against the document.
     """
-    database = Backend(context.settings).database
-    batch_id = Backend(context.settings).batches.find(batch).id
+    from docmill.insight.trace import trace as traced_texts
+    from docmill.storage.reads.provenance import read_document
+    from docmill.storage.reads.tailed_jobs import TailedJobs
+
+    database = context.backend.database
+    batch_id = context.backend.batches.find(batch).id
     stored = read_document(database, TailedJobs(database).document(batch_id, document))
     texts = traced_texts(stored)
     if as_json:
@@ -64,37 +71,35 @@ def _as_record(stored: StoredDocument, texts: list[TracedText]) -> dict[str, Any
 
 
 def _print(stored: StoredDocument, traced: TracedText, *, is_window: bool, number: int) -> None:
+    from rich.text import Text
+    from rich.tree import Tree
+
     console = stdout_console()
     whole = f"answer of window {number}" if is_window else "summary"
     root = traced.made_of
     tree = Tree(Text(f"{stored.name}: {whole}, from characters {_span(root.char_start, root.char_end)}"))
     for part in [root] if root.job_id is not None else root.parts:
-        _grow(tree, part)
+        _add_part(tree, part)
     console.print(tree)
     for sentence in traced.sentences:
         console.print(Text(f"\n{' '.join(sentence.text.split())}", style="bold"))
         for passage in sentence.passages:
             where = f"  {passage.score:.2f}  chunk {passage.chunk}, {_span(passage.char_start, passage.char_end)}: "
-            console.print(Text(where, style="cyan") + Text(_quoted(passage.text), style="default"))
+            console.print(Text(where, style="cyan") + Text(one_line(passage.text, _MAX_PASSAGE), style="default"))
         if not sentence.passages:
-            console.print(Text("  no passage is like it", style="yellow"))
+            console.print(Text("  no similar passage", style="yellow"))
     console.print()
 
 
-def _grow(tree: Tree, part: Part) -> None:
+def _add_part(tree: Tree, part: Part) -> None:
     if part.level is None:
-        tree.add(Text(f"chunk {part.position}: characters {_span(part.char_start, part.char_end)}"))
+        tree.add(f"chunk {part.position}: characters {_span(part.char_start, part.char_end)}")
         return
     name = f"level {part.level}, position {part.position} (job {part.job_id})"
-    branch = tree.add(Text(f"{name}: characters {_span(part.char_start, part.char_end)}"))
-    for below in part.parts:
-        _grow(branch, below)
+    branch = tree.add(f"{name}: characters {_span(part.char_start, part.char_end)}")
+    for source in part.parts:
+        _add_part(branch, source)
 
 
 def _span(start: int, end: int) -> str:
     return f"{start:,}-{end:,}"
-
-
-def _quoted(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _QUOTED else line[: _QUOTED - 1] + "…"

@@ -12,22 +12,20 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from docmill.cli.commands.worker import WorkerFlags, worker_options
 from docmill.cli.context import CliContext, pass_context
 from docmill.cli.display.output import print_json, stdout_console
 from docmill.cli.display.spinner import waiting
 from docmill.cli.model_download import ensure_model
-from docmill.cli.options import engine_option, json_option
+from docmill.cli.options import engine_option, json_option, model_option, seed_option, temperature_type, top_p_option
 from docmill.insight.temperature_trial import Answer, Question, TemperatureTrial, TrialResult
 from docmill.producer.model_text import load_model_text
 from docmill.settings.sampling_presets import PRESETS, preset_of
 
-_TEMPERATURE = click.FloatRange(0, 5)
-_NARROW = 26  # columns of an answer; below, answers stand below each other
+_MIN_COLUMN = 26  # narrower answers are printed below each other
 
 
 class _Temperatures(click.ParamType[tuple[float, ...]]):
-    """One number, or several with commas between."""
+    """One number, or several separated by commas."""
 
     name = "number"
 
@@ -38,19 +36,19 @@ class _Temperatures(click.ParamType[tuple[float, ...]]):
         try:
             numbers = [float(part) for part in str(value).split(",")]
         except ValueError:
-            self.fail(f"{value!r} is no number, nor several with commas between", param, ctx)
-        return tuple(_TEMPERATURE.convert(number, param, ctx) for number in numbers)
+            self.fail(f"{value!r} is neither a number nor several separated by commas", param, ctx)
+        return tuple(temperature_type.convert(number, param, ctx) for number in numbers)
 
 
 class _TakesSeveral(click.Command):
-    """Lets an option take all the numbers that follow it: `--temperature 0.2 0.7 1.0`."""
+    """Lets an option take all numbers that follow it: `--temperature 0.2 0.7 1.0`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, repeated(args, "--temperature"))
 
 
 def repeated(args: list[str], option: str) -> list[str]:
-    """`--option 1 2` as `--option 1 --option 2`; what is no number ends it, and nothing after `--` is touched."""
+    """Turn `--option 1 2` into `--option 1 --option 2`, up to what is not a number; `--` ends the options."""
     out: list[str] = []
     takes = False
     for index, arg in enumerate(args):
@@ -77,18 +75,20 @@ Examples:
 @click.argument("prompt")
 @click.option(
     "--temperature", "temperatures", type=_Temperatures(), multiple=True, metavar="NUMBER...",
-    help="One answer for each; several numbers, also with commas. 0.2, 0.7 and 1.0 where nothing is said.",
+    help="An answer for each number, separated by spaces or commas; by default 0.2, 0.7 and 1.0.",
 )  # fmt: skip
 @click.option(
     "--preset", "presets", type=click.Choice(list(PRESETS)), multiple=True,
     help=f"{', '.join(f'{name} ({value})' for name, value in PRESETS.items())}; may be repeated.",
 )  # fmt: skip
-@click.option("--model", help="Use this model instead of the profile's.")
+@model_option
 @engine_option
-@click.option("--system", metavar="TEXT", help="A system prompt.")
-@click.option("--max-tokens", type=click.IntRange(min=1), default=200, show_default=True, help="Longest answer.")
-@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Draw from this share; 1 is off.")
-@click.option("--seed", type=int, help="Makes sampling above temperature 0 repeatable.")
+@click.option("--system", metavar="TEXT", help="System prompt.")
+@click.option(
+    "--max-tokens", type=click.IntRange(min=1), default=200, show_default=True, help="Longest answer, in tokens."
+)
+@top_p_option
+@seed_option
 @json_option
 @pass_context
 def try_(
@@ -97,13 +97,13 @@ def try_(
     prompt: str,
     temperatures: tuple[tuple[float, ...], ...],
     presets: tuple[str, ...],
-    as_json: bool,  # noqa: FBT001
+    as_json: bool,
     **options: Any,
 ) -> None:
     """Ask a model one PROMPT (- for standard input) at several temperatures.
 
-    The model runs in this command: no broker, database or worker. A low temperature keeps to the likeliest words, a
-    high one tries others; 0 always says the same. The answers are written at the same time, as jobs are.
+    The model runs in this command, without broker, database or worker. Low temperatures prefer the likeliest tokens,
+    high ones vary more; 0 always gives the same answer. The answers are generated in one batch, like jobs.
     """
     asked = tuple(number for group in temperatures for number in group) + tuple(PRESETS[name] for name in presets)
     question = Question(
@@ -124,10 +124,12 @@ def try_(
 
 
 def _run(context: CliContext, question: Question, options: dict[str, Any]) -> TrialResult:
-    name = options["model"] or context.settings.profile(context.profile).model
+    from docmill.cli.services.worker_options import WorkerFlags, engine_spec
+
+    name = context.model_name(options["model"])
     ensure_model(context, name)
     flags = WorkerFlags(model=options["model"], engine=options["engine"], slots=len(question.temperatures))
-    spec = replace(worker_options(context.settings, context.profile, flags).spec, slots=len(question.temperatures))
+    spec = replace(engine_spec(context.settings, context.profile, flags), slots=len(question.temperatures))
     with TemperatureTrial(spec, load_model_text(name, context.settings.home), question) as trial:
         with waiting(context.console, f"loading {spec.model.name} on {spec.engine}"):
             trial.load()
@@ -136,7 +138,7 @@ def _run(context: CliContext, question: Question, options: dict[str, Any]) -> Tr
 
 
 def _sampling(context: CliContext, options: dict[str, Any]) -> dict[str, Any]:
-    """The profile's sampling, and what was asked for here."""
+    """The profile's sampling options, overridden by those of the command line."""
     profile = context.settings.profile(context.profile)
     names = ("top_p", "top_k", "min_p", "repetition_penalty", "seed")
     found = {name: getattr(profile, name) for name in names} | {
@@ -149,7 +151,7 @@ def _show(trial: TrialResult) -> None:
     console = stdout_console()
     loaded = f"{trial.facts.model} on {trial.facts.engine}, loaded in {trial.load_s:.1f} s"
     click.echo(f"{loaded}; the prompt is {trial.prompt_tokens:,} tokens\n")
-    if console.width // len(trial.answers) < _NARROW:
+    if console.width // len(trial.answers) < _MIN_COLUMN:
         for answer in trial.answers:
             console.print(Panel(_content(answer), title=_title(answer), title_align="left"))
         return
@@ -169,8 +171,8 @@ def _content(answer: Answer) -> Group:
     done = answer.completion
     if done is None:
         return Group(Text(f"failed: {answer.error}", style="bold red"))
-    rate = f", {answer.tokens_per_s:,.0f} a second" if answer.tokens_per_s else ""
-    ended = "stopped by itself" if done.finish_reason == "stop" else "cut at --max-tokens"
+    rate = f", {answer.tokens_per_s:,.0f} tokens/s" if answer.tokens_per_s else ""
+    ended = "complete" if done.finish_reason == "stop" else "cut at --max-tokens"
     cost = f"{done.completion_tokens:,} tokens in {done.prefill_s + done.decode_s:.1f} s{rate}, {ended}"
     return Group(Text(done.text.strip()), Text(f"\n{cost}", style="dim"))
 

@@ -1,4 +1,4 @@
-"""`docmill tune`: CPU and GPU tuning by measurement."""
+"""`docmill tune`: finds the fastest engine settings by measurement."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from pathlib import Path
 import click
 import yaml
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from docmill.cli.commands.worker import WorkerFlags, worker_options
 from docmill.cli.context import CliContext, pass_context
-from docmill.cli.display.output import print_json, print_table
+from docmill.cli.display.output import new_table, print_json, print_table
 from docmill.cli.model_download import ensure_model
-from docmill.cli.options import engine_option, json_option
+from docmill.cli.options import engine_option, json_option, model_option, require_new_file
+from docmill.cli.services.worker_options import WorkerFlags, engine_spec
 from docmill.engine_table import CPU_ENGINES
 from docmill.formatting import gib
 from docmill.insight.tuning import Grid, Measurement, Workload, as_config, best_of, grid_for
@@ -37,39 +36,38 @@ Examples:
 """
 )
 @click.argument("path", required=False)
-@click.option("--quick", is_flag=True, help="Fewer values and less text: about a minute instead of five.")
-@click.option("--model", help="Tune this model instead of the profile's.")
+@click.option("--quick", is_flag=True, help="Try fewer values with less text: about one minute instead of five.")
+@model_option
 @engine_option
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the best settings here.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the best settings to this file.")
 @json_option
 @pass_context
 def tune(
     context: CliContext,
     path: str | None,
-    quick: bool,  # noqa: FBT001
+    quick: bool,
     model: str | None,
     engine: str | None,
     out: Path | None,
-    as_json: bool,  # noqa: FBT001
+    as_json: bool,
 ) -> None:
-    """Run the real engine here with other threads, batch sizes, cache types and chunk sizes; show which is fastest.
+    """Measure the engine with different threads, batch sizes, cache types and chunk sizes, and show the fastest.
 
-    PATH is a text of your own to measure with (Python's reference otherwise). Run it while nothing else runs.
-    `--out` writes a config.yaml with what was best.
+    PATH is a text to measure with; by default Python's language reference. Run this on an otherwise idle machine.
+    `--out` writes a config.yaml with the best settings.
     """
-    if out is not None and out.exists():
-        raise click.UsageError(f"{out} is there already and was left as it is; name another file with --out")
-    name = model or context.settings.profile(context.profile).model
+    require_new_file(out)
+    name = context.model_name(model)
     ensure_model(context, name)
-    spec = worker_options(context.settings, context.profile, WorkerFlags(model=model, engine=engine)).spec
+    spec = engine_spec(context.settings, context.profile, WorkerFlags(model=model, engine=engine))
     text = load_model_text(name, context.settings.home)
     text_tokens, output_tokens = _QUICK if quick else _FULL
     workload = Workload(_document(path), load_task("summarize"), text, text_tokens, output_tokens)
     cores = read_machine(context.settings.home).cpu.engine_threads
     room = spec.window - output_tokens - _prompt_tokens(text, workload)
     grid = grid_for(spec, cores, on_cpu=spec.engine in CPU_ENGINES, quick=quick, max_chunk_tokens=room)
-    with _Watch(context, grid) as watch:
-        measured = [watch.note(one) for one in tuned(spec, grid, workload)]
+    with _RunCounter(context, grid) as counter:
+        measured = [counter.count(one) for one in tuned(spec, grid, workload)]
     best = best_of(measured)
     config = yaml.safe_dump(as_config(name, best.settings), sort_keys=False)
     if out is not None:
@@ -81,26 +79,26 @@ def tune(
     click.echo(f"\n{f'written to {out}' if out else config}")
 
 
-class _Watch:
-    """Says on standard error which run is on."""
+class _RunCounter:
+    """Shows on standard error which run is in progress."""
 
     def __init__(self, context: CliContext, grid: Grid) -> None:
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
         self._progress = Progress(*columns, console=context.console, transient=True)
         self._runs = grid.runs
         self._done = 0
-        self._task = self._progress.add_task(self._words)
+        self._task = self._progress.add_task(self._description)
 
     @property
-    def _words(self) -> str:
+    def _description(self) -> str:
         return f"run {self._done + 1} of {self._runs}"
 
-    def note(self, measured: Measurement) -> Measurement:
+    def count(self, measured: Measurement) -> Measurement:
         self._done += 1
-        self._progress.update(self._task, description=self._words)
+        self._progress.update(self._task, description=self._description)
         return measured
 
-    def __enter__(self) -> _Watch:
+    def __enter__(self) -> _RunCounter:
         self._progress.start()
         return self
 
@@ -109,9 +107,8 @@ class _Watch:
 
 
 def _show(measured: list[Measurement], best: Measurement) -> None:
-    table = Table("varied", "threads", "batch size", "cache", "chunk", box=None, pad_edge=False)
-    for heading in ("jobs", "seconds", "memory", "text tokens/s", ""):
-        table.add_column(heading, justify="right")
+    right = ("jobs", "seconds", "memory", "text tokens/s", "")
+    table = new_table("varied", "threads", "batch size", "cache", "chunk", right=right)
     for one in measured:
         settings = one.settings
         table.add_row(
@@ -123,7 +120,7 @@ def _show(measured: list[Measurement], best: Measurement) -> None:
             f"{one.jobs}" if one.jobs else "",
             f"{one.seconds:.1f}" if one.seconds else "",
             gib(one.peak_memory_bytes) if one.peak_memory_bytes else "",
-            f"{one.text_tokens_per_s:,.0f}" if one.text_tokens_per_s else f"cannot be had: {one.error[:60]}",
+            f"{one.text_tokens_per_s:,.0f}" if one.text_tokens_per_s else f"failed: {one.error[:60]}",
             "<- best" if one is best else "",
         )
     print_table(table)
@@ -139,10 +136,10 @@ def _document(path: str | None) -> Document:
         if isinstance(document, Skipped):
             raise click.UsageError(f"{document.name}: {document.reason}")
         return document
-    raise click.UsageError(f"{path} holds no document")
+    raise click.UsageError(f"{path} has no document")
 
 
 def _prompt_tokens(text: ModelText, workload: Workload) -> int:
-    """Tokens of the prompt around an empty chunk."""
+    """Tokens of the prompt with an empty chunk."""
     user = workload.task.chunk.render(text="", document=workload.document.name, index=1)
     return len(text.renderer.render(workload.task.file.system, user).ids) + 8

@@ -1,1 +1,1 @@
-"""How commands show things: tables, progress, the live view."""
+"""What commands show: tables, progress, the live view."""

@@ -1,4 +1,4 @@
-"""What `docmill status --watch` shows, and how it is drawn; knows no terminal and no database."""
+"""How the progress of batches, workers and queues is drawn, on a terminal and as plain lines."""
 
 from __future__ import annotations
 
@@ -11,52 +11,41 @@ from rich.table import Table
 from rich.text import Text
 
 from docmill.formatting import duration, gib
-from docmill.insight.eta import Eta
 from docmill.storage.reads.batch_status import BatchStatus
+from docmill.storage.reads.eta import Eta
 from docmill.storage.reads.live_status import QueueStatus
 from docmill.storage.reads.reports import FailureReason, WorkerStatus
-from docmill.storage.states import JobState
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
-    """What a batch or a worker did in the last minutes. Rates in tokens a second, memory in bytes."""
+class WorkerLoad:
+    """What a worker did in the last minutes; None where nothing was measured."""
 
-    tokens_per_s: float | None = None
-    cached: float | None = None  # share of the prompt tokens; None where the engine does not tell
-    peak_memory_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class WatchedBatch:
-    """A batch with what is known of its pace. `average_per_s` is since its first job could run."""
-
-    status: BatchStatus
-    now: Load
-    average_per_s: float | None
-    eta: Eta | None
-    failures: Sequence[FailureReason] = ()
+    tokens_per_s: float | None
+    cached_share: float | None  # of the prompt tokens
+    peak_memory_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything, at one moment."""
+    """The state of batches, workers and queues at one moment, `at` in seconds since 1970 by the database's clock."""
 
-    batches: Sequence[WatchedBatch]
-    workers: Sequence[WorkerStatus]
-    loads: Mapping[str, Load] = field(default_factory=dict)  # by worker
+    batches: Sequence[BatchStatus] = ()
+    failures: Mapping[str, Sequence[FailureReason]] = field(default_factory=dict)  # by batch
+    workers: Sequence[WorkerStatus] = ()
+    loads: Mapping[str, WorkerLoad] = field(default_factory=dict)  # by worker
     queues: Sequence[QueueStatus] = ()
-    at: float = 0.0  # seconds since 1970, by the database
-    trouble: str = ""
+    at: float = 0.0
+    problem: str = ""
 
 
-def drawn(snapshot: Snapshot) -> RenderableType:
-    """The whole view, to be cut to the terminal's size."""
+def snapshot_view(snapshot: Snapshot) -> RenderableType:
+    """The full-screen view; the caller cuts it to the terminal's size."""
     parts: list[RenderableType] = []
-    if snapshot.trouble:
-        parts.append(Text(snapshot.trouble, style="red"))
-    for batch in snapshot.batches:
-        parts += [*_batch(batch), Text()]
+    if snapshot.problem:
+        parts.append(Text(snapshot.problem, style="red"))
+    for status in snapshot.batches:
+        parts += [batch_view(status, snapshot.failures.get(status.id, ())), Text()]
     if not snapshot.batches:
         parts += [Text("no batch is at work"), Text()]
     parts.append(_workers(snapshot) if snapshot.workers else Text("no worker was seen in the last minute"))
@@ -66,47 +55,58 @@ def drawn(snapshot: Snapshot) -> RenderableType:
     return Group(*parts)
 
 
-def plain(batch: WatchedBatch) -> str:
-    """One line, for a log or a pipe."""
-    status = batch.status
-    parts = [
-        f"{status.id} {status.state}: {status.jobs_ended}/{status.jobs_total} jobs",
-        f"{_documents_done(status)}/{status.documents_total} documents",
-        _rates(batch),
-        f"{left} left" if (left := _left(batch.eta)) else "",
-        f"{failed} failed" if (failed := status.jobs_by_state.get(JobState.FAILED, 0)) else "",
-    ]
-    return ", ".join(part for part in parts if part)
-
-
-def _batch(batch: WatchedBatch) -> list[RenderableType]:
-    status = batch.status
-    head = Text.assemble(
+def batch_view(status: BatchStatus, failures: Sequence[FailureReason] = ()) -> RenderableType:
+    """A batch with its progress bar, rates and remaining time."""
+    heading = Text.assemble(
         (status.id, "bold"), f"  {status.state}  ", (f"{status.task}, {status.model}", "dim"), overflow="ellipsis"
     )
+    total = max(1, status.jobs_total)
     bar = Table.grid(padding=(0, 1), expand=True)
     bar.add_column(ratio=1)
     bar.add_column(no_wrap=True)
-    counts = f"{status.jobs_ended:,}/{status.jobs_total:,} jobs"
-    documents = f"{_documents_done(status):,}/{status.documents_total:,} documents"
     bar.add_row(
-        ProgressBar(total=max(1, status.jobs_total), completed=status.jobs_ended),
-        f"{counts} ({status.jobs_ended / max(1, status.jobs_total):.0%})  {documents}",
+        ProgressBar(total=total, completed=status.jobs_ended),
+        f"{status.jobs_ended:,}/{status.jobs_total:,} jobs ({status.jobs_ended / total:.0%})  "
+        f"{status.documents_ended:,}/{status.documents_total:,} documents",
     )
-    facts = [_rates(batch)]
-    if batch.now.cached:
-        facts.append(f"{batch.now.cached:.0%} of prompts cached")
-    if left := _left(batch.eta):
-        facts.append(f"{left} left")
-    lines: list[RenderableType] = [
-        head,
-        bar,
-        Text(" · ".join(fact for fact in facts if fact) or "nothing measured yet"),
+    facts = [
+        _rates(status) or "nothing measured yet",
+        f"{status.cached_tokens / status.prompt_tokens:.0%} of prompts cached" if status.cached_tokens else "",
+        f"{duration(status.elapsed_s)} elapsed",
+        _time_left(status.eta),
     ]
-    if failed := status.jobs_by_state.get(JobState.FAILED, 0):
-        reasons = ", ".join(f"{reason.count:,} {reason.kind}" for reason in batch.failures)
-        lines.append(Text(f"{failed:,} failed: {reasons}", style="red"))
-    return lines
+    lines: list[RenderableType] = [heading, bar, Text(" · ".join(filter(None, facts)))]
+    if status.jobs_failed:
+        reasons = ", ".join(f"{reason.count:,} {reason.kind}" for reason in failures)
+        lines.append(Text(f"{status.jobs_failed:,} failed{': ' if reasons else ''}{reasons}", style="red"))
+    return Group(*lines)
+
+
+def batch_line(status: BatchStatus) -> str:
+    """A batch in one line, for a log or a pipe."""
+    parts = [
+        f"{status.id} {status.state}: {status.jobs_ended}/{status.jobs_total} jobs",
+        f"{status.documents_ended}/{status.documents_total} documents",
+        _rates(status),
+        _time_left(status.eta),
+        f"{status.jobs_failed} failed" if status.jobs_failed else "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def _rates(status: BatchStatus) -> str:
+    current = None if status.state.is_terminal else status.tokens_per_s
+    rates = ((current, "now"), (status.average_tokens_per_s, "average"))
+    shown = [f"{rate:,.0f} {when}" for rate, when in rates if rate]
+    return f"tokens/s {', '.join(shown)}" if shown else ""
+
+
+def _time_left(eta: Eta | None) -> str:
+    if eta is None:
+        return ""
+    if eta.soonest_s is None:
+        return f"about {duration(eta.seconds)} left"
+    return f"about {duration(eta.seconds)} ({duration(eta.soonest_s)} to {duration(eta.latest_s)}) left"
 
 
 def _workers(snapshot: Snapshot) -> Table:
@@ -114,13 +114,13 @@ def _workers(snapshot: Snapshot) -> Table:
     for heading in ("slots", "tokens/s", "cached", "memory", "seen"):
         table.add_column(heading, justify="right", no_wrap=True)
     for worker in snapshot.workers:
-        load = snapshot.loads.get(worker.name, Load())
+        load = snapshot.loads[worker.name]
         table.add_row(
             worker.name,
             f"{worker.engine}, {worker.model}",
             f"{min(worker.running, worker.slots)}/{worker.slots}",
             f"{load.tokens_per_s:,.0f}" if load.tokens_per_s else "",
-            f"{load.cached:.0%}" if load.cached is not None else "",
+            f"{load.cached_share:.0%}" if load.cached_share is not None else "",
             gib(load.peak_memory_bytes) if load.peak_memory_bytes else "",
             f"{max(0.0, snapshot.at - worker.seen_at):.0f} s ago",
         )
@@ -142,22 +142,3 @@ def _table(*headings: str) -> Table:
     for heading in headings:
         table.add_column(heading, overflow="ellipsis", no_wrap=True, ratio=1)
     return table
-
-
-def _documents_done(status: BatchStatus) -> int:
-    return status.documents_total - status.documents_open
-
-
-def _rates(batch: WatchedBatch) -> str:
-    rates = ((batch.now.tokens_per_s, "now"), (batch.average_per_s, "average"))
-    said = [f"{rate:,.0f} {what}" for rate, what in rates if rate]
-    return f"tokens/s {', '.join(said)}" if said else ""
-
-
-def _left(eta: Eta | None) -> str:
-    if eta is None:
-        return ""
-    if eta.soonest_s is None:
-        return f"about {duration(eta.seconds)}"
-    latest = "?" if eta.latest_s is None else duration(eta.latest_s)
-    return f"about {duration(eta.seconds)} ({duration(eta.soonest_s)} to {latest})"

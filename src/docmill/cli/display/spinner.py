@@ -1,4 +1,4 @@
-"""A spinner while something takes seconds; one plain line where the output is no terminal."""
+"""A spinner during something that takes seconds."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from rich.console import Console
 
 
 @contextmanager
-def waiting(console: Console, what: str) -> Iterator[None]:
-    """Say on `console` what goes on while the block runs; nothing of it stays on a terminal."""
+def waiting(console: Console, message: str) -> Iterator[None]:
+    """Show `message` while the block runs: with a spinner on a terminal, otherwise as a line."""
     if console.is_terminal:
-        with console.status(what):
+        with console.status(message):
             yield
         return
-    console.print(what, highlight=False, markup=False, soft_wrap=True)
+    console.print(message, highlight=False, markup=False, soft_wrap=True)
     yield

@@ -1,4 +1,4 @@
-"""A terminal that is watched: single keys, sizes that change, and everything as before when it is left."""
+"""Reads single keys from the terminal and notices changes of its size; restores the terminal at the end."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_KILLED = 128
+_SIGNAL_EXIT = 128
 
 
 class Keys:
-    """The keys that are pressed. Made by `single_keys`."""
+    """The keys that are pressed. Created by `single_keys`."""
 
     def __init__(self, keyboard: int | None, woken: int) -> None:
         self._keyboard = keyboard
         self._woken = woken
 
     def wait(self, timeout_s: float) -> str:
-        """The key that was pressed, "" after `timeout_s` or when the terminal's size has changed."""
+        """The key that was pressed; "" after `timeout_s` seconds or when the terminal's size has changed."""
         sources = [self._woken] if self._keyboard is None else [self._keyboard, self._woken]
         ready, _, _ = select.select(sources, [], [], timeout_s)
         if self._woken in ready:
@@ -38,9 +38,9 @@ class Keys:
 
 @contextmanager
 def single_keys() -> Iterator[Keys]:
-    """Read keys as they are pressed, without echo; the terminal is put back however the block ends, SIGTERM included.
+    """Read keys without echo while the block runs. The terminal is restored however it ends, also by SIGTERM.
 
-    Where standard input is no terminal there are no keys, and only signals end the block.
+    If standard input is not a terminal, no keys are read.
     """
     keyboard = sys.stdin.fileno() if sys.stdin.isatty() else None
     woken, wake = os.pipe()
@@ -67,4 +67,4 @@ def single_keys() -> Iterator[Keys]:
 
 
 def _exit(number: int, _frame: FrameType | None) -> None:
-    sys.exit(_KILLED + number)
+    sys.exit(_SIGNAL_EXIT + number)

@@ -1,4 +1,4 @@
-"""Find the broker and the database of a service, and wait for them while they start."""
+"""Connects a service to its broker and its database, and waits for them while they start."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
+from celery import Celery
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
+from docmill.broker.celery_app import make_app
 from docmill.broker.embedded_broker import wait_for_url
 from docmill.broker.errors import EmbeddedBrokerFailed
 from docmill.producer.composition import broker_directory
@@ -18,16 +20,16 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-_BROKER_PATIENCE_S = 10.0
-_DATABASE_PATIENCE_S = 60.0
+_BROKER_TIMEOUT_S = 10.0
+_DATABASE_TIMEOUT_S = 60.0
 
 
-def service_broker_url(settings: Settings, *, patience_s: float = _BROKER_PATIENCE_S) -> str:
-    """The configured broker, or the embedded one that `docmill up` runs. Raises EmbeddedBrokerFailed.
+def broker_url(settings: Settings, *, timeout_s: float = _BROKER_TIMEOUT_S) -> str:
+    """The configured broker, or the embedded one of `docmill up`. Raises EmbeddedBrokerFailed.
 
-    An embedded one that was killed, or is being started, is waited for up to `patience_s` seconds.
+    Waits up to `timeout_s` seconds for an embedded broker that was killed or is starting.
     """
-    url = settings.broker.url or wait_for_url(broker_directory(settings), patience_s)
+    url = settings.broker.url or wait_for_url(broker_directory(settings), timeout_s)
     if url is None:
         raise EmbeddedBrokerFailed(
             "no broker: set broker.url (or DOCMILL_BROKER__URL) to a Redis, or run `docmill up` on this machine first"
@@ -35,18 +37,23 @@ def service_broker_url(settings: Settings, *, patience_s: float = _BROKER_PATIEN
     return url
 
 
-def await_database(opened: Callable[[], T]) -> T:
-    """What `opened` returns as soon as the database answers. Raises DatabaseUnavailable after a minute."""
+def broker_app(settings: Settings, *, timeout_s: float = _BROKER_TIMEOUT_S) -> Celery:
+    """The Celery app on `broker_url`."""
+    return make_app(broker_url(settings, timeout_s=timeout_s))
+
+
+def await_database(open_database: Callable[[], T]) -> T:
+    """Call `open_database` until the database answers. Raises DatabaseUnavailable after a minute."""
     retrying = Retrying(
         retry=retry_if_exception_type(DatabaseUnavailable),
-        stop=stop_after_delay(_DATABASE_PATIENCE_S),
+        stop=stop_after_delay(_DATABASE_TIMEOUT_S),
         wait=wait_fixed(0.5),
-        before_sleep=_say_once,
+        before_sleep=_log_first_failure,
         reraise=True,
     )
-    return retrying(opened)
+    return retrying(open_database)
 
 
-def _say_once(state: RetryCallState) -> None:
+def _log_first_failure(state: RetryCallState) -> None:
     if state.attempt_number == 1 and state.outcome is not None:
-        log.warning("%s; waiting up to %g s for it", state.outcome.exception(), _DATABASE_PATIENCE_S)
+        log.warning("%s; waiting up to %g s for it", state.outcome.exception(), _DATABASE_TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""Log lines of the services, on standard error."""
+"""The log of the services, on standard error."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ LOG_FORMATS = ("text", "json")
 
 
 def configure_logging() -> None:
-    """One line an event, in UTC. Raises SettingsError.
+    """Log one line per event, with times in UTC. Raises SettingsError.
 
-    `DOCMILL_LOG_LEVEL` sets the level (default INFO), `DOCMILL_LOG_FORMAT` (as `--log-format`) the form: text or json.
+    `DOCMILL_LOG_LEVEL` sets the level (default INFO), `DOCMILL_LOG_FORMAT` (as `--log-format`) the format: text or
+    json.
     """
     form = os.environ.get(LOG_FORMAT, "text").lower()
     if form not in LOG_FORMATS:
@@ -37,7 +38,7 @@ def _text() -> logging.Formatter:
 
 
 def _json() -> logging.Formatter:
-    """`timestamp` (to the microsecond), `level`, `logger`, `message`, and the fields an event was given."""
+    """JSON with `timestamp` (to the microsecond), `level`, `logger`, `message`, and the fields of the event."""
     from pythonjsonlogger.json import JsonFormatter
 
     return JsonFormatter(

@@ -32,19 +32,26 @@ class AlreadyRunning(click.ClickException):
 class Stack:
     """A context manager: the services run as long as the block.
 
-    `global_options` go before the services' commands (as in `docmill --profile big worker`), `worker_options` after
-    the worker's.
+    `global_options` go before the services' commands, as in `docmill --profile big worker`.
     """
 
-    def __init__(self, settings: Settings, global_options: Sequence[str], worker_options: Sequence[str]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        global_options: Sequence[str],
+        *,
+        model: str,
+        engine: str | None = None,
+        slots: int | None = None,
+    ) -> None:
+        worker = ["worker", "--model", model]
+        worker += ["--engine", engine] if engine else []
+        worker += ["--slots", str(slots)] if slots else []
         self._settings = settings
         self._options = list(global_options)
         self._broker = None if settings.broker.url else EmbeddedBroker(broker_directory(settings))
         self._lock = FileLock(settings.home / "stack.lock")
-        self._services = [
-            self._service("dispatcher", ["dispatcher"]),
-            self._service("worker", ["worker", *worker_options]),
-        ]
+        self._services = [self._service("dispatcher", ["dispatcher"]), self._service("worker", worker)]
 
     def __enter__(self) -> Stack:
         self._settings.home.mkdir(parents=True, exist_ok=True)
@@ -56,7 +63,7 @@ class Stack:
                 "or use another --home"
             ) from None
         try:
-            self._prepare_database()
+            prepare_database(self._settings)
             if self._broker is not None:
                 self._broker.start()
             for service in self._services:
@@ -102,18 +109,20 @@ class Stack:
             self._broker.stop()
         self._lock.release()
 
-    def _prepare_database(self) -> None:
-        database = Database(database_url(self._settings))
-        try:
-            if self._settings.storage.url is None:
-                upgrade(database)
-            else:
-                require_current(database)
-        finally:
-            database.close()
-
     def _service(self, name: str, arguments: Sequence[str]) -> ChildService:
         environment = {"DOCMILL_HOME": str(self._settings.home), "PYTHONUNBUFFERED": "1"}
         if self._broker is not None:
             environment["DOCMILL_BROKER__URL"] = self._broker.url
         return ChildService(name, [*self._options, *arguments], environment, self.logs / f"{name}.log")
+
+
+def prepare_database(settings: Settings) -> None:
+    """Migrate the SQLite database of the home. Raises SchemaOutdated if a configured database is not current."""
+    database = Database(database_url(settings))
+    try:
+        if settings.storage.url is None:
+            upgrade(database)
+        else:
+            require_current(database)
+    finally:
+        database.close()
