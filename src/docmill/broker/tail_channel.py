@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from types import TracebackType
 
 from redis.client import PubSub
 from redis.exceptions import RedisError
@@ -69,10 +68,13 @@ class TailChannel:
         """Send a piece of text to the readers of its job."""
         self._publish(f"{self._prefix}.{piece.job_id}", piece)
 
-    def read(self, job_id: int) -> JobTextReader:
-        """A reader of one job's text, to be used as a context manager."""
+    @contextmanager
+    def read(self, job_id: int) -> Iterator[JobTextReader]:
+        """Read the text of one job within the block."""
         with _as_broker_errors(self.url):
-            return JobTextReader(self, self._subscribe(f"{self._prefix}.{job_id}"), job_id)
+            subscription = self._subscribe(f"{self._prefix}.{job_id}")
+        with subscription:
+            yield JobTextReader(self, subscription, job_id)
 
     def close(self) -> None:
         """Close the connections."""
@@ -120,14 +122,6 @@ class JobTextReader:
         new = piece.text[len(self.text) - piece.at :]
         self.text += new
         return new
-
-    def __enter__(self) -> JobTextReader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._subscription.close()
 
 
 @contextmanager
