@@ -1,1 +1,1 @@
-"""Documents in, jobs out, merges planned, results back. Never imports an engine."""
+"""Reads documents, plans and queues jobs, merges their answers and exports results. Never imports an engine."""

@@ -21,7 +21,7 @@ SPARE_TOKENS = 2  # joining texts may add a token or two at the seams
 
 @dataclass(frozen=True, slots=True)
 class PlanRequest:
-    """What flags and configuration ask for, in tokens. None leaves the choice to the task and the model."""
+    """The options from command line and configuration, in tokens. None leaves the choice to the task and the model."""
 
     model: str
     max_tokens: int
@@ -70,7 +70,7 @@ class Plan:
 
     @property
     def carried_tokens(self) -> int:
-        """What every prompt reserves for the summary so far (refine)."""
+        """The tokens that every prompt reserves for the summary so far (refine)."""
         return self.output_reserve if self.merge_strategy is MergeStrategy.REFINE else 0
 
     def output_tokens(self, jobs: int) -> int:

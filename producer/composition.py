@@ -41,7 +41,7 @@ def database_url(settings: Settings) -> str:
 
 
 def broker_directory(settings: Settings) -> Path:
-    """Where the embedded broker of this home keeps its data and its socket."""
+    """The directory of the embedded broker's data and socket."""
     return settings.home / "broker"
 
 

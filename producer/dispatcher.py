@@ -45,7 +45,7 @@ class DispatchPolicy:
 
 @dataclass(slots=True)
 class DispatchCounts:
-    """What a dispatcher has done since its start. `last_round_at` is in seconds since 1970."""
+    """Counts since the dispatcher's start. `last_round_at` is in seconds since 1970."""
 
     published: int = 0
     rescued: int = 0

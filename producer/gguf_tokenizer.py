@@ -107,7 +107,7 @@ def _sentencepiece(header: GgufHeader) -> Tokenizer:
 
 
 def _merges_by_score(header: GgufHeader, vocabulary: dict[str, int]) -> list[tuple[str, str]]:
-    """The merges for what llama.cpp does: join neighbours whose concatenation is a token, best score first."""
+    """The merges equivalent to llama.cpp's rule: join any neighbours that form a token, best score first."""
     by_score = sorted(
         (i for i, kind in enumerate(header.token_types) if kind == _NORMAL and len(header.tokens[i]) > 1),
         key=lambda i: (-header.scores[i], i),

@@ -72,7 +72,7 @@ def decide(
     count: Callable[[str], int],
     cut: Callable[[str, int], str],
 ) -> Decision:
-    """What follows a level whose jobs have all succeeded.
+    """Decide what follows a level whose jobs have all succeeded.
 
     `room_tokens` is the room for text in a merge prompt, `count` counts the tokens of a text, and `cut` shortens a
     text to a number of tokens.

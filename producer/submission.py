@@ -1,4 +1,4 @@
-"""What is to be submitted, with which options, and what was stored."""
+"""Submissions, their options, and the batches that result from them."""
 
 from __future__ import annotations
 

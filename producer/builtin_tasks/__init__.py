@@ -1,1 +1,1 @@
-"""The tasks that come with docmill, one YAML file each; `--task path/to/your.yaml` takes your own."""
+"""The built-in tasks, one YAML file each. `--task path/to/your.yaml` uses your own."""

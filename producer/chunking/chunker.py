@@ -129,21 +129,15 @@ class _Fits:
         self._max_prompt = max_prompt
         self._max_chunk = max_chunk
 
-    def __call__(self, piece: EncodedText, end: int) -> _Cut | int:
-        """The cut at the piece's `end`, or by how many tokens the piece is too long."""
+    def __call__(self, piece: EncodedText, end: int) -> _Cut | NoRoomForText:
+        """The cut at the piece's `end`, or an error that says how long the piece is and may be."""
         tokens = len(piece.ids)
         if tokens > self._max_chunk:
-            return tokens - self._max_chunk
+            return NoRoomForText(tokens, self._max_chunk)
         prompt = self._render(piece)
         if len(prompt.ids) > self._max_prompt:
-            return len(prompt.ids) - self._max_prompt
+            return NoRoomForText(len(prompt.ids), self._max_prompt)
         return _Cut(end, tokens, prompt)
-
-    def no_room(self, piece: EncodedText) -> NoRoomForText:
-        """The error for a single character that does not fit."""
-        if len(piece.ids) > self._max_chunk:
-            return NoRoomForText(len(piece.ids), self._max_chunk)
-        return NoRoomForText(len(self._render(piece).ids), self._max_prompt)
 
 
 class _Window:
@@ -171,11 +165,11 @@ class _Window:
             if isinstance(found, _Cut):
                 return self._with_whole_grapheme(position, found, fits)
             less = min(want, bisect_left(self._starts, end) - first)
-            want = max(less - found, less // 2)  # at least half: a template may repeat its text
+            want = max(less - (found.needed - found.limit), less // 2)  # at least half: a template may repeat its text
         character = self._encoded.encode(position, position + 1)
         found = fits(character, position + 1)
-        if isinstance(found, int):
-            raise fits.no_room(character)
+        if isinstance(found, NoRoomForText):
+            raise found
         return self._with_whole_grapheme(position, found, fits)
 
     def overlap_start(self, position: int, end: int, overlap_tokens: int) -> int:

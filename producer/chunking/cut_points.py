@@ -22,7 +22,7 @@ _GRAPHEME = regex.compile(r"\X")
 
 
 def count_fences(text: str) -> int:
-    """How many lines of the text open or close a code fence."""
+    """The number of lines that open or close a code fence."""
     return len(_FENCE.findall(text))
 
 

@@ -25,7 +25,7 @@ _SLICE = 8192  # characters encoded in one call: longer texts take more time per
 
 
 class Encoder(Protocol):
-    """What this module needs of `docmill.producer.tokenizer.ModelTokenizer`."""
+    """The part of `docmill.producer.tokenizer.ModelTokenizer` that this module uses."""
 
     splits_at_words: bool
 

@@ -1,1 +1,1 @@
-"""Documents in: sources (files, archives, globs) and formats."""
+"""Reads documents: from files, archives, globs and memory, in every format."""

@@ -44,7 +44,7 @@ def file_blobs(path: Path, name: str, max_bytes: int, max_archive_bytes: int) ->
     `max_bytes` limits one blob and `max_archive_bytes` all members of an archive, both unpacked.
     """
     if not path.is_file():
-        raise DocumentUnreadable(name, "it is not a regular file; a pipe is read as -")
+        raise DocumentUnreadable(name, "it is not a regular file; use - to read a pipe")
     suffix = path.suffix.lower()
     if suffix == ".zip":
         yield from _zip_blobs(path, name, max_bytes, max_archive_bytes)

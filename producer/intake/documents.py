@@ -1,4 +1,4 @@
-"""What reading an input gives: documents, and what was skipped."""
+"""Documents, skipped inputs, and the options for reading them."""
 
 from __future__ import annotations
 

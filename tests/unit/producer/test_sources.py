@@ -155,7 +155,7 @@ def test_names_that_are_no_unicode_do_not_stop_anything(here: Path) -> None:
 
 def test_a_pipe_in_the_file_system_is_refused_with_what_to_do(here: Path) -> None:
     os.mkfifo(here / "pipe.txt")
-    assert texts("pipe.txt") == {"pipe.txt": "! it is not a regular file; a pipe is read as -"}
+    assert texts("pipe.txt") == {"pipe.txt": "! it is not a regular file; use - to read a pipe"}
 
 
 def test_a_file_that_is_gone_when_it_is_read_is_skipped(here: Path) -> None:
