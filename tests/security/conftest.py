@@ -1,4 +1,4 @@
-"""The integration tests' cluster of real services, and the same with passwords and TLS in front of its servers."""
+"""The cluster of real services of the integration tests, and one whose servers require passwords and TLS."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["cluster", "either_cluster", "make_cluster"]
 
 @dataclass(frozen=True)
 class Role:
-    """A Postgres role that has to show its password."""
+    """A Postgres role that needs a password."""
 
     name: str
     password: str
@@ -30,7 +30,7 @@ class Role:
 
 @pytest.fixture
 def role(postgres_admin: sa.Engine, postgres_url: str) -> Iterator[Role]:
-    """Owner of a new database. For this role alone, the server asks for the password."""
+    """The owner of a new database. The server requires a password only for this role."""
     role = Role(
         name=f"r{secrets.token_hex(4)}",
         password=secrets.token_hex(12),
@@ -48,13 +48,13 @@ def role(postgres_admin: sa.Engine, postgres_url: str) -> Iterator[Role]:
         rules.write_text(before)
         connection.exec_driver_sql("SELECT pg_reload_conf()")
         connection.exec_driver_sql(f"DROP DATABASE {role.database} WITH (FORCE)")
-        connection.exec_driver_sql(f"CREATE DATABASE {role.database}")  # for postgres_url to drop
+        connection.exec_driver_sql(f"CREATE DATABASE {role.database}")  # postgres_url drops it
         connection.exec_driver_sql(f"DROP ROLE {role.name}")
 
 
 @dataclass(frozen=True)
 class Guarded:
-    """A cluster whose servers are reached by TLS, with passwords; `authority` is the file of who signed for them."""
+    """A cluster whose servers require TLS and passwords; `authority` is the file of the certificate authority."""
 
     cluster: Cluster
     broker_password: str
@@ -68,7 +68,7 @@ class Guarded:
 
 @pytest.fixture
 def guarded(make_cluster: Callable[..., Cluster], role: Role, tmp_path: Path) -> Iterator[Guarded]:
-    """Valkey and Postgres with passwords, behind TLS."""
+    """Valkey and Postgres with passwords and TLS."""
     authority = trustme.CA()
     ca = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(ca)

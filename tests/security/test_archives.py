@@ -1,4 +1,4 @@
-"""What a zip may do: be read. Nothing of it reaches a file's path, and a bomb is seen before it goes off."""
+"""Hostile zip files: names cannot leave the archive, and bombs are detected before they are unpacked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.unit.producer.conftest import report
 
 
 def read(path: Path, options: IntakeOptions | None = None) -> dict[str, str]:
-    """Each document's text, or its reason after `!`."""
+    """The text of each document, or `!` and the reason why it was skipped."""
     found: dict[str, str] = {}
     for item in read_documents([str(path)], options):
         match item:
@@ -44,7 +44,7 @@ TEXT = "".join(random.Random(1).choices("abcdefgh \n", k=5000))
 
 
 def overlapping(copies: int) -> bytes:
-    """A zip whose directory names one packed member many times, as bombs of a few kilobytes are made."""
+    """A zip whose directory lists one compressed member many times, as small zip bombs do."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("0.txt", TEXT)
@@ -66,7 +66,7 @@ def test_members_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
     assert "overlap" in reason.lower()
 
 
-def test_a_link_in_a_zip_is_a_text_and_is_not_followed(tmp_path: Path) -> None:
+def test_a_symbolic_link_in_a_zip_is_read_as_text_and_not_followed(tmp_path: Path) -> None:
     secret = tmp_path / "secret.txt"
     secret.write_text("hunter2")
     link = zipfile.ZipInfo("link.txt")

@@ -1,4 +1,4 @@
-"""What is safe without anybody's doing: Flower, the database, what is printed."""
+"""Safe defaults: Flower, the database, and what is printed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def status(url: str, login: str | None = None) -> int:
-    """The answer's status code."""
+    """The status code of the response."""
     request = urllib.request.Request(url)  # noqa: S310 - http to this machine
     if login is not None:
         request.add_header("Authorization", f"Basic {base64.b64encode(login.encode()).decode()}")
@@ -35,7 +35,9 @@ def status(url: str, login: str | None = None) -> int:
         return error.code
 
 
-def test_flower_beyond_loopback_asks_for_the_password_and_runs_nothing_that_lies_about(tmp_path: Path) -> None:
+def test_flower_beyond_loopback_requires_the_password_and_ignores_files_in_the_current_directory(
+    tmp_path: Path,
+) -> None:
     trap, port = tmp_path / "trap", free_port()
     (tmp_path / "flowerconfig.py").write_text(f"open({str(trap)!r}, 'w').close()\nbasic_auth = None\n")
     with EmbeddedBroker(tmp_path / "broker") as broker, (tmp_path / "log").open("wb") as log:
@@ -83,7 +85,7 @@ HOSTILE = 'x\'; DROP TABLE jobs; -- [/bold] %s {0} \\ "quoted"'
 
 def test_no_text_becomes_sql_or_markup(docmill: Docmill, ready: Path, tmp_path: Path) -> None:
     folder = tmp_path / "work" / "docs"
-    document = folder / f"{HOSTILE}.txt"  # its slash makes a folder of a part
+    document = folder / f"{HOSTILE}.txt"  # the slash in it makes a directory
     document.parent.mkdir(parents=True)
     document.write_text("Understanding is the aim.")
     for arguments in (
@@ -101,7 +103,7 @@ def test_no_text_becomes_sql_or_markup(docmill: Docmill, ready: Path, tmp_path: 
 
 
 def test_sql_made_of_strings_fails_the_lint() -> None:
-    """Rule S608 holds for all of the product; what is exempt says so in its line."""
+    """Ruff rule S608 applies to all product code; exceptions are marked on their line."""
     snippet = "def f(session, name):\n    return session.execute(f\"SELECT * FROM jobs WHERE owner = '{name}'\")\n"
     for package in ("cli", "storage", "worker", "producer", "broker", "insight"):
         linted = subprocess.run(

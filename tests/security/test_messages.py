@@ -1,4 +1,4 @@
-"""Whoever can write to the broker can put anything on a queue: what a live worker makes of it."""
+"""Anyone with access to the broker can put anything on a queue: what a running worker does with it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUEUE = queue_of("simulated")
 
 
 class Bomb:
-    """Pickled, it makes a file where it is loaded."""
+    """Once pickled, it creates a file when it is loaded."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -38,7 +38,7 @@ def envelope(
     encoding: str = "utf-8",
     **properties: Any,
 ) -> bytes:
-    """A message as kombu lays it into Redis."""
+    """A message as kombu stores it in Redis."""
     return json.dumps(
         {
             "body": base64.b64encode(body).decode(),
@@ -63,7 +63,7 @@ def call(*args: Any, headers: dict[str, Any] | None = None, **kwargs: Any) -> by
 
 
 def hostile_messages(marker: Path) -> list[bytes]:
-    """Everything here is wrong in another way."""
+    """Messages that are each wrong in a different way."""
     bomb = pickle.dumps(Bomb(marker))
     pickled = [[bomb.decode("latin-1")], {}, {}]
     return [
@@ -89,7 +89,7 @@ def hostile_messages(marker: Path) -> list[bytes]:
         call(-1),
         call(2**63),
         call(2**200),
-        call(999_999_999),  # of no job
+        call(999_999_999),  # not the id of a job
         call(1, 2),
         call(1, job_id=1),
         call(other=1),
@@ -105,7 +105,7 @@ def hostile_messages(marker: Path) -> list[bytes]:
 
 
 @pytest.mark.slow
-def test_no_message_hurts_the_worker_or_the_jobs_beside_it(cluster: Cluster, tmp_path: Path) -> None:
+def test_no_message_harms_the_worker_or_other_jobs(cluster: Cluster, tmp_path: Path) -> None:
     marker = tmp_path / "it went off"
     dispatcher, worker = cluster.dispatcher(), cluster.worker()
     socket = cluster.broker.url.removeprefix("redis+socket://")
@@ -130,7 +130,7 @@ def test_no_message_hurts_the_worker_or_the_jobs_beside_it(cluster: Cluster, tmp
 
 
 @pytest.mark.slow
-def test_what_is_no_message_at_all_stops_a_worker_for_a_moment_only(cluster: Cluster) -> None:
+def test_garbage_in_the_queue_stops_a_worker_only_for_a_moment(cluster: Cluster) -> None:
     (worker,) = cluster.start()
     rubbish = [b"not json", b"\xff\xfe", b"null"]
     with Redis(unix_socket_path=cluster.broker.url.removeprefix("redis+socket://")) as redis:

@@ -1,4 +1,4 @@
-"""docmill through TLS, with passwords, to a real Valkey and a real Postgres."""
+"""docmill with TLS and passwords, on a real Valkey and a real Postgres."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 
 def docmill(cluster: Cluster, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A command of docmill with the cluster's settings; some of them may be others."""
+    """Run a docmill command with the settings of the cluster, some of them changed."""
     return subprocess.run(
         [sys.executable, "-m", "docmill", *arguments],
         capture_output=True, text=True, cwd=ROOT, env={**cluster.environment, **environment}, timeout=120, check=False,

@@ -1,4 +1,4 @@
-"""TLS in front of servers that were built without it, as stunnel would do: their own wheels have none."""
+"""A TLS proxy, like stunnel, for servers whose wheels were built without TLS."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _GSS_REQUEST = 80877104
 
 
 class TlsFront:
-    """Listens on a port of localhost with TLS and passes on to the unix socket that `target` names."""
+    """Accepts TLS on a port of localhost and forwards to the unix socket `target`."""
 
     def __init__(self, authority: trustme.CA, target: Callable[[], str], *, is_postgres: bool = False) -> None:
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -65,7 +65,7 @@ class TlsFront:
                 writer.write(b"S")
                 return True
             if code != _GSS_REQUEST:
-                return False  # in clear: not here
+                return False  # no unencrypted connections
             writer.write(b"N")
 
 
@@ -80,7 +80,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 @contextmanager
 def tls_front(authority: trustme.CA, target: Callable[[], str], *, is_postgres: bool = False) -> Iterator[int]:
-    """The port of a TlsFront."""
+    """The port of the proxy."""
     front = TlsFront(authority, target, is_postgres=is_postgres)
     yield front.port
     front.stop()

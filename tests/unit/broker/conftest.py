@@ -1,4 +1,4 @@
-"""A real Valkey for each module, and a look at what lies on it."""
+"""A real Valkey for each module, and a client to inspect it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from docmill.broker.embedded_broker import EmbeddedBroker
 
 @dataclass(frozen=True)
 class AnnouncedJob:
-    """The smallest thing that can be announced."""
+    """The data of a message."""
 
     id: int
     epoch: int = 0
@@ -36,7 +36,7 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]
 
 @pytest.fixture
 def client(valkey: EmbeddedBroker) -> Iterator[Redis]:
-    """Straight to the server, emptied before and after."""
+    """A client of the server, which is emptied before and after the test."""
     with client_of(valkey.url) as client:
         client.flushall()
         yield client
@@ -52,7 +52,7 @@ def app(valkey: EmbeddedBroker, client: Redis) -> Iterator[Celery]:
 
 
 def kill(broker: EmbeddedBroker) -> None:
-    """SIGKILL; `broker.start()` brings it back."""
+    """Kill the server with SIGKILL; `broker.start()` starts it again."""
     assert broker._process is not None
     broker._process.kill()
     broker._process.wait()

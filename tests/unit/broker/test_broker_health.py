@@ -1,4 +1,4 @@
-"""Straight questions to a real Valkey."""
+"""The health of a real Valkey."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_its_memory_and_persistence_are_those_of_the_moment(valkey: EmbeddedBrok
     finally:
         for name, value in {"maxmemory": "0", "maxmemory-policy": "noeviction", "appendonly": "yes"}.items():
             client.config_set(name, value)
-        while client.info("persistence")["aof_rewrite_in_progress"]:  # it would not end before that is written
+        while client.info("persistence")["aof_rewrite_in_progress"]:  # the server does not stop before that is written
             assert client.ping()
     assert (health.append_only, health.eviction, health.max_memory_bytes) == (False, "allkeys-lru", 64 << 20)
 
@@ -43,7 +43,7 @@ def test_one_that_cannot_be_asked_is_unavailable_with_its_url(url: str) -> None:
     assert url in str(raised.value)
 
 
-def test_a_password_is_not_told() -> None:
+def test_a_password_is_not_shown() -> None:
     with pytest.raises(BrokerUnavailable) as raised:
         read_broker("redis://:secret@127.0.0.1:1/0")
     assert "secret" not in str(raised.value)

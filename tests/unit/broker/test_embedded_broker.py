@@ -32,7 +32,7 @@ time.sleep(600)
 
 
 def in_another_process(directory: Path) -> tuple[subprocess.Popen[str], psutil.Process]:
-    """A program that runs a broker, and its server."""
+    """A program that runs a broker, and the server that it started."""
     program = subprocess.Popen([sys.executable, "-c", STARTS_ONE, str(directory)], stdout=subprocess.PIPE, text=True)
     assert program.stdout is not None
     return program, psutil.Process(int(program.stdout.readline()))
@@ -92,7 +92,7 @@ def test_what_it_holds_survives_a_stop_in_order(tmp_path: Path) -> None:
         assert client.get("key") == b"value"
 
 
-def test_it_ends_with_its_parent_whatever_kills_that(tmp_path: Path) -> None:
+def test_it_ends_with_its_parent_however_the_parent_ends(tmp_path: Path) -> None:
     program, server = in_another_process(tmp_path)
     with client_of(str(running_url(tmp_path))) as client:
         client.set("key", "value")
@@ -116,7 +116,7 @@ def test_a_left_over_server_is_replaced_and_its_data_kept(tmp_path: Path) -> Non
         program.wait()
 
 
-def test_a_dead_servers_socket_is_no_obstacle(tmp_path: Path) -> None:
+def test_a_socket_left_by_a_dead_server_does_not_matter(tmp_path: Path) -> None:
     program, server = in_another_process(tmp_path)
     server.send_signal(signal.SIGKILL)
     program.kill()
@@ -127,7 +127,7 @@ def test_a_dead_servers_socket_is_no_obstacle(tmp_path: Path) -> None:
         assert broker.is_alive()
 
 
-def test_nobody_waits_for_a_broker_that_was_stopped_in_order_or_never_was(tmp_path: Path) -> None:
+def test_a_broker_that_was_stopped_or_never_started_is_not_waited_for(tmp_path: Path) -> None:
     forever_s = 1e6
     assert wait_for_url(tmp_path / "nowhere", forever_s) is None
     with EmbeddedBroker(tmp_path) as broker:
@@ -135,7 +135,7 @@ def test_nobody_waits_for_a_broker_that_was_stopped_in_order_or_never_was(tmp_pa
     assert wait_for_url(tmp_path, forever_s) is None
 
 
-def test_a_killed_broker_is_not_waited_for_without_end(tmp_path: Path) -> None:
+def test_waiting_for_a_killed_broker_ends_after_the_timeout(tmp_path: Path) -> None:
     broker = EmbeddedBroker(tmp_path)
     broker.start()
     kill(broker)
@@ -161,7 +161,7 @@ def test_a_server_that_cannot_start_says_where_to_look(tmp_path: Path) -> None:
         EmbeddedBroker(tmp_path).start()
 
 
-def test_nothing_answers_on_what_is_no_socket(tmp_path: Path) -> None:
+def test_nothing_answers_on_a_file_that_is_not_a_socket(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert not is_answering(tmp_path / "file")
     assert not is_answering(tmp_path / "missing")

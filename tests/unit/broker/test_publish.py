@@ -20,7 +20,7 @@ from tests.unit.broker.conftest import AnnouncedJob
 
 
 def received(app: Celery, count: int, model: str = "m") -> list[Message]:
-    """The next messages of the model's queue, as a worker that runs one job at a time is given them."""
+    """The next messages in the queue of a model, in the order in which a worker receives them."""
     found: list[Message] = []
 
     def take(_body: object, message: Message) -> None:
@@ -116,9 +116,9 @@ def test_a_pickled_message_is_refused_unread(app: Celery, tmp_path: Path) -> Non
 
 
 def test_a_dead_broker_is_unavailable(tmp_path: Path) -> None:
-    app = make_app(socket_url(str(tmp_path / "nobody.sock")))
+    app = make_app(socket_url(str(tmp_path / "missing.sock")))
     for act in (lambda: publish(app, [AnnouncedJob(1)]), lambda: ping(app)):
-        with pytest.raises(BrokerUnavailable, match=r"nobody\.sock"):
+        with pytest.raises(BrokerUnavailable, match=r"missing\.sock"):
             act()
 
 
@@ -139,7 +139,7 @@ def test_a_broker_that_dies_is_unavailable_until_it_is_back(tmp_path: Path) -> N
 def test_a_broker_that_is_back_in_the_moment_of_a_reconnection_is_unavailable_at_most(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """kombu's own retry went on with the channel that it had closed, and raised AttributeError."""
+    """kombu's own retry reused the channel that it had closed, and raised AttributeError."""
     broker = EmbeddedBroker(tmp_path)
     app = make_app(broker.start())
     publish(app, [AnnouncedJob(1, model="a")])
@@ -170,7 +170,7 @@ def test_a_full_broker_refuses_and_keeps_what_it_has(app: Celery, client: Redis)
 def test_errors_do_not_show_the_password() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]  # nobody listens there
+        port = taken.getsockname()[1]  # no server listens there
         app = make_app(f"redis://user:hunter2@127.0.0.1:{port}/0")
         for act in (lambda: publish(app, [AnnouncedJob(1)]), lambda: ping(app)):
             with pytest.raises(BrokerUnavailable) as caught:

@@ -1,4 +1,4 @@
-"""Small model files, and servers to fetch them from."""
+"""Small model files, and a server to download them from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHAPES = {"q4.weight": (4, 64), "q8.weight": (2, 32), "half.weight": (3, 16), "n
 
 
 def write_gguf(path: Path, *, tensors: bool = True, seed: int = 0) -> Path:
-    """A model of no use and a few kilobytes, with every kind of key and four kinds of weights."""
+    """Write a useless model of a few kilobytes, with every type of key and four types of weights."""
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("tiny")
     writer.add_context_length(512)
@@ -56,7 +56,7 @@ def tiny(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
-    """A web server of the test's own."""
+    """A web server for one test."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with FileServer() as running:
         yield running

@@ -1,4 +1,4 @@
-"""A web server that serves what it was given, speaks Range, and breaks transfers off when it is told to."""
+"""A web server that serves given content, supports Range, and breaks off transfers on request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 @dataclass(frozen=True)
 class Reply:
-    """What a path is answered with."""
+    """The response for a path."""
 
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -22,7 +22,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Asked:
-    """A request that came: its method, its path and the byte it wants to begin at."""
+    """A received request: its method, its path and the first byte it asks for."""
 
     method: str
     path: str
@@ -30,7 +30,7 @@ class Asked:
 
 
 class FileServer:
-    """A context manager. `breaks`: after so many bytes the path's next transfer is broken off, once."""
+    """A context manager. `breaks`: the number of bytes after which the next transfer of a path is broken off, once."""
 
     def __init__(self) -> None:
         self.replies: dict[str, Reply] = {}

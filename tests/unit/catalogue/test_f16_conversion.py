@@ -45,7 +45,7 @@ def test_every_key_is_kept_but_the_kind_of_the_file(tiny: Path, tmp_path: Path) 
     assert after == before
 
 
-def test_a_conversion_is_made_once_for_a_content_whatever_its_name(tiny: Path, tmp_path: Path) -> None:
+def test_the_same_content_is_converted_once_under_any_name(tiny: Path, tmp_path: Path) -> None:
     made = ensure_f16(tiny, tmp_path)
     first = made.stat()
     copy = write_gguf(tmp_path / "copy.gguf")

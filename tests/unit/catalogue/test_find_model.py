@@ -29,7 +29,7 @@ def test_a_catalogue_model_is_found_by_name_or_alias_in_any_case(home: Path, nam
     assert model.path.is_file()
 
 
-def test_a_catalogue_model_that_is_not_here_says_how_to_fetch_it(tmp_path: Path) -> None:
+def test_a_missing_catalogue_model_says_how_to_download_it(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound, match="download it with `docmill models pull smollm2-135m-instruct`"):
         find_model("smollm2", tmp_path)
 
@@ -79,7 +79,7 @@ def test_the_window_of_a_model_that_also_sees_is_that_of_its_text(tmp_path: Path
         ({"max_position_embeddings": None}, True, "its config.json has no max_position_embeddings"),
     ],
 )
-def test_a_directory_that_is_no_model_says_what_is_missing(
+def test_an_incomplete_model_directory_says_what_is_missing(
     tmp_path: Path, config: object, tokenizer: bool, reason: str
 ) -> None:
     path = model_directory(tmp_path / "m", config, tokenizer=tokenizer)
@@ -94,7 +94,7 @@ def test_a_pulled_directory_is_found_by_its_name_on_the_hub(tmp_path: Path, name
     assert (model.name, model.path, model.kind) == ("owner/repo", path, ModelKind.DIRECTORY)
 
 
-def test_a_pulled_file_is_found_wherever_it_lies_in_its_repository(tmp_path: Path) -> None:
+def test_a_pulled_file_is_found_in_any_directory_of_its_repository(tmp_path: Path) -> None:
     directory = tmp_path / "models" / "owner--repo--sub--m.gguf" / "sub"
     directory.mkdir(parents=True)
     path = write_gguf(directory / "m.gguf")

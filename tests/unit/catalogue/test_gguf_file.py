@@ -50,7 +50,9 @@ def test_the_demo_model_is_read_and_whole(demo_model: Model) -> None:
         (b"GGUF\x03\0\0\0" + b"\xff" * 64, "it is truncated or damaged"),
     ],
 )
-def test_what_is_no_gguf_is_refused_by_name_and_reason(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_a_file_that_is_not_a_gguf_is_refused_with_its_path_and_a_reason(
+    tmp_path: Path, content: bytes, reason: str
+) -> None:
     path = tmp_path / "broken.gguf"
     path.write_bytes(content)
     for read in (verify, read_header):
@@ -65,7 +67,7 @@ def test_a_missing_file_and_a_directory_are_refused(tmp_path: Path) -> None:
             verify(path)
 
 
-def test_a_file_that_ends_early_is_refused_wherever_it_ends(tiny: Path) -> None:
+def test_a_truncated_file_is_refused_at_every_length(tiny: Path) -> None:
     whole = tiny.read_bytes()
     for size in range(0, len(whole), 13):
         tiny.write_bytes(whole[:size])
@@ -76,7 +78,7 @@ def test_a_file_that_ends_early_is_refused_wherever_it_ends(tiny: Path) -> None:
         verify(tiny)
 
 
-def test_a_file_without_weights_is_no_model(tmp_path: Path) -> None:
+def test_a_file_without_weights_is_not_a_model(tmp_path: Path) -> None:
     with pytest.raises(ModelDamaged, match="it contains no tensors"):
         verify(write_gguf(tmp_path / "vocabulary.gguf", tensors=False))
 

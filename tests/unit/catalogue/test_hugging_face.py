@@ -16,11 +16,11 @@ from tests.unit.catalogue.file_server import FileServer, Reply
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPO = "maker/tiny"
-SMALL = (".json", ".md")  # files that git holds itself
+SMALL = (".json", ".md")  # files that are stored in git itself
 
 
 class Hub:
-    """A repository on a server that speaks what huggingface_hub asks for."""
+    """A repository on a server that implements what huggingface_hub uses."""
 
     def __init__(self, server: FileServer, files: dict[str, bytes]) -> None:
         self.server = server
@@ -138,7 +138,9 @@ def test_a_file_with_a_wrong_hash_is_refused_and_deleted(gguf_hub: Hub, tmp_path
     assert pull(name, tmp_path).context_window == 512
 
 
-def test_half_a_model_is_no_model_and_the_next_pull_fetches_the_rest_only(directory_hub: Hub, tmp_path: Path) -> None:
+def test_an_interrupted_pull_is_not_a_model_and_the_next_one_downloads_only_the_rest(
+    directory_hub: Hub, tmp_path: Path
+) -> None:
     weights = directory_hub.path("model.safetensors")
     served = directory_hub.server.replies[weights]
     directory_hub.server.replies[weights] = Reply(status=404, headers={"X-Error-Code": "EntryNotFound"})
@@ -167,7 +169,7 @@ def _refused(hub: Hub) -> None:
     hub.server.replies[f"/api/models/{REPO}"] = Reply(status=403)
 
 
-def _gated(hub: Hub) -> None:  # as on the hub: everybody may list the files
+def _gated(hub: Hub) -> None:  # as on the hub: anyone can list the files
     hub.server.replies[hub.path("tiny.Q4_1.gguf")] = Reply(status=403, headers={"X-Error-Code": "GatedRepo"})
 
 

@@ -1,4 +1,4 @@
-"""The catalogue: names, numbers that belong together, and from an entry to the files that were pulled."""
+"""The catalogue: names, consistent numbers, and the way from an entry to its pulled files."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_names_of_the_configuration_and_other_spellings_resolve(name: str, expec
         ("Orca-2-13B-exl2", "orca-2-13b"),
         ("TheBloke/phi-2-GGUF", "phi-2"),
         ("phi-2", "phi-2"),
-        ("llama-2-7b.q4_k_m", None),  # the base model: no chat
+        ("llama-2-7b.q4_k_m", None),  # the base model, not a chat model
         ("phi-2x", None),
         ("my-orca-2-7b", None),
     ],
@@ -156,7 +156,7 @@ def test_engines_of_an_architecture(architecture: str, engines: tuple[str, ...])
     assert engines_for(architecture) == engines
 
 
-def test_exllamav2_runs_only_what_is_listed_and_others_are_told_where_to_go() -> None:
+def test_exllamav2_runs_only_listed_architectures_and_the_error_names_another_engine() -> None:
     allowed = {name for family in FAMILIES for name in family.exllamav2}
     assert allowed == {
         "LlamaForCausalLM", "MistralForCausalLM", "MixtralForCausalLM", "Phi3ForCausalLM", "Qwen2ForCausalLM",
@@ -174,7 +174,7 @@ def test_every_entry_has_a_family() -> None:
     assert all(family_of(found.architecture) for found in ENTRIES)
 
 
-def test_a_model_that_is_not_here_says_how_to_get_it_and_how_large_it_is(tmp_path: Path) -> None:
+def test_a_missing_model_says_how_to_download_it_and_its_size(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound, match=r"docmill models pull mistral-7b-instruct-v0\.3.* 4\.4 GB .*--exl2"):
         find_model("mistral-7b", tmp_path)
     with pytest.raises(ModelNotFound, match=r"docmill models pull smollm2-135m-instruct`$"):

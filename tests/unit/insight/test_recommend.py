@@ -71,14 +71,14 @@ def test_the_tree_is_followed(found: Machine, use_case: UseCase, model: str) -> 
     assert recommendation.first.fit.fits
 
 
-def test_the_guides_own_models_for_a_use_are_beside_where_the_tree_does_not_ask() -> None:
+def test_the_tables_model_for_a_use_is_the_first_alternative_if_the_tree_has_no_branch_for_it() -> None:
     assert recommended(ADVANCED, UseCase.EDUCATION).alternatives[0].entry.name == "orca-2-13b"
     assert recommended(ADVANCED, UseCase.MATH).alternatives[0].entry.name == "phi-3.5-moe-instruct"
 
 
 @pytest.mark.parametrize("found", [BASIC, STANDARD, ADVANCED, RACK], ids=["basic", "standard", "advanced", "rack"])
 @pytest.mark.parametrize("use_case", UseCase)
-def test_newer_models_are_beside_with_the_reason_and_lie_where_the_first_does(
+def test_newer_models_are_alternatives_with_a_reason_on_the_same_device_as_the_first(
     found: Machine, use_case: UseCase
 ) -> None:
     recommendation = recommended(found, use_case)

@@ -1,4 +1,4 @@
-"""What the real exllamav2 makes of a model directory. Runs in a `Child`."""
+"""What the real exllamav2 allocates for a model directory. Runs in a `Child`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Real:
-    """In bytes. `caches` and `unpacked` by bits a value."""
+    """In bytes. `caches` and `unpacked` are by bits per value."""
 
     scratch: int
     weights: int
@@ -19,7 +19,7 @@ class Real:
 
 
 def measure(directory: Path, chunk: int, window: int, tokens: int) -> Real:
-    """Build the model without loading it, and caches of so many tokens; ask them for their sizes."""
+    """Build the model without loading it, and caches of `tokens` tokens; return their sizes."""
     import exllamav2
     from exllamav2.device import ExLlamaV2DeviceContext
 

@@ -1,4 +1,4 @@
-"""The table of dimensions against the parameters that the models' cards state, and against files as they are read."""
+"""The dimensions in the catalogue against the parameters on the models' cards, and against a shape read from files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_computed_shape_makes_the_same_plan_as_one_that_was_read(tmp_path: Pat
         assert plans[0].cache_bytes_per_token == plans[1].cache_bytes_per_token
 
 
-def test_tied_and_expert_models_differ_where_their_files_do() -> None:
+def test_computed_shapes_of_tied_and_expert_models_match_their_files() -> None:
     by_name = {entry.name: entry for entry in ENTRIES}
     assert computed_shape(by_name["phi-3.5-moe-instruct"], 4.0).dimensions.experts == 16
     assert computed_shape(by_name["gemma-2-9b-it"], 4.0).residual_bytes == 4

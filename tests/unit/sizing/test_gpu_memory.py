@@ -1,4 +1,4 @@
-"""The arithmetic of a plan against the tensors and sizes of the real exllamav2 0.3.2, on the CPU stand-in."""
+"""The computed sizes of a plan against the tensors of the real exllamav2 0.3.2, on the CPU stand-in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans against hand arithmetic and against themselves: what they advise must hold when it is done."""
+"""Plans against manual calculations; and their advice must work when it is followed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MIB = 1 << 20
 
 @pytest.fixture(scope="module")
 def shape(tmp_path_factory: pytest.TempPathFactory) -> ModelShape:
-    """A made-up 7B at 4.65 bits a weight: 32 layers, 8 of 32 heads with keys, 128 wide, vocabulary of 32,768."""
+    """An invented 7B at 4.65 bits per weight: 32 layers, 8 of 32 heads with keys, 128 wide, vocabulary of 32,768."""
     return read_model_shape(write_exl2(tmp_path_factory.mktemp("m")))
 
 
@@ -116,7 +116,7 @@ def test_a_quantized_cache_is_unpacked_once_on_every_gpu(shape: ModelShape) -> N
         assert 0 <= first.free_bytes < comes_next
 
 
-def test_prompts_are_read_in_smaller_chunks_where_only_that_fits(shape: ModelShape) -> None:
+def test_prompts_are_read_in_smaller_chunks_if_only_those_fit(shape: ModelShape) -> None:
     chunks = {
         plan.max_input_len
         for mib in range(5 * 1024, 7 * 1024, 16)

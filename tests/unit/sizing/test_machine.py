@@ -1,4 +1,4 @@
-"""The facts of this machine, and of control groups as Linux writes them."""
+"""The facts of this machine, and of control groups in the format of Linux."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.unit.insight.machines import GIB, machine
 
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The driver's library as the stand-in answers it."""
+    """The stand-in for the driver's library, with two GPUs."""
     monkeypatch.syspath_prepend(str(SITE))
     monkeypatch.setenv("DOCMILL_TEST_GPUS", "2")
     monkeypatch.setenv("DOCMILL_TEST_VRAM_BYTES", f"{12 * GIB},{24 * GIB}")
@@ -66,7 +66,7 @@ def test_gpus_and_their_driver_are_read(tmp_path: Path) -> None:
     assert (found.driver, found.vram_bytes, found.no_gpu) == ("570.00", 24 * GIB, "")
 
 
-def test_a_read_only_home_is_told(tmp_path: Path) -> None:
+def test_a_read_only_home_is_reported(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir(mode=0o500)
     disk = read_machine(home).disk
@@ -110,7 +110,7 @@ def test_the_innermost_group_tells_what_is_used(tmp_path: Path) -> None:
 
 
 def groups(place: Path, inner: dict[str, str], outer: dict[str, str]) -> list[Path]:
-    """Two groups, one in the other, as directories of files."""
+    """Two nested control groups, as directories of files."""
     directories = [place / "outer" / "inner", place / "outer"]
     for directory, files in zip(directories, (inner, outer), strict=True):
         directory.mkdir(parents=True, exist_ok=True)

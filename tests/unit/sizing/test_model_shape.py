@@ -1,4 +1,4 @@
-"""What config.json and safetensors headers say of a model, and what is said of damaged ones."""
+"""Shapes read from config.json and safetensors headers, and the errors for damaged files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_7b_at_4_65_bits_has_the_sizes_of_hand_arithmetic(tmp_path: Path) -> Non
     assert (shape.weights_format, shape.architecture) == ("exl2", "MistralForCausalLM")
 
 
-def test_parts_of_a_model_are_told_apart(tmp_path: Path) -> None:
+def test_parts_of_a_model_are_distinguished(tmp_path: Path) -> None:
     shape = read_model_shape(write_small(tmp_path, SMALL, {**HEAD, "rotary.inv_freq": ("F16", [9])}))
     assert (shape.attention_bytes, shape.mlp_bytes) == ((1000, 1000), (3000, 3000))
     assert (shape.embedding_bytes, shape.head_bytes) == (800, 600 + 16)
