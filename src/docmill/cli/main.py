@@ -1,4 +1,4 @@
-"""`docmill`: the group of all commands, and what becomes of errors."""
+"""`docmill`: the group of all commands, and the handling of errors."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ _COMMANDS = {
     "up": "Run broker, dispatcher and worker in the foreground.",
     "submit": "Cut documents into jobs and queue them.",
     "status": "Show batches: states, tokens, rate, time left.",
-    "tail": "Show what a job or a document's jobs write, as they write it.",
+    "tail": "Show the text of a job or a document while it is generated.",
     "results": "Print or write a batch's results.",
-    "report": "A batch's speed, failures and cost as one HTML file.",
+    "report": "Write a report about a batch's speed, failures and cost.",
     "export": "Write a batch's documents, jobs or attempts as JSON lines, CSV or Parquet.",
-    "query": "Ask the database in SQL: a statement that reads.",
+    "query": "Query the database with SQL.",
     "trace": "Show which parts of a document its summary comes from.",
     "cancel": "Stop a batch.",
-    "pause": "Start no further jobs of a batch, or on a worker.",
-    "resume": "Go on with a paused batch or worker.",
+    "pause": "Pause a batch or a worker.",
+    "resume": "Resume a paused batch or worker.",
     "retry": "Queue a batch's failed jobs again.",
     "chunks": "Show how documents would be cut, without submitting.",
-    "tokens": "Count a text's tokens by the model's own tokenizer.",
-    "models": "The catalogue, and the models that are here.",
-    "plan": "Whether a model fits a GPU, and how many jobs at once.",
-    "doctor": "What is right and wrong here, and which model suits.",
-    "health": "Whether database, broker and worker answer (a health check).",
-    "try": "One prompt at several temperatures, side by side.",
-    "tune": "Which threads, batch size, cache and chunks are fastest here.",
-    "config": "The effective settings and where each was set.",
-    "db": "Bring the database to this version's schema.",
-    "worker": "Run jobs on an engine (a cluster's service).",
-    "dispatcher": "Keep queues filled, plan merges (a cluster's service).",
-    "flower": "Watch jobs in the browser.",
-    "demo": "Summarize Python's own reference, and show what came of it.",
+    "tokens": "Count the tokens of a text with the model's tokenizer.",
+    "models": "List, download and describe models.",
+    "plan": "Compute if a model fits a GPU, and how many jobs at once.",
+    "doctor": "Check this machine, diagnose a batch, recommend a model.",
+    "health": "Check that database, broker and worker answer.",
+    "try": "Compare the answers to a prompt at several temperatures.",
+    "tune": "Find the fastest engine settings by measurement.",
+    "config": "Show the effective settings and where each was set.",
+    "db": "Create or migrate the database.",
+    "worker": "Run jobs on an engine (a service of a cluster).",
+    "dispatcher": "Fill queues and plan merges (a service of a cluster).",
+    "flower": "Show jobs in the browser.",
+    "demo": "Summarize part of Python's language reference.",
 }
 _MODULES = {"resume": "docmill.cli.commands.pause", "try": "docmill.cli.commands.try_"}
 
 
 class _Commands(click.Group):
-    """Imports a command when it is called: `docmill --help` is instant, `docmill status` loads no engine."""
+    """Imports a command only when it is called, so that `docmill --help` is fast and `status` loads no engine."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -70,9 +70,9 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            if not _nobody_reads():
+            if not _is_output_closed():
                 raise
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to say, nothing went wrong
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -80,8 +80,8 @@ class _Commands(click.Group):
             formatter.write_dl(list(_COMMANDS.items()))
 
 
-def _nobody_reads() -> bool:
-    """Whether standard output is a pipe whose reader has left, as in `docmill chunks novel.txt | head`."""
+def _is_output_closed() -> bool:
+    """Has the reader of standard output gone, as in `docmill chunks novel.txt | head`?"""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -94,20 +94,18 @@ def _nobody_reads() -> bool:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="""\b
 Examples:
-  docmill demo                          what it does, on documents you have
-  docmill run reports/ --out summaries/ your own, on this machine
-  docmill COMMAND --help                more, with examples""",
+  docmill demo                          summarize documents that come with Python
+  docmill run reports/ --out summaries/ summarize your own documents
+  docmill COMMAND --help                describe a command, with examples""",
 )
 @click.version_option(package_name="docmill")
-@click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="Instead of ./config.yaml.")
-@click.option("--profile", metavar="NAME", help="A *_llm section of the configuration; llm by default.")
 @click.option(
-    "--home", type=click.Path(path_type=Path, file_okay=False), help="Where data, models and caches are kept."
+    "--config", type=click.Path(path_type=Path, dir_okay=False), help="Configuration file; by default ./config.yaml."
 )
+@click.option("--profile", metavar="NAME", help="A *_llm section of the configuration; by default llm.")
+@click.option("--home", type=click.Path(path_type=Path, file_okay=False), help="Directory of data, models and caches.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
-@click.option(
-    "--log-format", type=click.Choice(["text", "json"]), help="How services write their log; text by default."
-)
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="Log format of services; by default text.")
 @click.pass_context
 def cli(
     ctx: click.Context,
@@ -117,18 +115,18 @@ def cli(
     debug: bool,  # noqa: FBT001
     log_format: str | None,
 ) -> None:
-    """Bulk work by local language models over piles of long documents."""
+    """Batch processing of long documents with local language models."""
     from docmill.cli.context import CliContext
 
     if log_format is not None:
-        os.environ["DOCMILL_LOG_FORMAT"] = log_format  # services that this one starts shall do the same
+        os.environ["DOCMILL_LOG_FORMAT"] = log_format  # for child processes, too
     ctx.obj = CliContext(config=config, profile=profile, home=home, debug=debug)
 
 
 def main() -> NoReturn:
-    """The entry point: errors become one sentence and an exit code.
+    """The entry point. Errors are printed as one sentence and become exit codes.
 
-    1 for failure, 2 for wrong use, 70 for what docmill does not know.
+    1: failure; 2: wrong use; 70: internal error; 130: interrupted.
     """
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # engine processes do not import files of the current directory
     try:
@@ -138,7 +136,7 @@ def main() -> NoReturn:
     except click.UsageError as error:
         error.show()
         sys.exit(error.exit_code)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is said and becomes an exit code
+    except Exception as error:  # noqa: BLE001 - every error becomes a message and an exit code
         if "--debug" in sys.argv:
             traceback.print_exc()
         sys.exit(_explain(error))
@@ -146,7 +144,7 @@ def main() -> NoReturn:
 
 
 def _explain(error: Exception) -> int:
-    """Say what is wrong in one sentence; the exit code."""
+    """Print what is wrong in one sentence; returns the exit code."""
     if isinstance(error, click.ClickException):
         click.echo(f"docmill: {error.format_message()}", err=True)
         return error.exit_code
