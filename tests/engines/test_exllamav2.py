@@ -308,7 +308,7 @@ def test_a_model_larger_than_one_gpu_is_laid_over_two(tiny: Path, started: Calla
     assert _run(engine, Request("r", _ids(), max_tokens=8))["r"].completion_tokens == 8
 
 
-def test_an_exception_in_a_step_leaves_it_so_that_nobody_waits_for_ever(
+def test_an_exception_in_a_step_is_raised_so_that_no_request_waits_for_ever(
     tiny: Path, started: Callable[..., EngineInChild]
 ) -> None:
     engine = started(tiny, {"DOCMILL_TEST_OOM_AT_STEP": "3"})

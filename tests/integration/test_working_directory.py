@@ -28,7 +28,7 @@ MODULES = (
 ALEMBIC = "[alembic]\nscript_location = nowhere\nprepend_sys_path = .\n"
 TWO_GPUS = """
 from docmill.cli.services.gpu_workers import Placement, run_workers
-from docmill.worker.gpu_devices import Gpu
+from docmill.sizing.gpu_devices import Gpu
 
 placements = [Placement((Gpu(index, str(index), "pretended", 1 << 30, 1 << 30),)) for index in (0, 1)]
 run_workers(placements, ["worker", "--engine", "simulated"], drain_timeout_s=0)

@@ -1,6 +1,6 @@
-"""The seam between docmill and a model: Request -> Completion, behind one Protocol.
+"""The interface between docmill and a model: a `Request` goes in, a `Completion` comes out.
 
-Every engine, the simulated one included, passes the contract suite in `tests/engines/`.
+Every engine implements the protocol `Engine` and passes the contract tests in `tests/engines/`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ RequestId = str
 
 
 class FinishReason(StrEnum):
-    """Why a text ended."""
+    """Why the text ended."""
 
     STOP = "stop"  # an end-of-text token or a stop string
-    LENGTH = "length"  # max_tokens were written
+    LENGTH = "length"  # max_tokens were generated
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One prompt for an engine, already tokenized: what the producer counted is what the model reads."""
+    """One tokenized prompt: the tokens that the producer counted are those that the model reads."""
 
     id: RequestId
     prompt_ids: tuple[int, ...]
@@ -36,7 +36,7 @@ class Request:
 
     @property
     def most_tokens(self) -> int:
-        """Tokens whose keys and values are kept when the output is as long as it may be."""
+        """Tokens in the KV cache if the output becomes as long as allowed."""
         return len(self.prompt_ids) + self.max_tokens
 
 
@@ -53,10 +53,13 @@ class Completion(GeneratedText):
 
 @dataclass(frozen=True, slots=True)
 class EngineFacts:
-    """What an engine that has loaded its model says of itself.
+    """What a loaded engine reports about itself.
 
-    `context_window` in tokens; `slots` is how many requests it works on at once; `fingerprint` names the exact
-    weights and precision, so that two results can be told to come from the same model. `remarks` are for the log.
+    Attributes:
+        context_window: Tokens, prompt and output together.
+        slots: Requests that it runs at once.
+        fingerprint: Identifies the exact weights and precision, so that results of different models can be told apart.
+        remarks: Lines for the log.
     """
 
     engine: str
@@ -68,16 +71,19 @@ class EngineFacts:
 
 
 class Engine(Protocol):
-    """A loaded model with continuous batching. Used by one thread, in the engine process."""
+    """A loaded model with continuous batching. Used by one thread, in the engine process.
+
+    `QueueingEngine` in `docmill.worker.engines.queueing_engine` implements all of it but the calls into a library.
+    """
 
     facts: EngineFacts
 
     def add(self, request: Request) -> None:
-        """Take a request. Raises RequestRefused when it can never run; then nothing was taken."""
+        """Accept a request. Raises RequestRefused if it can never run."""
         ...
 
     def step(self) -> list[Completion]:
-        """Do a slice of work (at most about a second) and return what has finished. Idle: return at once."""
+        """Work for at most about a second and return what has finished; return at once if there is nothing to do."""
         ...
 
     def cancel(self, request_id: RequestId) -> None:
@@ -85,12 +91,12 @@ class Engine(Protocol):
         ...
 
     def text_so_far(self, request_id: RequestId) -> str | None:
-        """What a request has written (see `shown_text`), None for unknown ids. Asked only for what people watch."""
+        """What an unfinished request has written, cut by `shown_text`; None for unknown ids."""
         ...
 
     @property
     def in_flight(self) -> int:
-        """Requests taken and not yet finished or cancelled."""
+        """The number of accepted requests that are neither finished nor cancelled."""
         ...
 
     def close(self) -> None:
@@ -99,15 +105,15 @@ class Engine(Protocol):
 
 
 class EngineError(DocmillError):
-    """Base of everything that goes wrong in or around an engine."""
+    """Base class of all errors in an engine or its process."""
 
 
 class ModelUnusable(EngineError):
-    """The model's files are missing, damaged or not for this engine. The message says what to do."""
+    """The engine cannot load the model: files are missing, damaged or unsupported, or a setting is not supported."""
 
 
 class RequestRefused(EngineError):
-    """This request can never run here, however often it is tried."""
+    """The engine can never run this request."""
 
 
 class PromptTooLong(RequestRefused):
@@ -125,11 +131,11 @@ class PromptTooLong(RequestRefused):
 
 
 class EngineFailed(EngineError):
-    """The engine raised while this request was in it. Worth another try."""
+    """The engine raised an exception while it ran only this request."""
 
 
 class EngineDied(EngineError):
-    """The engine process ended while this request was alone in it."""
+    """The engine process crashed while it ran only this request."""
 
 
 class RequestCancelled(EngineError):
@@ -137,27 +143,27 @@ class RequestCancelled(EngineError):
 
 
 class EngineClosed(EngineError):
-    """The engine is shutting down: nothing was charged to the request, and it can run elsewhere."""
+    """The worker is shutting down. No attempt is charged to the request, and it can run elsewhere."""
 
 
 def check_fits(request: Request, context_window: int) -> None:
-    """Raise PromptTooLong unless prompt and output fit the window: no engine is trusted to notice itself."""
+    """Raise RequestRefused unless prompt and output fit the window; not every engine checks this itself."""
     if not request.prompt_ids:
         raise RequestRefused("the prompt is empty")
     if request.max_tokens < 1:
         raise RequestRefused(f"max_tokens must be at least 1, not {request.max_tokens}")
-    if len(request.prompt_ids) + request.max_tokens > context_window:
+    if request.most_tokens > context_window:
         raise PromptTooLong(len(request.prompt_ids), request.max_tokens, context_window)
 
 
 def cut_at_stop(text: str, stops: Iterable[str]) -> str:
-    """The text before the first of the stop strings, all of it where there is none."""
+    """The text before the first stop string, all of it if there is none."""
     ends = [at for stop in stops if (at := text.find(stop)) >= 0]
     return text[: min(ends)] if ends else text
 
 
 def shown_text(text: str, stops: Iterable[str]) -> str:
-    """Unfinished text without what may still go: a stop string or its beginning, half a character (U+FFFD)."""
+    """Unfinished text without what may not be in the final text: a stop string or its beginning, half a character."""
     cut = cut_at_stop(text, stops)
     if cut != text:
         return cut

@@ -1,8 +1,8 @@
 """ExLlamaV2 (0.3.2): EXL2, GPTQ and plain safetensors models on NVIDIA GPUs, with paged continuous batching.
 
-What the package does not check or gets wrong in silence is checked here: the window of each job, architectures that
-it would load "as Llama", rotary settings it does not read, end tokens it does not stop at, sampler settings that are
-not neutral. It sets torch to one thread for the whole process, which is why it lives in the engine process.
+This module checks what the package gets wrong without an error: the window of each job, architectures that it would
+load as a Llama, rotary settings that it does not read, end tokens at which it does not stop, sampler defaults that are
+not neutral. The package also sets torch to one thread for the whole process.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import gc
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,11 +38,11 @@ from docmill.worker.engines.base import EngineFacts, ModelUnusable, Request
 from docmill.worker.engines.gpu_loading import (
     CacheSize,
     eos_ids,
+    gpu_split,
     load_stepping_down,
     plan_and_reality,
-    plan_of,
+    plan_for_gpus,
     read_shape,
-    refuse_cpu_settings,
 )
 from docmill.worker.engines.paged import PAGE_TOKENS, PagedEngine
 from docmill.worker.engines.spec import EngineSpec
@@ -61,25 +62,21 @@ class _Loaded:
 
 
 def load(spec: EngineSpec) -> PagedEngine:
-    """The engine for a model directory. Raises ModelUnusable, saying what to do.
+    """The engine for a model directory. Raises ModelUnusable, whose message says what to do.
 
-    Options: `kv_tokens`, the size of the cache, instead of the planned one; `gpu_split`, GiB of each GPU;
-    `tensor_parallel`, over all GPUs where the architecture can.
+    Options: `kv_tokens`, the size of the cache instead of the planned one; `gpu_split`, GiB of weights on each GPU;
+    `tensor_parallel`, to split each layer over all GPUs, if the architecture supports it.
     """
-    refuse_cpu_settings(spec)
     shape = read_shape(spec)
     try:
         require_exllamav2(shape.architecture)
     except CatalogueError as error:
         raise ModelUnusable(str(error)) from error
     paged = _paged(spec)
-    devices = torch.cuda.device_count()
-    if not devices:
-        raise ModelUnusable("exllamav2 needs an NVIDIA GPU, and torch sees none; `docmill plan` and docs/gpu.md help")
-    plan = plan_of(spec, shape, [torch.cuda.mem_get_info(index)[0] for index in range(devices)])
+    plan = plan_for_gpus(spec, shape, torch)
     loaded, size = load_stepping_down(spec, plan, lambda size: _try(spec, plan, size))
-    for index in range(devices):
-        torch.cuda.reset_peak_memory_stats(index)  # loading itself holds more for a moment
+    for index in range(torch.cuda.device_count()):
+        torch.cuda.reset_peak_memory_stats(index)  # loading needs more for a moment
     generator, tokenizer = _generator(spec, loaded, paged=paged)
     window = min(plan.window, size.tokens)
     facts = EngineFacts(
@@ -92,13 +89,13 @@ def load(spec: EngineSpec) -> PagedEngine:
     )
     ends = eos_ids(spec.model.path) or ((tokenizer.eos_token_id,) if tokenizer.eos_token_id is not None else ())
     return PagedEngine(
-        facts, generator, _job_maker(ends), peak_bytes=lambda: _on_all(torch.cuda.max_memory_allocated),
+        facts, generator, partial(_make_job, ends), peak_bytes=lambda: _on_all(torch.cuda.max_memory_allocated),
         unload=loaded.model.unload,
     )  # fmt: skip
 
 
 def _paged(spec: EngineSpec) -> bool:
-    """Whether batching is to be had. Raises ModelUnusable where it was asked for and is not."""
+    """True if paged attention, and so batching, is available. Raises ModelUnusable if it is needed and is not."""
     if exllamav2_attn.has_flash_attn_with_paged:
         return True
     if spec.slots == 1:
@@ -112,11 +109,11 @@ def _paged(spec: EngineSpec) -> bool:
 def _remarks(plan: GpuPlan, size: CacheSize, *, paged: bool) -> list[str]:
     allocated = _on_all(torch.cuda.memory_allocated)
     remarks = [plan_and_reality(plan, size, allocated)]
-    whole = size.tokens // max(1, plan.window)
-    if whole < plan.slots_wanted:
+    full_jobs = size.tokens // max(1, plan.window)
+    if full_jobs < plan.slots_wanted:
         remarks.append(
-            f"the cache of {size.tokens:,} tokens holds {whole} jobs of the full window {plan.window:,}; shorter "
-            "jobs share it, longer ones wait for room"
+            f"the cache of {size.tokens:,} tokens holds {full_jobs} jobs of the full window of {plan.window:,}; more "
+            "jobs run at once if they are shorter"
         )
     if not paged:
         remarks.append("one job at a time: without flash-attn there is no paged attention")
@@ -124,15 +121,14 @@ def _remarks(plan: GpuPlan, size: CacheSize, *, paged: bool) -> list[str]:
 
 
 def _try(spec: EngineSpec, plan: GpuPlan, size: CacheSize) -> _Loaded | None:
-    """Load model and cache; None where memory does not suffice."""
+    """Load model and cache; None if memory does not suffice."""
     model = ExLlamaV2(_config(spec, plan, size))
     try:
         if spec.options.get("tensor_parallel"):
             return _load_tensor_parallel(spec, model, size)
         cache = _CACHES[size.cache_type](model, max_seq_len=size.tokens, lazy=True)
-        split = spec.options.get("gpu_split")
-        if split:
-            model.load(gpu_split=[float(part) for part in split])
+        if split := gpu_split(spec):
+            model.load(gpu_split=split)
             cache = _CACHES[size.cache_type](model, max_seq_len=size.tokens)
         else:
             model.load_autosplit(cache, last_id_only=True)
@@ -148,11 +144,12 @@ def _try(spec: EngineSpec, plan: GpuPlan, size: CacheSize) -> _Loaded | None:
 
 def _load_tensor_parallel(spec: EngineSpec, model: Any, size: CacheSize) -> _Loaded:
     if not model.config.arch.lm.supports_tp:
-        raise ModelUnusable(f"{spec.model.name}: exllamav2 has no tensor parallelism for {model.config.architecture}")
-    split = spec.options.get("gpu_split")
-    model.load_tp(gpu_split=[float(part) for part in split] if split else None, expect_cache_tokens=size.tokens,
-                  expect_cache_base=_CACHES[size.cache_type])  # fmt: skip
-    return _Loaded(model, ExLlamaV2Cache_TP(model, max_seq_len=size.tokens, base=_CACHES[size.cache_type]))
+        raise ModelUnusable(
+            f"{spec.model.name}: exllamav2 does not support tensor parallelism for {model.config.architecture}"
+        )
+    base = _CACHES[size.cache_type]
+    model.load_tp(gpu_split=gpu_split(spec), expect_cache_tokens=size.tokens, expect_cache_base=base)
+    return _Loaded(model, ExLlamaV2Cache_TP(model, max_seq_len=size.tokens, base=base))
 
 
 def _config(spec: EngineSpec, plan: GpuPlan, size: CacheSize) -> Any:
@@ -163,17 +160,17 @@ def _config(spec: EngineSpec, plan: GpuPlan, size: CacheSize) -> Any:
     config.max_seq_len = min(plan.window, size.tokens)
     config.max_input_len = min(plan.max_input_len, size.tokens)
     config.max_batch_size = 1
-    _take_over_rope_parameters(spec, config)
+    _set_rope_theta(spec, config)
     config.arch_compat_overrides(quiet=True)
     if not exllamav2_attn.has_flash_attn:
-        config.no_sdpa = True  # 0.3.2 gives torch's attention no causal mask
+        config.no_sdpa = True  # 0.3.2 calls torch's attention without a causal mask
     if config.architecture.startswith("Qwen3"):
-        config.arch.lm.headnorm = "rmsnorm"  # 0.3.2 takes the norm of its heads for a LayerNorm
+        config.arch.lm.headnorm = "rmsnorm"  # 0.3.2 would use a LayerNorm
     return config
 
 
-def _take_over_rope_parameters(spec: EngineSpec, config: Any) -> None:
-    """transformers 5 writes `rope_parameters`, which 0.3.2 does not read: it would take a base of 10,000 silently."""
+def _set_rope_theta(spec: EngineSpec, config: Any) -> None:
+    """Read `rope_parameters` of transformers 5. 0.3.2 does not, and would use a base of 10,000 without an error."""
     content = json.loads((spec.model.path / "config.json").read_text("utf-8"))
     content = content.get("text_config", content)
     parameters = content.get("rope_parameters")
@@ -181,7 +178,7 @@ def _take_over_rope_parameters(spec: EngineSpec, config: Any) -> None:
         return
     if not isinstance(parameters, dict) or parameters.get("rope_type", "default") != "default":
         raise ModelUnusable(
-            f"{spec.model.path}/config.json describes its rotary embedding by rope_parameters {parameters!r}, which "
+            f"{spec.model.path}/config.json defines the rotary embedding by rope_parameters {parameters!r}, which "
             "exllamav2 0.3.2 does not read; write rope_theta and rope_scaling into it, as transformers 4 did"
         )
     config.rotary_embedding_base = float(parameters.get("rope_theta", config.rotary_embedding_base))
@@ -207,23 +204,20 @@ def _generator(spec: EngineSpec, loaded: _Loaded, *, paged: bool) -> tuple[Any, 
     return generator, tokenizer
 
 
-def _job_maker(ends: tuple[int, ...]) -> Callable[[Request], Any]:
-    def make(request: Request) -> Any:
-        return ExLlamaV2DynamicJob(
-            input_ids=torch.tensor([request.prompt_ids], dtype=torch.long),
-            max_new_tokens=request.max_tokens,
-            gen_settings=_settings(request.sampling),
-            seed=request.sampling.seed,
-            # There is no default: without them it writes on to max_new_tokens.
-            stop_conditions=[*dict.fromkeys((*request.stop_token_ids, *ends)), *request.sampling.stop],
-            identifier=request.id,
-        )
-
-    return make
+def _make_job(ends: tuple[int, ...], request: Request) -> Any:
+    return ExLlamaV2DynamicJob(
+        input_ids=torch.tensor([request.prompt_ids], dtype=torch.long),
+        max_new_tokens=request.max_tokens,
+        gen_settings=_settings(request.sampling),
+        seed=request.sampling.seed,
+        # There is no default: without end tokens it always generates max_new_tokens.
+        stop_conditions=[*dict.fromkeys((*request.stop_token_ids, *ends)), *request.sampling.stop],
+        identifier=request.id,
+    )
 
 
 def _settings(sampling: Sampling) -> Any:
-    """A Settings of the job's own (some samplers keep state in it), with nothing left at its default."""
+    """New settings for each job, because some samplers keep state in them; no default is neutral."""
     settings = ExLlamaV2Sampler.Settings.greedy()
     settings.token_repetition_penalty = sampling.repetition_penalty
     settings.token_repetition_range = -1
@@ -231,7 +225,7 @@ def _settings(sampling: Sampling) -> Any:
     if sampling.temperature > 0:
         settings.temperature = sampling.temperature
         settings.top_k = sampling.top_k
-        settings.top_p = sampling.top_p if sampling.top_p < 1 else 0.0  # 0 switches it off
+        settings.top_p = sampling.top_p if sampling.top_p < 1 else 0.0  # 0 disables it
         settings.min_p = sampling.min_p
     return settings
 

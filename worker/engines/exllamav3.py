@@ -1,21 +1,20 @@
-"""ExLlamaV3 (1.6): EXL3 models on NVIDIA GPUs, beside exllamav2 and in its shape.
+"""ExLlamaV3 (1.6): EXL3 models on NVIDIA GPUs.
 
-Written from the package's source. Nothing of it has run: there was no GPU, and no stand-in for its kernels. What it
-shares with exllamav2 (the loop, the plan, the steps down) is tested there; docs/gpu.md keeps the list.
+Written from the package's source and never run: there was no GPU, and there is no stand-in for its kernels. What it
+shares with exllamav2 (queue, plan, smaller caches) is tested there; docs/gpu.md lists what is not tested.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from exllamav3 import Cache, CacheLayer_fp16, CacheLayer_quant, Config, Generator, Job, Model, Tokenizer
 from exllamav3.generator.sampler import ComboSampler
 
-from docmill.broker.sampling import Sampling
 from docmill.catalogue.fingerprint import directory_fingerprint
 from docmill.sizing.gpu_memory import CacheType
 from docmill.sizing.gpu_plan import GpuPlan
@@ -23,11 +22,11 @@ from docmill.worker.engines.base import EngineFacts, ModelUnusable, Request
 from docmill.worker.engines.gpu_loading import (
     CacheSize,
     eos_ids,
+    gpu_split,
     load_stepping_down,
     plan_and_reality,
-    plan_of,
+    plan_for_gpus,
     read_shape,
-    refuse_cpu_settings,
 )
 from docmill.worker.engines.paged import PagedEngine
 from docmill.worker.engines.spec import EngineSpec
@@ -44,12 +43,8 @@ class _Loaded:
 
 def load(spec: EngineSpec) -> PagedEngine:
     """The engine for an EXL3 directory. Raises ModelUnusable. Options as in exllamav2."""
-    refuse_cpu_settings(spec)
-    shape = read_shape(spec)
+    plan = plan_for_gpus(spec, read_shape(spec), torch)
     devices = torch.cuda.device_count()
-    if not devices:
-        raise ModelUnusable("exllamav3 needs an NVIDIA GPU, and torch sees none; `docmill plan` and docs/gpu.md help")
-    plan = plan_of(spec, shape, [torch.cuda.mem_get_info(index)[0] for index in range(devices)])
     loaded, size = load_stepping_down(spec, plan, lambda size: _try(spec, plan, size))
     generator = Generator(
         loaded.model,
@@ -70,14 +65,14 @@ def load(spec: EngineSpec) -> PagedEngine:
     return PagedEngine(
         facts,
         generator,
-        _job_maker(eos_ids(spec.model.path)),
+        partial(_make_job, eos_ids(spec.model.path)),
         peak_bytes=lambda: sum(torch.cuda.max_memory_allocated(i) for i in range(devices)),
         unload=loaded.model.unload,
     )
 
 
 def _try(spec: EngineSpec, plan: GpuPlan, size: CacheSize) -> _Loaded | None:
-    """Load model and cache; None where memory does not suffice. The cache is made before the model is loaded."""
+    """Load model and cache; None if memory does not suffice. The cache must exist before the model is loaded."""
     try:
         config = Config.from_directory(str(spec.model.path))
         model = Model.from_config(config)
@@ -91,10 +86,9 @@ def _try(spec: EngineSpec, plan: GpuPlan, size: CacheSize) -> _Loaded | None:
             model, max_num_tokens=size.tokens, layer_type=CacheLayer_quant, max_batch_size=spec.slots,
             k_bits=bits, v_bits=bits,
         )  # fmt: skip
-    split = spec.options.get("gpu_split")
     try:
         model.load(
-            use_per_device=[float(part) for part in split] if split else None,
+            use_per_device=gpu_split(spec),
             tensor_p=bool(spec.options.get("tensor_parallel")),
             max_chunk_size=plan.max_input_len,
         )
@@ -108,25 +102,20 @@ def _try(spec: EngineSpec, plan: GpuPlan, size: CacheSize) -> _Loaded | None:
     return _Loaded(config, model, cache)
 
 
-def _job_maker(ends: tuple[int, ...]) -> Callable[[Request], Any]:
-    def make(request: Request) -> Any:
-        return Job(
-            input_ids=torch.tensor([request.prompt_ids], dtype=torch.long),
-            max_new_tokens=request.max_tokens,
-            sampler=_sampler(request.sampling),
-            seed=request.sampling.seed,
-            stop_conditions=[*dict.fromkeys((*request.stop_token_ids, *ends)), *request.sampling.stop],
-            identifier=request.id,
-        )
-
-    return make
-
-
-def _sampler(sampling: Sampling) -> Any:
-    return ComboSampler(
+def _make_job(ends: tuple[int, ...], request: Request) -> Any:
+    sampling = request.sampling
+    sampler = ComboSampler(
         rep_p=sampling.repetition_penalty,
         temperature=sampling.temperature,
         min_p=sampling.min_p,
         top_k=sampling.top_k,
         top_p=sampling.top_p,
+    )
+    return Job(
+        input_ids=torch.tensor([request.prompt_ids], dtype=torch.long),
+        max_new_tokens=request.max_tokens,
+        sampler=sampler,
+        seed=sampling.seed,
+        stop_conditions=[*dict.fromkeys((*request.stop_token_ids, *ends)), *sampling.stop],
+        identifier=request.id,
     )

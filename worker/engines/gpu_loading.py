@@ -1,13 +1,13 @@
-"""Load a model directory on GPUs by its plan, and step down when the plan was too hopeful.
+"""Load a model directory on GPUs as planned, and with a smaller KV cache if the plan does not fit.
 
-The order of the steps: fewer cache tokens, down to one job of a full window; then smaller cache types, where the
-user left the type open. What fits no more is refused with the numbers.
+First the number of cache tokens is reduced, down to one job of a full window; then smaller cache types are tried,
+unless the user chose one. If nothing fits, the error contains the numbers.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,17 +26,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class CacheSize:
-    """One try: the type of keys and values, and how many tokens of them are kept for all jobs together."""
+    """The size of a KV cache: the type of keys and values, and the tokens for all jobs together."""
 
     cache_type: CacheType
     tokens: int
 
 
 def read_shape(spec: EngineSpec) -> ModelShape:
-    """The shape of the spec's model directory. Raises ModelUnusable."""
+    """The shape of the model in its directory. Raises ModelUnusable."""
     if spec.model.kind is not ModelKind.DIRECTORY:
         raise ModelUnusable(
-            f"{spec.model.path} is no model directory, which is what {spec.engine} runs; GGUF files run on llamacpp"
+            f"{spec.model.path} is not a model directory, the only format that {spec.engine} runs; "
+            "llamacpp runs GGUF files"
         )
     try:
         return read_model_shape(spec.model.path)
@@ -44,30 +45,41 @@ def read_shape(spec: EngineSpec) -> ModelShape:
         raise ModelUnusable(str(error)) from error
 
 
-def plan_of(spec: EngineSpec, shape: ModelShape, free_bytes: Sequence[int]) -> GpuPlan:
-    """The plan of `docmill plan` for this worker, on GPUs that have so much free."""
+def plan_for_gpus(spec: EngineSpec, shape: ModelShape, torch: Any) -> GpuPlan:
+    """What `docmill plan` computes, for the GPUs that torch sees. Raises ModelUnusable."""
+    _refuse_cpu_settings(spec)
+    devices = torch.cuda.device_count()
+    if not devices:
+        raise ModelUnusable(f"{spec.engine} needs an NVIDIA GPU, and torch finds none; see docs/gpu.md")
+    free_bytes = [torch.cuda.mem_get_info(index)[0] for index in range(devices)]
     cache_type = CacheType.from_quantization(spec.kv_precision)
     return plan_gpu(shape, free_bytes, spec.window, cache_type, spec.slots)
 
 
-def refuse_cpu_settings(spec: EngineSpec) -> None:
-    """Raise ModelUnusable for settings that an engine on GPUs cannot follow."""
+def gpu_split(spec: EngineSpec) -> list[float] | None:
+    """The option `gpu_split`: GiB of weights on each GPU."""
+    split = spec.options.get("gpu_split")
+    return [float(part) for part in split] if split else None
+
+
+def _refuse_cpu_settings(spec: EngineSpec) -> None:
+    """Raise ModelUnusable for settings that an engine on GPUs does not support."""
     if spec.cuda_enabled is False:
         raise ModelUnusable(
-            f"optimization.cuda_enabled: false cannot be had: {spec.engine} runs on GPUs only; remove it, or use "
+            f"optimization.cuda_enabled: false is not supported: {spec.engine} runs on GPUs only; remove it, or use "
             "a GGUF model with --engine llamacpp"
         )
     if isinstance(spec.cuda_layers, int):
         raise ModelUnusable(
-            f"optimization.cuda_layers: {spec.cuda_layers} cannot be had: {spec.engine} keeps all layers on GPUs; "
+            f"optimization.cuda_layers: {spec.cuda_layers} is not supported: {spec.engine} keeps all layers on GPUs; "
             "write cuda_layers: all, or use a GGUF model with --engine llamacpp"
         )
 
 
 def load_stepping_down(spec: EngineSpec, plan: GpuPlan, load: Callable[[CacheSize], T | None]) -> tuple[T, CacheSize]:
-    """Call `load` with ever smaller caches until it gives something else than None (out of memory).
+    """Call `load` with smaller and smaller caches until it no longer returns None, which means out of memory.
 
-    Raises ModelUnusable with the plan's numbers when the smallest does not fit either.
+    Raises ModelUnusable with the plan's numbers if the smallest cache does not fit either.
     """
     tried: CacheSize | None = None
     for size in _steps(spec, plan):
@@ -94,17 +106,17 @@ def _steps(spec: EngineSpec, plan: GpuPlan) -> Iterator[CacheSize]:
 
 def _too_large(spec: EngineSpec, plan: GpuPlan, tried: CacheSize | None) -> str:
     free = " + ".join(f"{device.vram_bytes / 2**30:.2f}" for device in plan.devices)
-    last = f", not even with {tried.tokens:,} cache tokens of {tried.cache_type}" if tried else ""
+    last = f", even with {tried.tokens:,} cache tokens of {tried.cache_type}" if tried else ""
     advice = f"; what would help: {'; '.join(a.sentence for a in plan.advice[:3])}" if plan.advice else ""
     return (
         f"{spec.model.name} does not fit: {plan.weights_bytes / 2**30:.2f} GiB of weights and "
-        f"{plan.cache_bytes_per_token:,} bytes for each cache token, {free} GiB free{last}{advice}; "
-        "`docmill plan` shows the sums"
+        f"{plan.cache_bytes_per_token:,} bytes per cache token, {free} GiB free{last}{advice}; "
+        "`docmill plan` shows the details"
     )
 
 
 def plan_and_reality(plan: GpuPlan, size: CacheSize, allocated_bytes: int) -> str:
-    """What the plan said would be allocated against what was, for the log; reserve and activations left out."""
+    """For the log: the planned and the allocated memory, without reserve and activations."""
     planned = sum(
         device.weights_bytes + device.scratch_bytes + device.tables_bytes + device.cache_bytes
         for device in plan.devices
@@ -121,7 +133,7 @@ def plan_and_reality(plan: GpuPlan, size: CacheSize, allocated_bytes: int) -> st
 
 
 def eos_ids(directory: Path) -> tuple[int, ...]:
-    """Every end-of-text token that generation_config.json or config.json names: a number or a list of them."""
+    """The end-of-text tokens in generation_config.json or config.json: a number or a list of numbers."""
     for name in ("generation_config.json", "config.json"):
         try:
             value: Any = json.loads((directory / name).read_text("utf-8")).get("eos_token_id")

@@ -56,6 +56,8 @@ class LlamaCppEngine(QueueingEngine[_LlamaCppRequest]):
     Option: `kv_tokens`, the size of the cache that all slots share.
     """
 
+    _request_type = _LlamaCppRequest
+
     def __init__(self, spec: EngineSpec) -> None:
         path = spec.model.path
         if spec.model.kind is not ModelKind.GGUF:
@@ -87,9 +89,6 @@ class LlamaCppEngine(QueueingEngine[_LlamaCppRequest]):
             self.cancel(request_id)
         super().close()
         self._server = None
-
-    def _queued(self, request: Request) -> _LlamaCppRequest:
-        return _LlamaCppRequest(request)
 
     def _occupying(self) -> Collection[_LlamaCppRequest]:
         return [*self._running.values(), *self._leaving]

@@ -49,6 +49,8 @@ class OpenVinoEngine(QueueingEngine[_OpenVinoRequest]):
     Options: `precision` of the computation, bf16 or f32; `kv_tokens`, the largest size of the cache.
     """
 
+    _request_type = _OpenVinoRequest
+
     def __init__(self, spec: EngineSpec) -> None:
         precision = spec.options.get("precision") or ("bf16" if _has_bf16() else "f32")
         kv_precision = _KV_PRECISIONS[spec.kv_precision]
@@ -72,9 +74,6 @@ class OpenVinoEngine(QueueingEngine[_OpenVinoRequest]):
     def close(self) -> None:
         super().close()
         self._pipeline = self._tokenizer = None
-
-    def _queued(self, request: Request) -> _OpenVinoRequest:
-        return _OpenVinoRequest(request)
 
     def _start(self, queued: _OpenVinoRequest) -> None:
         ids = openvino.Tensor(np.array([queued.request.prompt_ids], dtype=np.int64))

@@ -51,6 +51,8 @@ class PagedEngine(QueueingEngine[_PagedRequest]):
     the most GPU memory that has been allocated; `unload` frees the model.
     """
 
+    _request_type = _PagedRequest
+
     def __init__(
         self,
         facts: EngineFacts,
@@ -72,9 +74,6 @@ class PagedEngine(QueueingEngine[_PagedRequest]):
         unload, self._unload = self._unload, None
         if unload is not None:
             unload()
-
-    def _queued(self, request: Request) -> _PagedRequest:
-        return _PagedRequest(request)
 
     def _next_to_start(self) -> _PagedRequest | None:
         """The request that shares the most pages with the one started last.

@@ -58,6 +58,8 @@ class QueueingEngine(ABC, Generic[R]):
     their prompts, never exceed `kv_tokens`, so that the KV cache cannot overflow; None leaves this to the library.
     """
 
+    _request_type: type[R]
+
     def __init__(self, facts: EngineFacts, *, kv_tokens: int | None = None) -> None:
         self.facts = facts
         self._kv_tokens = kv_tokens
@@ -70,7 +72,7 @@ class QueueingEngine(ABC, Generic[R]):
 
     def add(self, request: Request) -> None:
         check_fits(request, self.facts.context_window)
-        self._waiting.append(self._queued(request))
+        self._waiting.append(self._request_type(request))
 
     def step(self) -> list[Completion]:
         while (next_request := self._next_to_start()) is not None:
@@ -119,10 +121,6 @@ class QueueingEngine(ABC, Generic[R]):
     def _occupying(self) -> Collection[R]:
         """The requests that take a slot and a part of the KV cache."""
         return self._running.values()
-
-    @abstractmethod
-    def _queued(self, request: Request) -> R:
-        """Wrap a request in what this engine keeps about it."""
 
     @abstractmethod
     def _start(self, queued: R) -> None:

@@ -18,7 +18,6 @@ from docmill.worker.engines.base import (
     EngineFacts,
     EngineFailed,
     FinishReason,
-    Request,
     cut_at_stop,
 )
 from docmill.worker.engines.queueing_engine import QueuedRequest, QueueingEngine
@@ -45,6 +44,8 @@ class SimulatedEngine(QueueingEngine[_SimulatedRequest]):
     engine raise `raise_message`, as a defective kernel would.
     """
 
+    _request_type = _SimulatedRequest
+
     def __init__(self, spec: EngineSpec) -> None:
         super().__init__(EngineFacts("simulated", spec.model.name, spec.window, spec.slots, "simulated-1"))
         self._prefill_rate = float(spec.options.get("prefill_tokens_per_s", 200_000))
@@ -54,9 +55,6 @@ class SimulatedEngine(QueueingEngine[_SimulatedRequest]):
         self._raise_message = str(spec.options.get("raise_message", "the simulated engine was asked to raise"))
         self._words = tuple(spec.options.get("words", _WORDS))
         self._wordiness = float(spec.options.get("wordiness", 1.0))
-
-    def _queued(self, request: Request) -> _SimulatedRequest:
-        return _SimulatedRequest(request)
 
     def _start(self, queued: _SimulatedRequest) -> None:
         request, sampling = queued.request, queued.request.sampling

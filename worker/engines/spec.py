@@ -1,4 +1,4 @@
-"""What to load: handed to the engine process, so every field must pickle."""
+"""What to load: sent to the engine process, so every field must pickle."""
 
 from __future__ import annotations
 
@@ -18,11 +18,18 @@ from docmill.worker.engines.base import ModelUnusable
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """One model on one engine. `context_window` caps the model's own, in tokens; None leaves it.
+    """One model on one engine.
 
-    `home` is where converted weights are cached. `options` are the engine's own. `quantization`, `kv_cache`,
-    `cuda_enabled` and `cuda_layers` are those of `optimization` in config.yaml: an engine that cannot do what they
-    ask for refuses to load. `quantization` is the precision of the keys and values; the weights are the file's.
+    `quantization`, `kv_cache`, `cuda_enabled` and `cuda_layers` are those of `optimization` in config.yaml; an engine
+    that does not support a value refuses to load.
+
+    Attributes:
+        home: Directory in which converted weights are cached.
+        slots: Requests that run at once.
+        threads: CPU threads; None uses one per physical core.
+        quantization: Precision of keys and values; None uses the engine's default. The weights stay as in their file.
+        context_window: Tokens; reduces the model's own window.
+        options: Options of this engine, see its class.
     """
 
     engine: str
@@ -39,12 +46,12 @@ class EngineSpec:
 
     @property
     def window(self) -> int:
-        """The context window the engine keeps to, in tokens."""
+        """The effective context window in tokens."""
         return min(self.context_window or self.model.context_window, self.model.context_window)
 
     @property
     def cpu_threads(self) -> int:
-        """The threads asked for, else one for each physical core that this process may use."""
+        """`threads`, or one per physical core that this process may use."""
         if self.threads:
             return self.threads
         usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -70,9 +77,9 @@ class EngineSpec:
         return self.quantization or supported[0]
 
     def without_gpu(self, engine: str) -> tuple[str, ...]:
-        """Remarks for an engine that has no GPU here. Raises ModelUnusable where layers on a GPU are counted out.
+        """Remarks for an engine that runs on the CPU here. Raises ModelUnusable if GPU layers are configured.
 
-        `cuda_enabled: true` and `cuda_layers: all` mean the GPU where there is one, so one file serves all machines.
+        `cuda_enabled: true` and `cuda_layers: all` only allow a GPU, so that one config.yaml serves all machines.
         """
         if isinstance(self.cuda_layers, int) and self.cuda_layers > 0:
             raise ModelUnusable(

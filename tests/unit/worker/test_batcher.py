@@ -88,7 +88,7 @@ def expected_text(request: Request, spec: EngineSpec) -> str:
             return completion.text
 
 
-def burials(caplog: pytest.LogCaptureFixture) -> list[str]:
+def crash_messages(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if "restarting it" in record.getMessage()]
 
 
@@ -107,7 +107,7 @@ def test_many_threads_share_the_engine_and_each_gets_its_own_text(
     assert batcher.in_flight == 0
 
 
-def test_only_the_request_that_kills_the_engine_pays_and_suspects_run_alone(
+def test_only_the_request_that_crashes_the_engine_fails_and_suspects_run_alone(
     make_batcher: MakeBatcher, make_spec: MakeSpec, caplog: pytest.LogCaptureFixture
 ) -> None:
     spec = make_spec(die_on=POISON, decode_steps_per_s=50)
@@ -119,7 +119,7 @@ def test_only_the_request_that_kills_the_engine_pays_and_suspects_run_alone(
         culprit.result(60)
     assert [f.result(60).text for f in innocent] == [expected_text(r, spec) for r in others]
     assert [f.result().batch_size for f in innocent] == [1.0] * 3
-    together, alone = burials(caplog)
+    together, alone = crash_messages(caplog)
     assert "with 4 requests" in together
     assert "with 1 requests" in alone
 
@@ -138,7 +138,7 @@ def test_an_engine_that_raises_fails_only_the_request_it_raised_on(
     assert batcher.generate(short(3)).text == expected_text(short(3), spec)
 
 
-def test_an_engine_killed_while_idle_is_nobodys_fault(
+def test_an_engine_killed_while_idle_fails_no_request(
     make_batcher: MakeBatcher, make_spec: MakeSpec, caplog: pytest.LogCaptureFixture
 ) -> None:
     spec = make_spec()
@@ -147,10 +147,10 @@ def test_an_engine_killed_while_idle_is_nobodys_fault(
         pid = batcher.engine_pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        with suppress(ChildProcessError):  # the batcher has buried it; it may, or may not have seen it yet
+        with suppress(ChildProcessError):  # the batcher may have noticed it already
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         assert batcher.generate(short(i)).text == expected_text(short(i), spec)
-    assert all("with 0 requests" in burial for burial in burials(caplog))
+    assert all("with 0 requests" in message for message in crash_messages(caplog))
 
 
 class _Waits(threading.Event):
@@ -210,7 +210,7 @@ def test_a_long_idle_time_is_not_held_against_the_first_request_after_it(
     batcher = make_batcher(make_spec(prefill_tokens_per_s=100), stall_s=2.0)
     time.sleep(2.1)  # idle longer than a step may take: that is what is tested
     assert batcher.generate(Request("long step", (5,) * 80, max_tokens=5)).text
-    assert burials(caplog) == []
+    assert crash_messages(caplog) == []
 
 
 def test_cancel_ends_the_wait_of_a_request_the_engine_has_not_got_yet(
@@ -292,9 +292,9 @@ def test_an_engine_that_dies_three_times_while_loading_is_given_up(
     batcher = make_batcher(make_spec(die_on=(1, 1)), start=False)  # what it probes itself with
     with pytest.raises(EngineDied, match=r"SIGKILL 3 times while loading simulated"):
         batcher.start()
-    told = threading.Event()
-    batcher.on_fatal(told.set)  # late is not too late
-    assert told.is_set()
+    called = threading.Event()
+    batcher.on_fatal(called.set)  # late is not too late
+    assert called.is_set()
     with pytest.raises(EngineDied):
         batcher.raise_if_fatal()
 
@@ -309,8 +309,8 @@ def test_an_engine_that_cannot_be_brought_back_is_fatal_once_and_ends_every_wait
 ) -> None:
     batcher = make_batcher(make_spec(decode_steps_per_s=2))
     batcher.raise_if_fatal()
-    told = threading.Semaphore(0)
-    batcher.on_fatal(told.release)
+    called = threading.Semaphore(0)
+    batcher.on_fatal(called.release)
     futures = Threads(batcher).generate(endless(1), endless(2))
     supervisor = batcher._supervisor
     supervisor._spec = replace(supervisor._spec, **broken)  # type: ignore[arg-type]
@@ -320,11 +320,11 @@ def test_an_engine_that_cannot_be_brought_back_is_fatal_once_and_ends_every_wait
     for future in futures:
         with pytest.raises(EngineClosed):
             future.result(60)
-    assert told.acquire(timeout=60)
+    assert called.acquire(timeout=60)
     with pytest.raises(error):
         batcher.raise_if_fatal()
     batcher.close()
-    assert not told.acquire(blocking=False)
+    assert not called.acquire(blocking=False)
 
 
 def test_a_supervisor_that_fails_ends_every_wait(make_batcher: MakeBatcher, make_spec: MakeSpec) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from docmill.worker.crash_and_retry_policy import GiveUp, Retry, RetryPolicy
+from docmill.worker.crash_and_retry_policy import GiveUp, RestartPolicy, Retry, RetryPolicy
 from docmill.worker.engines.base import EngineDied, EngineError, EngineFailed, PromptTooLong, RequestRefused
 
 
@@ -40,3 +40,17 @@ def test_the_wait_doubles_to_its_cap_and_is_jittered() -> None:
             assert isinstance(decision, Retry)
             delays.append(decision.delay_s)
         assert around_s * 0.5 <= min(delays) < max(delays) <= around_s * 1.5
+
+
+def test_an_engine_is_given_up_after_three_crashes_in_a_row_while_loading() -> None:
+    policy = RestartPolicy()
+    crashes = [(False, False), (False, False), (True, True), (False, False), (False, False), (False, False)]
+    delays = [policy.delay_after_crash(was_loaded=loaded, had_results=results) for loaded, results in crashes]
+    assert [delay is None for delay in delays] == [False] * 5 + [True]
+
+
+def test_an_engine_that_crashes_without_results_is_restarted_more_and_more_slowly() -> None:
+    policy = RestartPolicy()
+    delays = [policy.delay_after_crash(was_loaded=True, had_results=False) for _ in range(10)]
+    assert delays == [0, 0, 0, 2, 4, 8, 16, 32, 60, 60]
+    assert policy.delay_after_crash(was_loaded=True, had_results=True) == 0

@@ -34,7 +34,7 @@ def test_what_is_drawn_is_shared_equally_by_those_that_run_at_the_time(counter: 
     assert first + second == 1350 - 1000
 
 
-def test_what_an_idle_gpu_draws_is_nobodys(counter: Counter) -> None:
+def test_what_an_idle_gpu_draws_is_charged_to_no_request(counter: Counter) -> None:
     shares = EnergyShares(counter.read)
     shares.measure(0.0, 0)
     counter.joules = 6000.0

@@ -66,7 +66,7 @@ def test_a_beat_stops_what_was_cancelled(stored: Stored) -> None:
     assert sorted(lost) == sorted(map(request_id_of, (first, second)))
 
 
-def test_everything_is_given_up_when_the_database_is_away_longer_than_a_lease(stored: Stored) -> None:
+def test_all_jobs_are_cancelled_when_the_database_is_away_longer_than_a_lease(stored: Stored) -> None:
     lost: queue.SimpleQueue[str] = queue.SimpleQueue()
     heartbeat = Heartbeat(stored.jobs(lease_s=0.5), stored.workers(), lost.put, lease_s=0.5)
     jobs = [claim(stored, index) for index in range(3)]
@@ -79,12 +79,12 @@ def test_everything_is_given_up_when_the_database_is_away_longer_than_a_lease(st
     assert given_up == set(map(request_id_of, jobs))
 
 
-def test_the_heart_goes_on_after_a_beat_that_failed(stored: Stored) -> None:
+def test_the_heartbeat_continues_after_a_beat_that_failed(stored: Stored) -> None:
     tried = threading.Semaphore(0)
 
     def lost(_: str) -> None:
         tried.release()
-        raise RuntimeError("something nobody thought of")
+        raise RuntimeError("something unexpected")
 
     heartbeat = Heartbeat(stored.jobs(lease_s=0.1), stored.workers(), lost, lease_s=0.1)
     job = claim(stored, 0)

@@ -60,7 +60,7 @@ def run(stored: Stored, answer: Callable[[Request], Completion], job_id: int | N
 
 
 def run_with(stored: Stored, engine: Scripted, job_id: int | None = None, *, closes_after: int = 1000) -> Verdict:
-    """`closes_after`: the worker is told to end at so many looks."""
+    """`closes_after`: the worker shuts down after so many checks."""
     looks = iter(range(closes_after))
     db_retry = DatabaseRetry(lambda: next(looks, None) is None)
     jobs = stored.jobs()
@@ -194,7 +194,7 @@ def test_a_request_stopped_because_its_batch_was_cancelled_leaves_the_job_cancel
 
 
 def test_a_request_given_up_while_the_job_is_still_ours_is_put_back_uncharged(stored: Stored) -> None:
-    # The database was away longer than a lease, and then nobody had taken the job.
+    # The database was away longer than a lease, and no other worker had taken the job.
     assert run(stored, raising(RequestCancelled("given up"))).outcome is Outcome.FENCED
     job = stored.job(stored.job_ids[0])
     assert (job["state"], job["failures"]) == ("queued", 0)

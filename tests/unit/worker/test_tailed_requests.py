@@ -50,7 +50,7 @@ def test_pieces_follow_one_another_without_gap_or_overlap(make_spec: MakeSpec) -
     assert text == engine.text_so_far("1-1")
 
 
-def test_a_second_watcher_gets_what_it_has_not_and_the_watch_ends_when_nobody_asks(make_spec: MakeSpec) -> None:
+def test_a_second_watcher_gets_what_it_lacks_and_the_watch_ends_when_no_one_asks(make_spec: MakeSpec) -> None:
     engine, tailed = engine_with(make_spec, "1-1"), TailedRequests()
     tailed.watch(WatchText("1-1", have=0), now=0.0)
     (first,) = new_text(tailed, engine, 1.0)

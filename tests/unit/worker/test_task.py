@@ -1,4 +1,4 @@
-"""What Celery, and so Flower, is told of each verdict."""
+"""How each outcome appears in Celery and Flower."""
 
 from __future__ import annotations
 
