@@ -6,8 +6,9 @@ DEMO_HOME ?= $(CURDIR)/.venv/demo-home
 DEMO_OUT ?= demo-out
 DOCS ?=
 PYTEST_ARGS ?= -n 2 --dist loadfile
-# Unit tests without servers that take long; see CONTRIBUTING.md.
-FAST_TESTS ?= tests/unit tests/docs/test_commands.py tests/docs/test_markdown.py -m 'not slow and not model' -k 'not postgres'
+# The unit tests of `make check`: without the commands, Postgres and modules that take long.
+FAST_TESTS ?= tests/unit tests/docs/test_commands.py tests/docs/test_markdown.py --ignore=tests/unit/cli \
+	-m 'not slow and not model' -k 'not postgres'
 MARKDOWN := README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md docs
 # torch for the exllamav2 tests, which run its real Python code on the CPU. `make test TORCH=` skips them.
 TORCH ?= torch==2.13.0

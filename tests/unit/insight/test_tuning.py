@@ -17,6 +17,8 @@ from docmill.settings.load import load_settings
 from docmill.worker.engines.base import EngineError
 from docmill.worker.engines.spec import EngineSpec
 
+pytestmark = pytest.mark.slow
+
 START = TunedSettings(threads=None, batch_size=2, quantization=None, chunk_tokens=100)
 
 

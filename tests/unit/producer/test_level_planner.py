@@ -25,6 +25,8 @@ from docmill.storage.moves.finish_batches import finish_batches
 from docmill.storage.states import DocumentState
 from tests.unit.producer.store import Store
 
+pytestmark = pytest.mark.slow
+
 Planned = tuple[Plan, Task]
 PlanOf = Callable[..., Planned]
 STRATEGIES = list(MergeStrategy)

@@ -29,6 +29,8 @@ from docmill.worker.engines.spec import EngineSpec
 from tests.integration.conftest import wait_until
 from tests.unit.worker.conftest import MakeSpec
 
+pytestmark = pytest.mark.slow
+
 POISON = (666, 667)
 MakeBatcher = Callable[..., Batcher]
 

@@ -19,6 +19,8 @@ from docmill.worker.engines.base import PromptTooLong, Request
 from docmill.worker.engines.spec import EngineSpec
 from tests.unit.worker.conftest import MakeSpec
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 
 
