@@ -19,11 +19,10 @@ if TYPE_CHECKING:
 class CliContext:
     """The global options of one call, and what is made from them."""
 
-    def __init__(self, *, config: Path | None, profile: str | None, home: Path | None, debug: bool = False) -> None:
+    def __init__(self, *, config: Path | None, profile: str | None, home: Path | None) -> None:
         self.config = config
         self.profile = profile
         self.home = home
-        self.debug = debug
 
     @cached_property
     def settings(self) -> Settings:

@@ -104,7 +104,7 @@ Examples:
 )
 @click.option("--profile", metavar="NAME", help="A *_llm section of the configuration; by default llm.")
 @click.option("--home", type=click.Path(path_type=Path, file_okay=False), help="Directory of data, models and caches.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Log format of services; by default text.")
 @click.pass_context
 def cli(
@@ -112,7 +112,6 @@ def cli(
     config: Path | None,
     profile: str | None,
     home: Path | None,
-    debug: bool,  # noqa: FBT001
     log_format: str | None,
 ) -> None:
     """Batch processing of long documents with local language models."""
@@ -120,7 +119,7 @@ def cli(
 
     if log_format is not None:
         os.environ["DOCMILL_LOG_FORMAT"] = log_format  # for child processes, too
-    ctx.obj = CliContext(config=config, profile=profile, home=home, debug=debug)
+    ctx.obj = CliContext(config=config, profile=profile, home=home)
 
 
 def main() -> NoReturn:

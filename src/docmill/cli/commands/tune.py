@@ -8,7 +8,6 @@ from pathlib import Path
 
 import click
 import yaml
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from docmill.cli.context import CliContext, pass_context
 from docmill.cli.display.output import new_table, print_json, print_table
@@ -17,7 +16,7 @@ from docmill.cli.options import engine_option, json_option, model_option, requir
 from docmill.cli.services.worker_options import WorkerFlags, engine_spec
 from docmill.engine_table import CPU_ENGINES
 from docmill.formatting import gib
-from docmill.insight.tuning import Grid, Measurement, Workload, as_config, best_of, grid_for
+from docmill.insight.tuning import Measurement, Workload, as_config, best_of, grid_for
 from docmill.insight.tuning import tune as tuned
 from docmill.producer.intake.documents import Document, Skipped
 from docmill.producer.intake.sources import read_documents
@@ -66,8 +65,11 @@ def tune(
     cores = read_machine(context.settings.home).cpu.engine_threads
     room = spec.window - output_tokens - _prompt_tokens(text, workload)
     grid = grid_for(spec, cores, on_cpu=spec.engine in CPU_ENGINES, quick=quick, max_chunk_tokens=room)
-    with _RunCounter(context, grid) as counter:
-        measured = [counter.count(one) for one in tuned(spec, grid, workload)]
+    measured: list[Measurement] = []
+    with context.console.status(f"run 1 of {grid.runs}") as progress:
+        for one in tuned(spec, grid, workload):
+            measured.append(one)
+            progress.update(f"run {len(measured) + 1} of {grid.runs}")
     best = best_of(measured)
     config = yaml.safe_dump(as_config(name, best.settings), sort_keys=False)
     if out is not None:
@@ -77,33 +79,6 @@ def tune(
         return
     _show(measured, best)
     click.echo(f"\n{f'written to {out}' if out else config}")
-
-
-class _RunCounter:
-    """Shows on standard error which run is in progress."""
-
-    def __init__(self, context: CliContext, grid: Grid) -> None:
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-        self._progress = Progress(*columns, console=context.console, transient=True)
-        self._runs = grid.runs
-        self._done = 0
-        self._task = self._progress.add_task(self._description)
-
-    @property
-    def _description(self) -> str:
-        return f"run {self._done + 1} of {self._runs}"
-
-    def count(self, measured: Measurement) -> Measurement:
-        self._done += 1
-        self._progress.update(self._task, description=self._description)
-        return measured
-
-    def __enter__(self) -> _RunCounter:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
 
 
 def _show(measured: list[Measurement], best: Measurement) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from types import TracebackType
 from typing import TextIO
 
 import click
@@ -50,24 +50,20 @@ def watch_as_lines(backend: Backend, batch_id: str, out: TextIO) -> None:
         lines.show(batch_line(status), force=status.state.is_terminal)
 
 
-class BatchProgress:
+@contextmanager
+def batch_progress(console: Console) -> Iterator[BatchProgress]:
     """Shows the progress of one batch while the block runs: drawn on a terminal, as lines elsewhere."""
+    with Live(console=console, refresh_per_second=4) if console.is_terminal else nullcontext() as live:
+        yield BatchProgress(console, live)
 
-    def __init__(self, console: Console) -> None:
-        self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
+
+class BatchProgress:
+    """Created by `batch_progress`."""
+
+    def __init__(self, console: Console, live: Live | None) -> None:
+        self._live = live
         self._lines = _Lines(lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True))
         self._stage = ""
-
-    def __enter__(self) -> BatchProgress:
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
 
     def show_stage(self, stage: str) -> None:
         """Show what is done before the first job runs."""

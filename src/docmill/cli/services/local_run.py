@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from docmill.cli.context import CliContext
-from docmill.cli.display.watch import BatchProgress
+from docmill.cli.display.watch import BatchProgress, batch_progress
 from docmill.cli.services.signals import interruptible
 from docmill.cli.services.stack import Stack, prepare_database
 from docmill.cli.submission_options import prepare, submit_and_report
@@ -55,7 +55,7 @@ def run_documents(
     model = context.model_name(options.get("model"))
     prepare_database(settings)
     submission = prepare(context, paths, options)
-    with interruptible() as stop, BatchProgress(context.console) as progress:
+    with interruptible() as stop, batch_progress(context.console) as progress:
         progress.show_stage("reading documents")
         submitted = submit_and_report(context, submission, resume=Resume.ANY)
         status, rate = backend.reports.batch(submitted.id), None
