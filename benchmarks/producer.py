@@ -175,14 +175,14 @@ def submit_file(options: argparse.Namespace) -> dict[str, Any]:
 
 def _publish_all(backend: Any, database: Any, batch_id: str, model: str) -> tuple[int, float]:
     from docmill.producer.dispatcher import Dispatcher, DispatchPolicy
-    from docmill.producer.level_planner import LevelPlanner
+    from docmill.producer.merge_runner import MergeRunner
     from docmill.storage.moves.announce import Outbox
     from docmill.storage.moves.documents import Documents
     from docmill.storage.reads.reports import Reports
 
     jobs = Reports(database).batch(batch_id).jobs_total
     levels = Documents(database)
-    advancer = LevelPlanner(levels, backend.settings.home)
+    advancer = MergeRunner(levels, backend.settings.home)
     policy = DispatchPolicy(watermark=jobs)
     dispatcher = Dispatcher(Outbox(database), levels, advancer, backend.broker(), policy)
     began, published = time.monotonic(), 0

@@ -33,7 +33,7 @@ from sqlalchemy import select
 
 from benchmarks.machine import describe_machine
 from benchmarks.text import prose
-from docmill.broker.sampling import Sampling
+from docmill.broker.sampling_parameters import Sampling
 from docmill.catalogue.pull import pull
 from docmill.cli.services.stack import Stack
 from docmill.cli.services.worker_options import WorkerFlags, worker_options
@@ -45,7 +45,7 @@ from docmill.settings.load import load_settings
 from docmill.storage.states import BatchState
 from docmill.storage.tables import Job
 from docmill.worker.engines.base import Request
-from docmill.worker.engines.registry import load_engine
+from docmill.worker.engines.load_engine import load_engine
 from docmill.worker.engines.spec import EngineSpec
 
 MODEL = "smollm2-135m-instruct"

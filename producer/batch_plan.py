@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from docmill.broker.sampling import Sampling
+from docmill.broker.sampling_parameters import Sampling
 from docmill.producer.errors import NoRoomForOutput, NoRoomForText, ProducerError, WindowTooLarge
 from docmill.producer.model_text import ModelText
 from docmill.producer.prompts import TaskTemplate

@@ -21,7 +21,7 @@ from docmill.producer.dispatcher import Dispatcher, DispatchPolicy
 from docmill.producer.errors import ProducerError
 from docmill.producer.intake.documents import IntakeOptions
 from docmill.producer.intake.records import Record
-from docmill.producer.level_planner import LevelPlanner
+from docmill.producer.merge_runner import MergeRunner
 from docmill.producer.model_text import ModelText, load_model_text
 from docmill.producer.submission import OnDocument, Resume, Submission, SubmitOptions, SubmittedBatch
 from docmill.producer.task_files import MergeStrategy, load_task, task_from_prompt
@@ -86,7 +86,7 @@ class Backend:
             watermark=self.settings.producer.watermark,
             republish_s=self.settings.producer.republish_s,
         )
-        return Dispatcher(Outbox(self.database), documents, LevelPlanner(documents, self.settings.home), app, policy)
+        return Dispatcher(Outbox(self.database), documents, MergeRunner(documents, self.settings.home), app, policy)
 
     def model_text(self, profile: str | None = None, model: str | None = None) -> ModelText:
         """The tokenizer and template of `model`, or of the profile's model."""

@@ -14,7 +14,7 @@ from celery import Celery
 
 from docmill.broker.errors import BrokerError
 from docmill.broker.publish import publish
-from docmill.producer.level_planner import LevelPlanner
+from docmill.producer.merge_runner import MergeRunner
 from docmill.settings.defaults import Producer
 from docmill.storage.errors import StorageError
 from docmill.storage.moves.announce import Outbox
@@ -58,11 +58,11 @@ class Dispatcher:
     """One dispatcher. `run` blocks, so give it its own thread or process."""
 
     def __init__(
-        self, outbox: Outbox, documents: Documents, planner: LevelPlanner, app: Celery, policy: DispatchPolicy
+        self, outbox: Outbox, documents: Documents, merge_runner: MergeRunner, app: Celery, policy: DispatchPolicy
     ) -> None:
         self._outbox = outbox
         self._documents = documents
-        self._planner = planner
+        self._merge_runner = merge_runner
         self._app = app
         self._policy = policy
         self.counts = DispatchCounts()
@@ -99,7 +99,7 @@ class Dispatcher:
             log.warning("%d jobs were taken back from workers that stopped responding", rescued)
         ended = self._documents.with_ended_level()
         for document in ended:
-            self._planner.advance(document)
+            self._merge_runner.advance(document)
             self.counts.documents_advanced += 1
         finish_batches(self._outbox.database)
         models = self._outbox.models_at_work()

@@ -22,7 +22,7 @@ class SubmitOptions:
     """The options of a submission, as `docmill.Client.submit` documents them.
 
     None leaves an option to the profile, the task and the model. `sampling` holds those of
-    `docmill.broker.sampling.Sampling`.
+    `docmill.broker.sampling_parameters.Sampling`.
     """
 
     profile: str | None = None

@@ -34,7 +34,7 @@ from docmill.worker.engine_messages import (
     WatchText,
 )
 from docmill.worker.engines.base import Completion, Engine, EngineError, Request, RequestRefused
-from docmill.worker.engines.registry import load_engine
+from docmill.worker.engines.load_engine import load_engine
 from docmill.worker.engines.spec import EngineSpec
 from docmill.worker.tailed_requests import TailedRequests
 from docmill.worker.telemetry.energy import EnergyShares

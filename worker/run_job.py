@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from enum import StrEnum
 
-from docmill.broker.sampling import Sampling
+from docmill.broker.sampling_parameters import Sampling
 from docmill.storage.errors import DatabaseUnavailable, StorageError
 from docmill.storage.moves.attempts import ClaimedJob, Failure, ReusedJob
 from docmill.storage.moves.jobs import Jobs

@@ -13,7 +13,7 @@ from docmill.catalogue.find_model import find_model
 from docmill.catalogue.local_model import Model, ModelKind
 from docmill.producer.model_text import ModelText
 from docmill.worker.engines.base import Completion, Engine, Request
-from docmill.worker.engines.registry import load_engine
+from docmill.worker.engines.load_engine import load_engine
 from docmill.worker.engines.spec import EngineSpec
 from tests.engines.in_child import EngineInChild
 from tests.exllamav2_cpu.installed import require_exllamav2

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from docmill.worker.engines.base import Completion, EngineFacts, Request, RequestId
-from docmill.worker.engines.registry import load_engine
+from docmill.worker.engines.load_engine import load_engine
 from docmill.worker.engines.spec import EngineSpec
 from tests.exllamav2_cpu.child import SITE
 

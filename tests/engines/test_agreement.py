@@ -16,7 +16,7 @@ import pytest
 from docmill.catalogue.local_model import Model
 from docmill.producer.model_text import ModelText
 from docmill.worker.engines.base import Request
-from docmill.worker.engines.registry import load_engine
+from docmill.worker.engines.load_engine import load_engine
 from docmill.worker.engines.spec import EngineSpec
 from tests.engines.conftest import CPU_ENGINES, Driven
 from tests.engines.reference import ReferenceLlama

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from docmill.broker.sampling import Sampling
+from docmill.broker.sampling_parameters import Sampling
 from docmill.catalogue.local_model import Model
 from docmill.producer.model_text import ModelText
 from docmill.worker.engines.base import Completion, FinishReason, ModelUnusable, PromptTooLong, Request, RequestRefused
-from docmill.worker.engines.registry import load_engine
+from docmill.worker.engines.load_engine import load_engine
 from docmill.worker.engines.spec import EngineSpec
 from tests.engines.conftest import CPU_ENGINES, TESTED_ENGINES, WINDOW, Driven, load_for_test
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from docmill.broker.sampling import Sampling
+from docmill.broker.sampling_parameters import Sampling
 from docmill.catalogue.f16_conversion import ensure_f16
 from docmill.catalogue.find_model import find_model
 from docmill.catalogue.local_model import Model, ModelKind
 from docmill.producer.model_text import ModelText
 from docmill.worker.engines.base import Completion, EngineFailed, FinishReason, ModelUnusable, PromptTooLong, Request
-from docmill.worker.engines.registry import load_engine
+from docmill.worker.engines.load_engine import load_engine
 from docmill.worker.engines.spec import EngineSpec
 from tests.engines.conftest import Driven
 from tests.engines.in_child import EngineInChild
@@ -159,7 +159,7 @@ def test_nothing_of_the_packages_own_sampling_is_left(engine: EngineInChild) -> 
     made = (
         "engine._make_job(__import__('docmill.worker.engines.base', fromlist=['Request']).Request('x', (5, 6), 4, {}))"
     )
-    sampling = "__import__('docmill.broker.sampling', fromlist=['Sampling']).Sampling({})"
+    sampling = "__import__('docmill.broker.sampling_parameters', fromlist=['Sampling']).Sampling({})"
 
     def setting(name: str, arguments: str) -> Any:
         return engine.inspect(f"{made.format(sampling.format(arguments))}.gen_settings.{name}")

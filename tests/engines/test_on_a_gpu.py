@@ -13,7 +13,7 @@ from docmill.producer.model_text import ModelText, load_model_text
 from docmill.sizing.gpu_devices import NoGpu, read_gpus
 from docmill.worker.batcher import Batcher
 from docmill.worker.engines.base import EngineFacts, FinishReason, Request
-from docmill.worker.engines.registry import choose_engine
+from docmill.worker.engines.load_engine import choose_engine
 from docmill.worker.engines.spec import EngineSpec
 
 pytestmark = pytest.mark.gpu

@@ -15,7 +15,7 @@ from docmill.catalogue.local_model import Model
 from docmill.producer.model_text import load_model_text
 from docmill.worker.engines.base import Completion, Request
 from docmill.worker.engines.llamacpp import LlamaCppEngine
-from docmill.worker.engines.registry import choose_engine
+from docmill.worker.engines.load_engine import choose_engine
 from docmill.worker.engines.spec import EngineSpec
 from tests.families.tiny_gguf import ARCHITECTURES, write_tiny_gguf
 

@@ -15,7 +15,7 @@ from docmill.broker.celery_app import make_app
 from docmill.broker.embedded_broker import EmbeddedBroker
 from docmill.broker.errors import BrokerUnavailable
 from docmill.producer.dispatcher import Dispatcher, DispatchPolicy
-from docmill.producer.level_planner import LevelPlanner
+from docmill.producer.merge_runner import MergeRunner
 from docmill.storage.database import Database
 from docmill.storage.errors import DatabaseUnavailable
 from docmill.storage.moves.announce import Outbox, Publishable
@@ -66,7 +66,7 @@ def make_dispatcher(mill: Mill, valkey: EmbeddedBroker, client: Redis) -> MakeDi
         levels = Documents(mill.database)
         chosen = replace(DispatchPolicy(interval_s=0.01), **policy)  # type: ignore[arg-type]
         return Dispatcher(
-            outbox or mill.outbox, levels, LevelPlanner(levels, Path("/nowhere")), app or make_app(valkey.url), chosen
+            outbox or mill.outbox, levels, MergeRunner(levels, Path("/nowhere")), app or make_app(valkey.url), chosen
         )
 
     return make

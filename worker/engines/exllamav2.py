@@ -28,7 +28,7 @@ from exllamav2 import (
 from exllamav2 import attn as exllamav2_attn
 from exllamav2.generator import ExLlamaV2DynamicGenerator, ExLlamaV2DynamicJob, ExLlamaV2Sampler
 
-from docmill.broker.sampling import Sampling
+from docmill.broker.sampling_parameters import Sampling
 from docmill.catalogue.errors import CatalogueError
 from docmill.catalogue.families import require_exllamav2
 from docmill.catalogue.fingerprint import directory_fingerprint

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from docmill.broker.sampling import Sampling
+from docmill.broker.sampling_parameters import Sampling
 from docmill.producer.errors import ProducerError
 from docmill.producer.model_text import ModelText
 from docmill.worker.batcher import Batcher

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from docmill.producer.level_planner import LevelPlanner
+from docmill.producer.merge_runner import MergeRunner
 from docmill.storage.attempt_metrics import GeneratedText
 from docmill.storage.database import Database
 from docmill.storage.moves.attempts import Failure, WorkerIdentity
@@ -101,7 +101,7 @@ class Cluster:
     def __init__(self, home: Path) -> None:
         self.database = Database(f"sqlite:///{home / 'docmill.db'}")
         self.levels = Documents(self.database)
-        self.advancer = LevelPlanner(self.levels, home)
+        self.advancer = MergeRunner(self.levels, home)
         self.jobs = Jobs(self.database, WorkerIdentity("host/cpu-1", "openvino", "smollm2-135m-instruct"), lease_s=60)
 
     def run(self, text: str | None) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from docmill.broker.broker_health import BrokerHealth
 from docmill.insight.checkup.service_checks import check_broker, check_database, check_model, check_work
-from docmill.insight.checkup.services import BrokerFacts, DatabaseFacts, ModelFacts
+from docmill.insight.checkup.service_facts import BrokerFacts, DatabaseFacts, ModelFacts
 from docmill.insight.findings import Finding, Status
 from docmill.storage.reads.health import OpenWork, ResponseTime, WorkerHealth
 from tests.unit.insight.machines import GIB, machine

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from docmill.producer.batch_plan import Plan
 from docmill.producer.batch_writer import BatchWriter
 from docmill.producer.intake.documents import IntakeOptions
-from docmill.producer.level_planner import LevelPlanner
+from docmill.producer.merge_runner import MergeRunner
 from docmill.producer.model_text import ModelText
 from docmill.producer.submission import OnDocument, Resume, Submission, SubmittedBatch
 from docmill.producer.task_files import Task
@@ -78,10 +78,10 @@ class Store:
             assert jobs.complete(job, generated)
         return len(queued)
 
-    def run(self, answer: Answer, *, advancer: LevelPlanner | None = None) -> None:
+    def run(self, answer: Answer, *, advancer: MergeRunner | None = None) -> None:
         """What workers and a dispatcher do, until nothing is left to do."""
         levels = Documents(self.database)
-        advancer = advancer or LevelPlanner(levels, self.home)
+        advancer = advancer or MergeRunner(levels, self.home)
         for _ in range(200):
             answered = self.answer_all(answer)
             ended = levels.with_ended_level()

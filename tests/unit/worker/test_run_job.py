@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from docmill.broker.sampling import Sampling
+from docmill.broker.sampling_parameters import Sampling
 from docmill.worker.crash_and_retry_policy import RetryPolicy
 from docmill.worker.database_retry import DatabaseRetry
 from docmill.worker.engines.base import (

@@ -20,7 +20,7 @@ from docmill.cli.model_download import pull_with_progress
 from docmill.cli.options import json_option
 from docmill.formatting import gb
 from docmill.producer.model_text import load_model_text
-from docmill.worker.engines.registry import choose_engine
+from docmill.worker.engines.load_engine import choose_engine
 
 
 @click.group(epilog="\b\nExamples:\n  docmill models list\n  docmill models pull smollm2-135m-instruct")

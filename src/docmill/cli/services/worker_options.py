@@ -12,7 +12,7 @@ from docmill.broker.prometheus_endpoint import MetricsEndpoint
 from docmill.catalogue.find_model import find_model
 from docmill.settings.defaults import DEFAULT_SLOTS, Settings
 from docmill.worker.crash_and_retry_policy import RetryPolicy
-from docmill.worker.engines.registry import choose_engine
+from docmill.worker.engines.load_engine import choose_engine
 from docmill.worker.engines.spec import EngineSpec
 from docmill.worker.service import WorkerOptions
 

@@ -72,6 +72,6 @@ def _sizes(fitted: Fit) -> str:
 
 
 def _is_auto(choice: Choice) -> bool:
-    """docmill.worker.engines.registry.choose_engine would choose the same engine."""
+    """docmill.worker.engines.load_engine.choose_engine would choose the same engine."""
     fitted = choice.fit
     return fitted.engine != "llamacpp" or fitted.cache_type is CacheType.Q4 or not openvino_can_run(choice.entry)

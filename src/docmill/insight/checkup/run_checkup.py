@@ -5,10 +5,10 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from docmill.insight.checkup.checks import check_machine, check_software
+from docmill.insight.checkup.machine_checks import check_machine, check_software
 from docmill.insight.checkup.service_checks import check_services
-from docmill.insight.checkup.services import Services, read_services
-from docmill.insight.checkup.software import Software, read_software
+from docmill.insight.checkup.service_facts import Services, read_services
+from docmill.insight.checkup.software_facts import Software, read_software
 from docmill.insight.findings import Finding
 from docmill.settings.defaults import Settings
 from docmill.sizing.machine import Machine, read_machine

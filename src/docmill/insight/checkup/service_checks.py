@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from docmill.broker.broker_health import BrokerHealth
 from docmill.formatting import counted, gib
-from docmill.insight.checkup.services import BrokerFacts, DatabaseFacts, ModelFacts, Services
+from docmill.insight.checkup.service_facts import BrokerFacts, DatabaseFacts, ModelFacts, Services
 from docmill.insight.findings import Finding, Section
 from docmill.settings.defaults import WORKER_SEEN_S
 from docmill.sizing.machine import Machine

@@ -1,4 +1,7 @@
-"""Plan the next step of a document whose jobs of a level have all ended: another level, its end or its failure."""
+"""Carry out the next step of a document whose level has ended: store another level, its end or its failure.
+
+`docmill.producer.merge_levels` decides what that step is and packs answers into jobs.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ log = logging.getLogger(__name__)
 Render = Callable[[str], RenderedPrompt]
 
 
-class LevelPlanner:
+class MergeRunner:
     """Plans and stores what follows an ended level. Each model's tokenizer is loaded once and kept."""
 
     def __init__(self, documents: Documents, home: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from docmill.engine_table import CPU_ENGINES, ENGINES, GPU_ENGINES
 from docmill.formatting import counted, gb, gib
 from docmill.insight.advice.tiers import Standing, standing_of
-from docmill.insight.checkup.software import Import, Library, Software
+from docmill.insight.checkup.software_facts import Import, Library, Software
 from docmill.insight.findings import Finding, Section
 from docmill.sizing.machine import Cpu, Disk, Machine, Memory
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from docmill.insight.checkup.software import Import, read_libraries, unmet_requirements
+from docmill.insight.checkup.software_facts import Import, read_libraries, unmet_requirements
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from docmill.broker.celery_app import make_app
 from docmill.broker.embedded_broker import EmbeddedBroker
 from docmill.producer.batch_plan import Plan
 from docmill.producer.dispatcher import Dispatcher, DispatchPolicy
-from docmill.producer.level_planner import LevelPlanner
 from docmill.producer.merge_levels import SEPARATOR, Decision, decide
+from docmill.producer.merge_runner import MergeRunner
 from docmill.producer.task_files import MergeStrategy, Task, TaskFile
 from docmill.storage.moves.announce import Outbox
 from docmill.storage.moves.attempts import ClaimedJob
@@ -208,7 +208,7 @@ def test_a_dispatcher_without_the_model_fails_the_document_with_the_reason(
     store: Store, docs: Path, plan_of: PlanOf, tmp_path: Path
 ) -> None:
     batch = store.submit([docs / "b.txt"], plan_of(chunk_tokens=60, summary_tokens=60)).id
-    store.run(says, advancer=LevelPlanner(Documents(store.database), tmp_path / "another home"))
+    store.run(says, advancer=MergeRunner(Documents(store.database), tmp_path / "another home"))
     (report,) = store.reports(batch)
     assert report.state is DocumentState.FAILED
     assert "docmill models pull" in (report.error or "")
@@ -239,7 +239,7 @@ def test_an_unexpected_error_fails_its_document_and_no_other(
             raise KeyError("a fault of ours")
         return decide(level, chunk_count, results, plan, **room)
 
-    monkeypatch.setattr("docmill.producer.level_planner.decide", decide_unless_it_is_the_second)
+    monkeypatch.setattr("docmill.producer.merge_runner.decide", decide_unless_it_is_the_second)
     batch = store.submit([docs], plan_of(chunk_tokens=60, summary_tokens=60)).id
     store.run(says)
     failed = [report.error for report in store.reports(batch) if report.state is DocumentState.FAILED]
@@ -251,7 +251,7 @@ def test_an_unexpected_error_fails_its_document_and_no_other(
 def test_two_dispatchers_make_each_step_once(store: Store, docs: Path, plan_of: PlanOf) -> None:
     store.submit([docs], plan_of(chunk_tokens=60, summary_tokens=60))
     levels = Documents(store.database)
-    advancers = [LevelPlanner(levels, store.home), LevelPlanner(Documents(store.database), store.home)]
+    advancers = [MergeRunner(levels, store.home), MergeRunner(Documents(store.database), store.home)]
     for _ in range(10):
         store.answer_all(says)
         ended = levels.with_ended_level()
@@ -278,7 +278,7 @@ def test_the_dispatcher_publishes_advances_and_completes(
 ) -> None:
     batch = store.submit([docs], plan_of(merge_strategy=strategy, chunk_tokens=60, summary_tokens=60)).id
     levels = Documents(store.database)
-    advancer = LevelPlanner(levels, store.home)
+    advancer = MergeRunner(levels, store.home)
     dispatcher = Dispatcher(Outbox(store.database), levels, advancer, app, DispatchPolicy(watermark=1000))
     for _ in range(200):
         busy = dispatcher.tick()

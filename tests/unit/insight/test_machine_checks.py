@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from docmill.insight.checkup.checks import (
+from docmill.insight.checkup.machine_checks import (
     check_cpu,
     check_disk,
     check_engines,
@@ -17,7 +17,7 @@ from docmill.insight.checkup.checks import (
     check_open_files,
     check_software,
 )
-from docmill.insight.checkup.software import Import, Library, Software
+from docmill.insight.checkup.software_facts import Import, Library, Software
 from docmill.insight.findings import Finding, Status, worst
 from docmill.sizing.machine import Cpu, Disk, Memory
 from tests.unit.insight.machines import GB, GIB, machine

@@ -10,7 +10,7 @@ import pytest
 from docmill.broker.embedded_broker import EmbeddedBroker
 from docmill.catalogue.local_model import Model
 from docmill.insight.checkup.service_checks import check_services
-from docmill.insight.checkup.services import read_broker_facts, read_database, read_model, read_services
+from docmill.insight.checkup.service_facts import read_broker_facts, read_database, read_model, read_services
 from docmill.producer.composition import broker_directory
 from docmill.settings.defaults import Settings
 from docmill.settings.load import load_settings

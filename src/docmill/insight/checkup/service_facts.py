@@ -21,7 +21,7 @@ from docmill.storage import schema
 from docmill.storage.database import Database, parse_url
 from docmill.storage.errors import StorageError
 from docmill.storage.reads.health import OpenWork, ResponseTime, read_open_work, time_responses
-from docmill.worker.engines.registry import choose_engine
+from docmill.worker.engines.load_engine import choose_engine
 
 
 @dataclass(frozen=True, slots=True)
