@@ -174,8 +174,9 @@ def submit_file(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _publish_all(backend: Any, database: Any, batch_id: str, model: str) -> tuple[int, float]:
-    from docmill.producer.dispatcher import Dispatcher, DispatchPolicy
+    from docmill.producer.dispatcher import Dispatcher
     from docmill.producer.merge_runner import MergeRunner
+    from docmill.settings.defaults import Producer
     from docmill.storage.moves.announce import Outbox
     from docmill.storage.moves.documents import Documents
     from docmill.storage.reads.reports import Reports
@@ -183,8 +184,7 @@ def _publish_all(backend: Any, database: Any, batch_id: str, model: str) -> tupl
     jobs = Reports(database).batch(batch_id).jobs_total
     levels = Documents(database)
     advancer = MergeRunner(levels, backend.settings.home)
-    policy = DispatchPolicy(watermark=jobs)
-    dispatcher = Dispatcher(Outbox(database), levels, advancer, backend.broker(), policy)
+    dispatcher = Dispatcher(Outbox(database), levels, advancer, backend.broker(), Producer(watermark=jobs))
     began, published = time.monotonic(), 0
     while published < jobs:
         published += dispatcher.fill_queue(model)

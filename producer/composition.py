@@ -17,7 +17,7 @@ from docmill.broker.errors import BrokerError, BrokerFull
 from docmill.broker.publish import ping
 from docmill.producer.batch_plan import PlanRequest, make_plan
 from docmill.producer.batch_writer import BatchWriter
-from docmill.producer.dispatcher import Dispatcher, DispatchPolicy
+from docmill.producer.dispatcher import Dispatcher
 from docmill.producer.errors import ProducerError
 from docmill.producer.intake.documents import IntakeOptions
 from docmill.producer.intake.records import Record
@@ -81,12 +81,8 @@ class Backend:
     def dispatcher(self, app: Celery) -> Dispatcher:
         """A dispatcher on this database and broker."""
         documents = Documents(self.database)
-        policy = DispatchPolicy(
-            interval_s=self.settings.producer.dispatch_interval_s,
-            watermark=self.settings.producer.watermark,
-            republish_s=self.settings.producer.republish_s,
-        )
-        return Dispatcher(Outbox(self.database), documents, MergeRunner(documents, self.settings.home), app, policy)
+        merge_runner = MergeRunner(documents, self.settings.home)
+        return Dispatcher(Outbox(self.database), documents, merge_runner, app, self.settings.producer)
 
     def model_text(self, profile: str | None = None, model: str | None = None) -> ModelText:
         """The tokenizer and template of `model`, or of the profile's model."""

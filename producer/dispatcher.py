@@ -25,22 +25,7 @@ from docmill.storage.moves.rescue import rescue_lost_jobs
 log = logging.getLogger(__name__)
 _IDLE_TIMES = 4  # intervals between two rounds while no batch is in progress: a submission publishes its first jobs
 _PUBLISH = 500  # jobs published and marked at a time: at most these are published twice after a crash
-_DEFAULTS = Producer()
-
-
-@dataclass(frozen=True, slots=True)
-class DispatchPolicy:
-    """When jobs are published, and published again.
-
-    `watermark` limits the messages in a model's queue; None means four times the slots of its workers, at least
-    1,000. A message that no worker took is sent again after `republish_s` seconds, then after four, nine, ... times
-    as long. A job fails when it was lost with its worker `max_losses` times.
-    """
-
-    interval_s: float = _DEFAULTS.dispatch_interval_s
-    watermark: int | None = _DEFAULTS.watermark
-    republish_s: float = _DEFAULTS.republish_s
-    max_losses: int = 10
+_MAX_LOSSES = 10  # a job fails when it was lost with its worker this often
 
 
 @dataclass(slots=True)
@@ -55,16 +40,20 @@ class DispatchCounts:
 
 
 class Dispatcher:
-    """One dispatcher. `run` blocks, so give it its own thread or process."""
+    """One dispatcher. `run` blocks, so give it its own thread or process.
+
+    `settings.watermark` limits the messages in a model's queue. A message that no worker took is sent again after
+    `settings.republish_s` seconds, then after four, nine, ... times as long.
+    """
 
     def __init__(
-        self, outbox: Outbox, documents: Documents, merge_runner: MergeRunner, app: Celery, policy: DispatchPolicy
+        self, outbox: Outbox, documents: Documents, merge_runner: MergeRunner, app: Celery, settings: Producer
     ) -> None:
         self._outbox = outbox
         self._documents = documents
         self._merge_runner = merge_runner
         self._app = app
-        self._policy = policy
+        self._settings = settings
         self.counts = DispatchCounts()
         self._is_at_work = True
 
@@ -84,17 +73,17 @@ class Dispatcher:
                     log.warning("%s; trying again until it answers", error)
                 elif is_new:
                     log.exception("unexpected error in a round; trying again")
-                stop.wait(min(5.0, self._policy.interval_s * 8))
+                stop.wait(min(5.0, self._settings.dispatch_interval_s * 8))
                 continue
             if failing_since is not None:
                 log.warning("it answers again")
                 failing_since = None
             if not busy:
-                stop.wait(self._policy.interval_s * (1 if self._is_at_work else _IDLE_TIMES))
+                stop.wait(self._settings.dispatch_interval_s * (1 if self._is_at_work else _IDLE_TIMES))
 
     def tick(self) -> bool:
         """Do one round. True if the next round should follow at once because documents were waiting."""
-        if rescued := rescue_lost_jobs(self._outbox.database, max_losses=self._policy.max_losses):
+        if rescued := rescue_lost_jobs(self._outbox.database, max_losses=_MAX_LOSSES):
             self.counts.rescued += rescued
             log.warning("%d jobs were taken back from workers that stopped responding", rescued)
         ended = self._documents.with_ended_level()
@@ -113,7 +102,7 @@ class Dispatcher:
         """Publish due jobs up to the watermark, and jobs whose message seems lost. Returns how many."""
         room = self._watermark(model) - self._outbox.published(model)
         jobs = self._outbox.unpublished(model, room) if room > 0 else []
-        jobs += self._outbox.overdue(model, age_s=self._policy.republish_s, limit=500)
+        jobs += self._outbox.overdue(model, age_s=self._settings.republish_s, limit=500)
         for at in range(0, len(jobs), _PUBLISH):
             publish(self._app, jobs[at : at + _PUBLISH])
             self._outbox.mark_published(jobs[at : at + _PUBLISH])
@@ -121,6 +110,6 @@ class Dispatcher:
         return len(jobs)
 
     def _watermark(self, model: str) -> int:
-        if self._policy.watermark is not None:
-            return self._policy.watermark
+        if self._settings.watermark is not None:
+            return self._settings.watermark
         return max(1_000, 4 * self._outbox.slots(model))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,9 @@ from redis import Redis
 from docmill.broker.celery_app import make_app
 from docmill.broker.embedded_broker import EmbeddedBroker
 from docmill.broker.errors import BrokerUnavailable
-from docmill.producer.dispatcher import Dispatcher, DispatchPolicy
+from docmill.producer.dispatcher import Dispatcher
 from docmill.producer.merge_runner import MergeRunner
+from docmill.settings.defaults import Producer
 from docmill.storage.database import Database
 from docmill.storage.errors import DatabaseUnavailable
 from docmill.storage.moves.announce import Outbox, Publishable
@@ -64,7 +64,7 @@ MakeDispatcher = Callable[..., Dispatcher]
 def make_dispatcher(mill: Mill, valkey: EmbeddedBroker, client: Redis) -> MakeDispatcher:
     def make(outbox: Outbox | None = None, app: Celery | None = None, **policy: float) -> Dispatcher:
         levels = Documents(mill.database)
-        chosen = replace(DispatchPolicy(interval_s=0.01), **policy)  # type: ignore[arg-type]
+        chosen = Producer(dispatch_interval_s=0.01).model_copy(update=policy)
         return Dispatcher(
             outbox or mill.outbox, levels, MergeRunner(levels, Path("/nowhere")), app or make_app(valkey.url), chosen
         )

@@ -13,10 +13,11 @@ from celery import Celery
 from docmill.broker.celery_app import make_app
 from docmill.broker.embedded_broker import EmbeddedBroker
 from docmill.producer.batch_plan import Plan
-from docmill.producer.dispatcher import Dispatcher, DispatchPolicy
+from docmill.producer.dispatcher import Dispatcher
 from docmill.producer.merge_levels import SEPARATOR, Decision, decide
 from docmill.producer.merge_runner import MergeRunner
 from docmill.producer.task_files import MergeStrategy, Task, TaskFile
+from docmill.settings.defaults import Producer
 from docmill.storage.moves.announce import Outbox
 from docmill.storage.moves.attempts import ClaimedJob
 from docmill.storage.moves.batches import Batches
@@ -279,7 +280,7 @@ def test_the_dispatcher_publishes_advances_and_completes(
     batch = store.submit([docs], plan_of(merge_strategy=strategy, chunk_tokens=60, summary_tokens=60)).id
     levels = Documents(store.database)
     advancer = MergeRunner(levels, store.home)
-    dispatcher = Dispatcher(Outbox(store.database), levels, advancer, app, DispatchPolicy(watermark=1000))
+    dispatcher = Dispatcher(Outbox(store.database), levels, advancer, app, Producer(watermark=1000))
     for _ in range(200):
         busy = dispatcher.tick()
         assert store.rows("SELECT count(*) FROM jobs WHERE state = 'queued' AND published_at IS NULL") == [(0,)]
