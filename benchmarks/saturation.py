@@ -39,7 +39,7 @@ from docmill.cli.services.stack import Stack
 from docmill.cli.services.worker_options import WorkerFlags, worker_options
 from docmill.producer.composition import Backend
 from docmill.producer.submission import SubmitOptions
-from docmill.producer.wait_for_batch import wait_for_batch
+from docmill.producer.wait_for_batch import batch_statuses
 from docmill.settings.defaults import Settings
 from docmill.settings.load import load_settings
 from docmill.storage.states import BatchState
@@ -170,7 +170,8 @@ def _round(backend: Backend, bare: Bare, options: argparse.Namespace, *, number:
         )  # fmt: skip
         batch_id = backend.submit(backend.prepare((str(document),), chosen)).id
         requests = _requests(backend, batch_id)
-        status = wait_for_batch(backend.reports, batch_id, interval_s=2.0)  # each query costs the engine CPU time
+        # Every two seconds, because each query costs the engine CPU time.
+        *_, status = batch_statuses(backend.reports, batch_id, interval_s=2.0)
     assert status.state is BatchState.COMPLETED, status
     assert status.ended_at is not None
     assert status.in_progress_at is not None

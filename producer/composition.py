@@ -19,7 +19,6 @@ from docmill.producer.batch_plan import PlanRequest, make_plan
 from docmill.producer.batch_writer import BatchWriter
 from docmill.producer.dispatcher import Dispatcher
 from docmill.producer.errors import ProducerError
-from docmill.producer.intake.documents import IntakeOptions
 from docmill.producer.intake.records import Record
 from docmill.producer.merge_runner import MergeRunner
 from docmill.producer.model_text import ModelText, load_model_text
@@ -111,11 +110,11 @@ class Backend:
             plan=make_plan(request, task, text),
             task=task,
             model_text=text,
-            intake=IntakeOptions(
-                encoding=options.encoding or producer.encoding,
-                text_field=options.text_field or producer.text_field,
-                max_document_bytes=producer.max_document_bytes,
-                max_archive_bytes=producer.max_archive_bytes,
+            intake=producer.model_copy(
+                update={
+                    "encoding": options.encoding or producer.encoding,
+                    "text_field": options.text_field or producer.text_field,
+                }
             ),
             options=options,
         )

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from docmill.producer.batch_plan import Plan
-from docmill.producer.intake.documents import Document, IntakeOptions, Skipped
+from docmill.producer.intake.documents import Document, Skipped
 from docmill.producer.intake.records import Record
 from docmill.producer.model_text import ModelText
 from docmill.producer.task_files import Task
+from docmill.settings.defaults import Producer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +53,7 @@ class Submission:
     plan: Plan
     task: Task
     model_text: ModelText
-    intake: IntakeOptions = field(default_factory=IntakeOptions)
+    intake: Producer = field(default_factory=Producer)
     options: SubmitOptions = field(default_factory=SubmitOptions)
 
     @property

@@ -41,10 +41,3 @@ def batch_statuses(
         if is_away:
             log.warning("the database answers again")
         is_away = False
-
-
-def wait_for_batch(reports: Reports, batch_id: str, *, interval_s: float = STATUS_POLL_S) -> BatchStatus:
-    """Block until the batch has ended; returns its last status."""
-    for status in batch_statuses(reports, batch_id, interval_s=interval_s):
-        ended = status
-    return ended

@@ -24,6 +24,7 @@ from kombu.asynchronous import set_event_loop
 from docmill.broker.celery_app import queue_of
 from docmill.broker.prometheus_endpoint import MetricsEndpoint, export
 from docmill.engine_table import GPU_ENGINES
+from docmill.settings.defaults import Worker as WorkerSettings
 from docmill.storage.database import Database
 from docmill.storage.errors import StorageError
 from docmill.storage.moves.attempts import WorkerIdentity
@@ -53,21 +54,10 @@ _RESTART_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """How a worker runs. Times in seconds.
-
-    Attributes:
-        lookahead: Jobs that wait in the engine in addition to those in its slots.
-        drain_timeout_s: How long running jobs may continue after SIGTERM.
-        sample_s: Interval at which resource usage is stored; 0 stores none.
-        device: Part of the worker's name: cpu, or a GPU such as gpu0.
-    """
+    """How a worker runs. `device` is a part of its name: cpu, or a GPU such as gpu0."""
 
     spec: EngineSpec
-    lookahead: int
-    lease_s: float
-    drain_timeout_s: float
-    policy: RetryPolicy
-    sample_s: float
+    settings: WorkerSettings
     device: str = "cpu"
     metrics: MetricsEndpoint | None = None
 
@@ -115,8 +105,8 @@ class _Worker:
         host = socket.gethostname()
         self._celery_name = f"{unique}@{host}"
         self._identity = WorkerIdentity(f"{host}/{unique}", facts.engine, options.spec.model.name)
-        gpus = open_gpu_meter() if options.sample_s and facts.engine in GPU_ENGINES else None
-        sampler = ResourceSampler(batcher, slots=facts.slots, every_s=options.sample_s, gpus=gpus)
+        gpus = open_gpu_meter() if options.settings.sample_s and facts.engine in GPU_ENGINES else None
+        sampler = ResourceSampler(batcher, slots=facts.slots, every_s=options.settings.sample_s, gpus=gpus)
         observers: list[JobObserver] = [JobLog(), sampler]
         lost: Callable[[RequestId], None] = batcher.cancel
         if registry is not None:
@@ -125,16 +115,17 @@ class _Worker:
             metrics = WorkerMetrics(registry, self._identity, facts, batcher)
             observers.append(metrics)
             lost = metrics.counting_lost(batcher.cancel)
-        self._jobs = ObservedJobs(database, self._identity, lease_s=options.lease_s, observers=observers)
+        self._jobs = ObservedJobs(database, self._identity, lease_s=options.settings.lease_s, observers=observers)
         self._workers = WorkerRow(database, self._identity)
         self._queue = PausableQueue(queue_of(options.spec.model.name))
         self._heartbeat = Heartbeat(
-            self._jobs, self._workers, lost, lease_s=options.lease_s, set_paused=self._queue.set_paused,
+            self._jobs, self._workers, lost, lease_s=options.settings.lease_s, set_paused=self._queue.set_paused,
             sample=sampler.sample,
         )  # fmt: skip
         self._tail_relay = TailRelay(make_app().conf.broker_url, self._heartbeat.held, batcher.watch_text)
         self._db_retry = DatabaseRetry(lambda: batcher.is_closed)
-        self._drain = _Drain(batcher, options.drain_timeout_s)
+        self._policy = RetryPolicy(options.settings.max_attempts, options.settings.poison_deaths)
+        self._drain = _Drain(batcher, options.settings.drain_timeout_s)
 
     def run(self, on_ready: Callable[[str, EngineFacts], None]) -> None:
         """Run jobs until a signal, or an engine that cannot be restarted, ends the worker."""
@@ -169,7 +160,7 @@ class _Worker:
         set_event_loop(None)
         celery_worker = app.Worker(
             pool="threads",
-            concurrency=self._facts.slots + self._options.lookahead,
+            concurrency=self._facts.slots + self._options.settings.lookahead,
             queues=[queue_of(self._options.spec.model.name)],
             hostname=self._celery_name,
             consumer_cls=JobConsumer,
@@ -184,7 +175,7 @@ class _Worker:
         return exit_code
 
     def _run_job(self, job_id: int) -> Verdict:
-        return run_job(job_id, self._jobs, self._heartbeat, self._batcher, self._options.policy, self._db_retry)
+        return run_job(job_id, self._jobs, self._heartbeat, self._batcher, self._policy, self._db_retry)
 
 
 class _Drain:

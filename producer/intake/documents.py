@@ -1,4 +1,4 @@
-"""Documents, skipped inputs, and the options for reading them."""
+"""Documents, and inputs that give none."""
 
 from __future__ import annotations
 
@@ -6,20 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from docmill.producer.intake.text_encoding import without_surrogates
-
-
-@dataclass(frozen=True, slots=True)
-class IntakeOptions:
-    """How inputs are read.
-
-    `encoding` is that of files that are not UTF-8, `text_field` the field of a row that holds its text.
-    `max_document_bytes` limits one text and `max_archive_bytes` all texts of an archive, both unpacked.
-    """
-
-    encoding: str | None = None
-    text_field: str = "text"
-    max_document_bytes: int = 1 << 30
-    max_archive_bytes: int = 64 << 30
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,30 +17,29 @@ from typing import IO
 
 from docmill.producer.errors import DocumentUnreadable, InputNotFound
 from docmill.producer.intake.blobs import file_blobs
-from docmill.producer.intake.documents import Document, IntakeOptions, Skipped, document_of
+from docmill.producer.intake.documents import Document, Skipped, document_of
 from docmill.producer.intake.formats import READERS, documents_of
 from docmill.producer.intake.records import Record
 from docmill.producer.intake.text_encoding import without_surrogates
 from docmill.producer.printable_names import printable_name
+from docmill.settings.defaults import Producer
 
 _PACKED = (".gz", ".zip")
 _BLOCK = 1 << 20  # bytes
 _File = tuple[Path | None, str]  # None: standard input; the document's name
 
 
-def read_documents(
-    inputs: Sequence[str | Record], options: IntakeOptions | None = None
-) -> Iterator[Document | Skipped]:
+def read_documents(inputs: Sequence[str | Record], options: Producer | None = None) -> Iterator[Document | Skipped]:
     """The documents of all inputs, in order, one at a time. Those of directories and globs are sorted.
 
     An input is a file, a directory, a glob, `-` for standard input, or a record. Raises InputNotFound, before the
     first document, if an input matches nothing.
     """
     found = [match for item in inputs for match in ([item] if isinstance(item, Record) else _matches(item))]
-    return _read(found, options or IntakeOptions())
+    return _read(found, options or Producer())
 
 
-def _read(found: Sequence[_File | Record], options: IntakeOptions) -> Iterator[Document | Skipped]:
+def _read(found: Sequence[_File | Record], options: Producer) -> Iterator[Document | Skipped]:
     seen: set[Path] = set()
     for item in found:
         if isinstance(item, Record):

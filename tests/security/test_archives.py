@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from docmill.producer.intake.documents import Document, IntakeOptions, Skipped
+from docmill.producer.intake.documents import Document, Skipped
 from docmill.producer.intake.sources import read_documents
 from docmill.producer.result_export import write_directory
+from docmill.settings.defaults import Producer
 from tests.unit.producer.conftest import report
 
 
-def read(path: Path, options: IntakeOptions | None = None) -> dict[str, str]:
+def read(path: Path, options: Producer | None = None) -> dict[str, str]:
     """The text of each document, or `!` and the reason why it was skipped."""
     found: dict[str, str] = {}
     for item in read_documents([str(path)], options):
@@ -34,10 +35,10 @@ def test_all_members_together_have_a_limit(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for number in range(10):
             archive.writestr(f"{number}.txt", f"{number}" * 1000)
-    assert read(path, IntakeOptions(max_archive_bytes=9_999)) == {
+    assert read(path, Producer(max_archive_bytes=9_999)) == {
         "a.zip": "! it unpacks to 10,000 bytes, more than the limit of 9,999"
     }
-    assert len(read(path, IntakeOptions(max_archive_bytes=10_000))) == 10
+    assert len(read(path, Producer(max_archive_bytes=10_000))) == 10
 
 
 TEXT = "".join(random.Random(1).choices("abcdefgh \n", k=5000))

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 from docmill.producer.errors import DocumentUnreadable
 from docmill.producer.intake.blobs import Blob
-from docmill.producer.intake.documents import Document, IntakeOptions, Skipped, document_of
+from docmill.producer.intake.documents import Document, Skipped, document_of
 from docmill.producer.intake.text_encoding import decode, lines_of
+from docmill.settings.defaults import Producer
 
 
-def read_csv(blob: Blob, options: IntakeOptions) -> Iterator[Document | Skipped]:
+def read_csv(blob: Blob, options: Producer) -> Iterator[Document | Skipped]:
     """The documents of the rows. Raises DocumentUnreadable, also if the text's column is missing."""
     text, field = decode(blob, options.encoding), options.text_field
     csv.field_size_limit(min(options.max_document_bytes, 2**31 - 1))

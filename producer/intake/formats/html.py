@@ -8,8 +8,9 @@ from html.parser import HTMLParser
 
 from docmill.producer.errors import DocumentUnreadable
 from docmill.producer.intake.blobs import Blob
-from docmill.producer.intake.documents import Document, IntakeOptions, Skipped, checked
+from docmill.producer.intake.documents import Document, Skipped, checked
 from docmill.producer.intake.text_encoding import decode
+from docmill.settings.defaults import Producer
 
 _SILENT = frozenset({"script", "style", "title", "template", "noscript", "svg"})
 _BLOCKS = (
@@ -21,7 +22,7 @@ _BEFORE = dict.fromkeys(_BLOCKS, "\n\n") | dict.fromkeys(("br", "li", "tr", "dt"
 _AFTER = dict.fromkeys((*_BLOCKS, *_HEADINGS), "\n\n")
 
 
-def read_html(blob: Blob, options: IntakeOptions) -> Iterator[Document | Skipped]:
+def read_html(blob: Blob, options: Producer) -> Iterator[Document | Skipped]:
     """One document. Raises DocumentUnreadable."""
     page = decode(blob, options.encoding)
     try:

@@ -6,11 +6,12 @@ import json
 from collections.abc import Iterator
 
 from docmill.producer.intake.blobs import Blob
-from docmill.producer.intake.documents import Document, IntakeOptions, Skipped, document_of
+from docmill.producer.intake.documents import Document, Skipped, document_of
 from docmill.producer.intake.text_encoding import decode, lines_of
+from docmill.settings.defaults import Producer
 
 
-def read_json_lines(blob: Blob, options: IntakeOptions) -> Iterator[Document | Skipped]:
+def read_json_lines(blob: Blob, options: Producer) -> Iterator[Document | Skipped]:
     """The documents of the lines that are not blank. Raises DocumentUnreadable."""
     text, field = decode(blob, options.encoding), options.text_field
     for number, line in enumerate(lines_of(text.open()), 1):

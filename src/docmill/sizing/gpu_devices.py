@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,18 +29,8 @@ class Gpu:
 
 def read_gpus() -> list[Gpu]:
     """The GPUs that CUDA_VISIBLE_DEVICES selects, in its order. Raises NoGpu."""
-    try:
-        nvml: Any = importlib.import_module("pynvml")
-    except ImportError:
-        raise NoGpu("GPUs cannot be detected without nvidia-ml-py (pip install nvidia-ml-py)") from None
-    try:
-        nvml.nvmlInit()
-    except nvml.NVMLError as error:
-        raise NoGpu(f"this machine has no NVIDIA GPU or driver ({error})") from None
-    try:
+    with _driver() as nvml:
         found = [_read(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
-    finally:
-        nvml.nvmlShutdown()
     gpus = visible(found, os.environ.get("CUDA_VISIBLE_DEVICES"))
     if not gpus:
         raise NoGpu(f"CUDA_VISIBLE_DEVICES selects none of the {len(found)} GPUs of this machine")
@@ -48,20 +39,9 @@ def read_gpus() -> list[Gpu]:
 
 def driver_version() -> str | None:
     """The version of the NVIDIA driver; None without a driver or nvidia-ml-py."""
-    try:
-        nvml: Any = importlib.import_module("pynvml")
-    except ImportError:
-        return None
-    try:
-        nvml.nvmlInit()
-    except nvml.NVMLError:
-        return None
-    try:
+    with suppress(NoGpu), _driver() as nvml, suppress(nvml.NVMLError):
         return str(nvml.nvmlSystemGetDriverVersion())
-    except nvml.NVMLError:
-        return None
-    finally:
-        nvml.nvmlShutdown()
+    return None
 
 
 def visible(gpus: Iterable[Gpu], wanted: str | None) -> list[Gpu]:
@@ -80,6 +60,23 @@ def visible(gpus: Iterable[Gpu], wanted: str | None) -> list[Gpu]:
             break
         chosen += match
     return chosen
+
+
+@contextmanager
+def _driver() -> Iterator[Any]:
+    """The module pynvml, connected to the driver within the block. Raises NoGpu."""
+    try:
+        nvml: Any = importlib.import_module("pynvml")
+    except ImportError:
+        raise NoGpu("GPUs cannot be detected without nvidia-ml-py (pip install nvidia-ml-py)") from None
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError as error:
+        raise NoGpu(f"this machine has no NVIDIA GPU or driver ({error})") from None
+    try:
+        yield nvml
+    finally:
+        nvml.nvmlShutdown()
 
 
 def _read(nvml: Any, index: int) -> Gpu:

@@ -11,11 +11,11 @@ import sqlalchemy as sa
 
 from docmill.producer.batch_plan import Plan
 from docmill.producer.batch_writer import BatchWriter
-from docmill.producer.intake.documents import IntakeOptions
 from docmill.producer.merge_runner import MergeRunner
 from docmill.producer.model_text import ModelText
 from docmill.producer.submission import OnDocument, Resume, Submission, SubmittedBatch
 from docmill.producer.task_files import Task
+from docmill.settings.defaults import Producer
 from docmill.storage.attempt_metrics import GeneratedText
 from docmill.storage.database import Database
 from docmill.storage.moves.attempts import ClaimedJob, Failure, ReusedJob, WorkerIdentity
@@ -45,7 +45,7 @@ class Store:
         **options: Any,
     ) -> SubmittedBatch:
         plan, task = planned
-        submission = Submission([str(i) for i in inputs], plan, task, self.text, IntakeOptions(**options))
+        submission = Submission([str(i) for i in inputs], plan, task, self.text, Producer(**options))
         return BatchWriter(self.database).submit(submission, resume=resume, on_document=on_document)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:

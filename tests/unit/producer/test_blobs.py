@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from docmill.producer.intake.documents import IntakeOptions
 from docmill.producer.intake.sources import read_documents
 from docmill.producer.result_export import write_directory
+from docmill.settings.defaults import Producer
 from tests.unit.producer.conftest import report
 from tests.unit.producer.test_sources import texts
 
@@ -99,7 +99,7 @@ def test_a_bomb_is_refused_by_what_it_unpacks_to(tmp_path: Path, kind: str) -> N
     else:
         make_zip(tmp_path / "a.zip", {"a.txt": bomb})
     (tmp_path / "b.txt").write_text("neighbour")
-    refused, neighbour = texts(tmp_path, options=IntakeOptions(encoding="latin-1")).values()
+    refused, neighbour = texts(tmp_path, options=Producer(encoding="latin-1")).values()
     assert refused == "! it unpacks to more than 200 times its size"
     assert neighbour == "neighbour"
 
@@ -111,9 +111,9 @@ def test_the_size_limit_counts_what_is_unpacked(tmp_path: Path, kind: str) -> No
         (tmp_path / "a.txt.gz").write_bytes(gzip.compress(text))
     else:
         make_zip(tmp_path / "a.zip", {"a.txt": text})
-    (found,) = texts(tmp_path, options=IntakeOptions(max_document_bytes=2999)).values()
+    (found,) = texts(tmp_path, options=Producer(max_document_bytes=2999)).values()
     assert found == "! it unpacks to more than the limit of 2,999 bytes"
-    (found,) = texts(tmp_path, options=IntakeOptions(max_document_bytes=3000)).values()
+    (found,) = texts(tmp_path, options=Producer(max_document_bytes=3000)).values()
     assert found == text.decode()
 
 

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from docmill.producer.intake.documents import IntakeOptions, Skipped
+from docmill.producer.intake.documents import Skipped
 from docmill.producer.intake.formats.html import html_to_text
 from docmill.producer.intake.sources import read_documents
+from docmill.settings.defaults import Producer
 from tests.unit.producer.test_sources import texts
 
 
@@ -39,7 +40,7 @@ def test_each_line_of_jsonl_is_a_document_named_by_its_line(tmp_path: Path) -> N
 def test_the_text_field_is_chosen_by_name(tmp_path: Path) -> None:
     (tmp_path / "rows.ndjson").write_text('{"text": "no", "body": "yes"}\n')
     (tmp_path / "rows.csv").write_text("text,body\nno,yes\n")
-    options = IntakeOptions(text_field="body")
+    options = Producer(text_field="body")
     assert texts(tmp_path, options=options) == {
         f"{tmp_path.name}/rows.csv:2": "yes",
         f"{tmp_path.name}/rows.ndjson:1": "yes",

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from docmill.producer.errors import InputNotFound
-from docmill.producer.intake.documents import Document, IntakeOptions, Skipped
+from docmill.producer.intake.documents import Document, Skipped
 from docmill.producer.intake.sources import read_documents
+from docmill.settings.defaults import Producer
 
 
-def texts(*inputs: str | Path, options: IntakeOptions | None = None) -> dict[str, str]:
+def texts(*inputs: str | Path, options: Producer | None = None) -> dict[str, str]:
     """By name: the text of every document, or why it is none."""
     found: dict[str, str] = {}
     for item in read_documents([str(i) for i in inputs], options):
@@ -132,7 +133,7 @@ def test_standard_input_can_be_read_again_and_counts_once(stdin: Callable[[bytes
 
 def test_standard_input_is_bounded(stdin: Callable[[bytes], None]) -> None:
     stdin(b"x" * 5000)
-    (refused,) = texts("-", options=IntakeOptions(max_document_bytes=1000)).values()
+    (refused,) = texts("-", options=Producer(max_document_bytes=1000)).values()
     assert refused.startswith("! ")
     assert "1,000" in refused
 
@@ -140,7 +141,7 @@ def test_standard_input_is_bounded(stdin: Callable[[bytes], None]) -> None:
 def test_files_above_the_limit_are_refused_with_the_numbers(here: Path) -> None:
     (here / "big.txt").write_bytes(b"x" * 1001)
     (here / "fits.txt").write_bytes(b"x" * 1000)
-    found = texts(".", options=IntakeOptions(max_document_bytes=1000))
+    found = texts(".", options=Producer(max_document_bytes=1000))
     assert found == {"big.txt": "! 1,001 bytes are more than the limit of 1,000", "fits.txt": "x" * 1000}
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from docmill.producer.intake.documents import Document, IntakeOptions, Skipped
+from docmill.producer.intake.documents import Document, Skipped
 from docmill.producer.intake.sources import read_documents
+from docmill.settings.defaults import Producer
 
 GERMAN = "Falsches Üben von Xylophonmusik quält jeden größeren Zwerg. Heizölrückstoßabdämpfung! " * 20
 JAPANESE = "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。" * 20
@@ -14,7 +15,7 @@ JAPANESE = "吾輩は猫である。名前はまだ無い。どこで生れた�
 
 def read(path: Path, encoding: str | None = None) -> tuple[str, tuple[str, ...]]:
     """The text of a file and what was remarked on it."""
-    (item,) = read_documents([str(path)], IntakeOptions(encoding=encoding))
+    (item,) = read_documents([str(path)], Producer().model_copy(update={"encoding": encoding}))
     if isinstance(item, Skipped):
         return f"! {item.reason}", ()
     return "".join(item.open()), item.warnings

@@ -85,7 +85,7 @@ def worker(
         placements = place(options.spec.engine, gpus, is_split=bool(gpu_split or tensor_parallel))
         if placements:
             arguments = [*context.global_options, "worker", *chosen.as_arguments()]
-            context.exit(run_workers(placements, arguments, drain_timeout_s=options.drain_timeout_s))
+            context.exit(run_workers(placements, arguments, drain_timeout_s=options.settings.drain_timeout_s))
     _serve(context.settings, options)
 
 
@@ -98,7 +98,7 @@ def _serve(settings: Settings, options: WorkerOptions) -> None:
     from docmill.worker.service import serve
 
     url = broker_url(settings)
-    threads = options.spec.slots + options.lookahead + 1  # and the heartbeat
+    threads = options.spec.slots + options.settings.lookahead + 1  # and the heartbeat
     database = Database(database_url(settings), pool_size=min(_CONNECTIONS, threads))
     await_database(lambda: require_current(database))
 

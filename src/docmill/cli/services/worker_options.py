@@ -11,7 +11,6 @@ import yaml
 from docmill.broker.prometheus_endpoint import MetricsEndpoint
 from docmill.catalogue.find_model import find_model
 from docmill.settings.defaults import DEFAULT_SLOTS, Settings
-from docmill.worker.crash_and_retry_policy import RetryPolicy
 from docmill.worker.engines.load_engine import choose_engine
 from docmill.worker.engines.spec import EngineSpec
 from docmill.worker.service import WorkerOptions
@@ -65,16 +64,10 @@ def engine_spec(settings: Settings, profile_name: str | None, flags: WorkerFlags
 def worker_options(settings: Settings, profile_name: str | None, flags: WorkerFlags) -> WorkerOptions:
     """All options of a worker. Raises CatalogueError if the model is not on this machine."""
     worker = settings.worker
-    return WorkerOptions(
-        spec=engine_spec(settings, profile_name, flags),
-        lookahead=worker.lookahead,
-        lease_s=worker.lease_s,
-        drain_timeout_s=worker.drain_timeout_s if flags.drain_timeout is None else flags.drain_timeout,
-        policy=RetryPolicy(max_attempts=worker.max_attempts, poison_deaths=worker.poison_deaths),
-        sample_s=worker.sample_s,
-        device=flags.device,
-        metrics=_metrics_endpoint(settings, flags),
-    )
+    if flags.drain_timeout is not None:
+        worker = worker.model_copy(update={"drain_timeout_s": flags.drain_timeout})
+    spec = engine_spec(settings, profile_name, flags)
+    return WorkerOptions(spec, worker, flags.device, _metrics_endpoint(settings, flags))
 
 
 def _metrics_endpoint(settings: Settings, flags: WorkerFlags) -> MetricsEndpoint | None:
