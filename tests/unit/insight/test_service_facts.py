@@ -51,7 +51,7 @@ def test_a_database_that_does_not_answer_is_reported_without_its_password(tmp_pa
     facts = read_database(settings(tmp_path, storage__url="postgresql://me:secret@127.0.0.1:1/x"))
     assert facts.error
     assert "secret" not in facts.error + facts.name
-    assert "sqlite or postgresql" in read_database(settings(tmp_path, storage__url="mysql://x/y")).error
+    assert "sqlite:// or postgresql://" in read_database(settings(tmp_path, storage__url="mysql://x/y")).error
 
 
 def test_a_home_that_does_not_exist_is_not_created(tmp_path: Path) -> None:
