@@ -60,7 +60,7 @@ def test_documents_become_summaries_on_every_gpu_of_the_box(make_gpu_cluster: Ma
         assert attempt.cached_tokens is not None
         assert attempt.prefill_s >= 0
         assert attempt.decode_s >= 0
-    assert all(report.summary for report in gpu_cluster.client.reports.documents(batch_id))
+    assert all(report.summary for report in gpu_cluster.backend.reports.documents(batch_id))
     samples = gpu_cluster.rows("SELECT worker, power_w, vram_bytes FROM worker_samples")
     assert {(row.worker.rpartition("/")[2], row.power_w) for row in samples} == {("gpu0", 100.0), ("gpu1", 300.0)}
     assert all(row.vram_bytes for row in samples)
