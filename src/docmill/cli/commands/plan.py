@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from docmill.catalogue.local_model import ModelKind
 from docmill.cli.completion import complete_models
 from docmill.cli.context import CliContext, pass_context
 from docmill.cli.display.output import new_table, print_json, print_pairs, print_table
-from docmill.cli.options import MemorySize, json_option
+from docmill.cli.options import json_option, memory_size
 from docmill.formatting import precise_gib
 from docmill.settings.defaults import DEFAULT_SLOTS, Settings
 from docmill.sizing.gpu_devices import NoGpu, read_gpus
@@ -39,7 +40,7 @@ Examples:
     help="A model directory or a pulled model; by default the profile's.",
     shell_complete=complete_models,
 )
-@click.option("--vram", type=MemorySize(), multiple=True, help="Free memory of a GPU, such as 24GiB; once per GPU.")
+@click.option("--vram", type=memory_size, multiple=True, help="Free memory of a GPU, such as 24GiB; once per GPU.")
 @click.option("--gpus", is_flag=True, help="Use the GPUs of this machine; the default without --vram.")
 @click.option("--split", is_flag=True, help="Split one model over all GPUs, instead of one worker on each.")
 @click.option("--window", type=click.IntRange(min=1), help="Tokens of prompt and output; by default the profile's.")
@@ -74,18 +75,18 @@ def plan(
     directory = _model_directory(model or profile.model, settings)
     shape = read_model_shape(directory)
     _require_runnable(directory, shape)
-    names, sizes = _devices(vram)
+    devices = _devices(vram)
+    groups = [devices] if split else [{name: size} for name, size in devices.items()]
     plans = [
         plan_gpu(
             shape,
-            group,
+            tuple(group.values()),
             window or profile.context_window or shape.max_position,
             CacheType(cache) if cache else CacheType.from_quantization(profile.optimization.quantization),
             slots or settings.worker.slots or profile.optimization.batch_size or DEFAULT_SLOTS,
         )
-        for group in ([sizes] if split else [(size,) for size in sizes])
+        for group in groups
     ]
-    groups = [names] if split else [[name] for name in names]
     if as_json:
         print_json({"model": _model_row(directory, shape), "plans": [_row(p) for p in plans]})
     else:
@@ -116,14 +117,15 @@ def _require_runnable(directory: Path, shape: ModelShape) -> None:
         require_exllamav2(shape.architecture)
 
 
-def _devices(vram: tuple[int, ...]) -> tuple[list[str], tuple[int, ...]]:
+def _devices(vram: tuple[int, ...]) -> dict[str, int]:
+    """The names of the GPUs, and the free bytes of each."""
     if vram:
-        return [f"GPU {i}" for i in range(len(vram))], vram
+        return {f"GPU {index}": size for index, size in enumerate(vram)}
     try:
         found = read_gpus()
     except NoGpu as error:
         raise click.UsageError(f"{error}; give the GPU's free memory, for example --vram 24GiB") from None
-    return [f"GPU {gpu.index}, {gpu.name}" for gpu in found], tuple(gpu.free_bytes for gpu in found)
+    return {f"GPU {gpu.index}, {gpu.name}": gpu.free_bytes for gpu in found}
 
 
 def _model_row(directory: Path, shape: ModelShape) -> dict[str, Any]:
@@ -151,7 +153,7 @@ def _row(plan: GpuPlan) -> dict[str, Any]:
     return row
 
 
-def _show(directory: Path, shape: ModelShape, plans: list[tuple[list[str], GpuPlan]]) -> None:
+def _show(directory: Path, shape: ModelShape, plans: list[tuple[Iterable[str], GpuPlan]]) -> None:
     first = plans[0][1]
     unpacked = f" + {first.unpacked_bytes_per_token:,} once per GPU" if first.unpacked_bytes_per_token else ""
     weights = f"{shape.weights_format}, {shape.bits_per_weight:.2f} bits per weight"
@@ -171,14 +173,11 @@ def _show(directory: Path, shape: ModelShape, plans: list[tuple[list[str], GpuPl
             click.echo(f"  {advice.sentence}")
 
 
-def _print_devices(names: list[str], devices: tuple[DeviceUse, ...]) -> None:
-    columns = ("free", "weights", "cache", "scratch", "tables", "activations", "reserve", "left")
-    table = new_table("", right=columns)
+def _print_devices(names: Iterable[str], devices: tuple[DeviceUse, ...]) -> None:
+    parts = ("weights", "cache", "scratch", "tables", "activations", "reserve")
+    table = new_table("", right=("free", *parts, "left"))
     for name, device in zip(names, devices, strict=False):
-        sizes = (
-            device.vram_bytes, device.weights_bytes, device.cache_bytes, device.scratch_bytes, device.tables_bytes,
-            device.activations_bytes, device.reserve_bytes, device.free_bytes,
-        )  # fmt: skip
+        sizes = (device.vram_bytes, *(getattr(device, f"{part}_bytes") for part in parts), device.free_bytes)
         table.add_row(name, *(precise_gib(size) for size in sizes))
     print_table(table)
 

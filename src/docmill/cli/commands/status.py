@@ -15,6 +15,10 @@ from docmill.formatting import duration
 if TYPE_CHECKING:
     from docmill.storage.reads.batch_status import BatchStatus
 
+_MEASURED = (
+    "prompt_tokens", "cached_tokens", "completion_tokens", "tokens_per_s", "elapsed_s", "eta_s", "created_at", "error",
+)  # fmt: skip
+
 
 @click.command(
     epilog="""\b
@@ -65,21 +69,9 @@ def as_record(status: BatchStatus) -> dict[str, Any]:
         "model": status.model,
         "task": status.task,
         "metadata": dict(status.metadata),
-        "documents": {
-            "total": status.documents_total,
-            "open": status.documents_open,
-            "failed": status.documents_failed,
-        },
+        "documents": {name: getattr(status, f"documents_{name}") for name in ("total", "open", "failed")},
         "jobs": {"total": status.jobs_total} | {str(state): n for state, n in status.jobs_by_state.items()},
-        "prompt_tokens": status.prompt_tokens,
-        "cached_tokens": status.cached_tokens,
-        "completion_tokens": status.completion_tokens,
-        "tokens_per_s": status.tokens_per_s,
-        "elapsed_s": status.elapsed_s,
-        "eta_s": status.eta_s,
-        "created_at": status.created_at,
-        "error": status.error,
-    }
+    } | {name: getattr(status, name) for name in _MEASURED}
 
 
 def _print_all(context: CliContext, *, as_json: bool) -> None:

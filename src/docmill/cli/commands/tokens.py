@@ -52,7 +52,7 @@ def tokens(
         raise click.UsageError("give PATH or --text, not both")
     if path is None and text is None and sys.stdin.isatty():
         raise click.UsageError("give PATH or --text, or pipe a text in")
-    ensure_model(context, context.model_name(model))
+    ensure_model(context, model)
     submission = context.backend.prepare((path or "-",), SubmitOptions(profile=context.profile, model=model, task=task))
     model_text, plan = submission.model_text, submission.plan
     tokenizer = model_text.tokenizer

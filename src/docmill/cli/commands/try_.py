@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from typing import Any
 
 import click
@@ -106,12 +105,13 @@ def try_(
     high ones vary more; 0 always gives the same answer. The answers are generated in one batch, like jobs.
     """
     asked = tuple(number for group in temperatures for number in group) + tuple(PRESETS[name] for name in presets)
+    given = {name: options[name] for name in ("top_p", "seed") if options[name] is not None}
     question = Question(
         prompt=sys.stdin.read() if prompt == "-" else prompt,
         system=options["system"],
         temperatures=tuple(dict.fromkeys(asked or PRESETS.values())),
         max_tokens=options["max_tokens"],
-        sampling=_sampling(context, options),
+        sampling=context.settings.profile(context.profile).sampling | given,
     )
     if not question.prompt.strip():
         raise click.UsageError("the prompt is empty")
@@ -126,25 +126,14 @@ def try_(
 def _run(context: CliContext, question: Question, options: dict[str, Any]) -> TrialResult:
     from docmill.cli.services.worker_options import WorkerFlags, engine_spec
 
-    name = context.model_name(options["model"])
-    ensure_model(context, name)
+    name = ensure_model(context, options["model"])
     flags = WorkerFlags(model=options["model"], engine=options["engine"], slots=len(question.temperatures))
-    spec = replace(engine_spec(context.settings, context.profile, flags), slots=len(question.temperatures))
+    spec = engine_spec(context.settings, context.profile, flags)
     with TemperatureTrial(spec, load_model_text(name, context.settings.home), question) as trial:
         with waiting(context.console, f"loading {spec.model.name} on {spec.engine}"):
             trial.load()
         with waiting(context.console, f"writing {len(question.temperatures)} answers"):
             return trial.ask()
-
-
-def _sampling(context: CliContext, options: dict[str, Any]) -> dict[str, Any]:
-    """The profile's sampling options, overridden by those of the command line."""
-    profile = context.settings.profile(context.profile)
-    names = ("top_p", "top_k", "min_p", "repetition_penalty", "seed")
-    found = {name: getattr(profile, name) for name in names} | {
-        name: options[name] for name in ("top_p", "seed") if options[name] is not None
-    }
-    return {name: value for name, value in found.items() if value is not None}
 
 
 def _show(trial: TrialResult) -> None:

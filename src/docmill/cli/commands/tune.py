@@ -56,8 +56,7 @@ def tune(
     `--out` writes a config.yaml with the best settings.
     """
     require_new_file(out)
-    name = context.model_name(model)
-    ensure_model(context, name)
+    name = ensure_model(context, model)
     spec = engine_spec(context.settings, context.profile, WorkerFlags(model=model, engine=engine))
     text = load_model_text(name, context.settings.home)
     text_tokens, output_tokens = _QUICK if quick else _FULL

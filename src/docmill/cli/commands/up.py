@@ -23,8 +23,7 @@ def up(context: CliContext, model: str | None, engine: str | None, slots: int | 
     from docmill.cli.services.signals import stop_event
     from docmill.cli.services.stack import Stack
 
-    name = context.model_name(model)
-    ensure_model(context, name)
+    name = ensure_model(context, model)
     stop = stop_event()
     with Stack(context.settings, context.global_options, model=name, engine=engine, slots=slots) as stack:
         if with_flower:

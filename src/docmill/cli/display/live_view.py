@@ -110,9 +110,7 @@ def _time_left(eta: Eta | None) -> str:
 
 
 def _workers(snapshot: Snapshot) -> Table:
-    table = _table("worker", "engine, model")
-    for heading in ("slots", "tokens/s", "cached", "memory", "seen"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = _table("worker", "engine, model", right=("slots", "tokens/s", "cached", "memory", "seen"))
     for worker in snapshot.workers:
         load = snapshot.loads[worker.name]
         table.add_row(
@@ -128,17 +126,17 @@ def _workers(snapshot: Snapshot) -> Table:
 
 
 def _queues(queues: Sequence[QueueStatus]) -> Table:
-    table = _table("queue")
-    for heading in ("waiting", "in the broker", "running", "workers"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = _table("queue", right=("waiting", "in the broker", "running", "workers"))
     for queue in queues:
         counts = (queue.waiting, queue.announced, queue.running, queue.workers)
         table.add_row(queue.model, *(f"{count:,}" for count in counts))
     return table
 
 
-def _table(*headings: str) -> Table:
+def _table(*left: str, right: Sequence[str]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
-    for heading in headings:
+    for heading in left:
         table.add_column(heading, overflow="ellipsis", no_wrap=True, ratio=1)
+    for heading in right:
+        table.add_column(heading, justify="right", no_wrap=True)
     return table

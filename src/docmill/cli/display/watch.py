@@ -30,11 +30,17 @@ _MAX_FAILURES = 1_000
 
 
 def watch(backend: Backend, batch_id: str | None) -> None:
-    """Show one batch on the terminal until it has ended, or all batches, until `q` is pressed."""
+    """Show one batch on the terminal until it has ended, or all batches, until `q` is pressed.
+
+    While the database does not answer, the last state and the reason are shown.
+    """
     snapshot = Snapshot()
     with single_keys() as keys, Live(console=Console(highlight=False), screen=True, auto_refresh=False) as live:
-        while not _has_ended(snapshot, batch_id):
-            snapshot = _next_snapshot(backend, batch_id, snapshot)
+        while batch_id is None or not any(status.state.is_terminal for status in snapshot.batches):
+            try:
+                snapshot = _snapshot(backend, batch_id)
+            except StorageError as error:
+                snapshot = replace(snapshot, problem=str(error))
             live.update(snapshot_view(snapshot), refresh=True)
             until = time.monotonic() + _REFRESH_S
             while (left_s := until - time.monotonic()) > 0:
@@ -98,18 +104,6 @@ class _Lines:
         if line != self._line and (force or now - self._printed_at >= _LINE_INTERVAL_S):
             self._write(line)
             self._line, self._printed_at = line, now
-
-
-def _has_ended(snapshot: Snapshot, batch_id: str | None) -> bool:
-    return batch_id is not None and any(status.state.is_terminal for status in snapshot.batches)
-
-
-def _next_snapshot(backend: Backend, batch_id: str | None, last: Snapshot) -> Snapshot:
-    """The state now; while the database does not answer, the last state and the reason."""
-    try:
-        return _snapshot(backend, batch_id)
-    except StorageError as error:
-        return replace(last, problem=str(error))
 
 
 def _snapshot(backend: Backend, batch_id: str | None) -> Snapshot:

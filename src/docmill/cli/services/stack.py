@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 import click
 from filelock import FileLock, Timeout
@@ -21,16 +20,8 @@ from docmill.storage.database import Database
 from docmill.storage.schema import require_current, upgrade
 
 
-class StackFailed(click.ClickException):
-    """A service of the stack ended and cannot be started again."""
-
-
-class AlreadyRunning(click.ClickException):
-    """Another stack runs with the same home."""
-
-
 class Stack:
-    """A context manager: the services run as long as the block.
+    """A context manager: the services run as long as the block. Raises ClickException if another one has the home.
 
     `global_options` go before the services' commands, as in `docmill --profile big worker`.
     """
@@ -58,7 +49,7 @@ class Stack:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise AlreadyRunning(
+            raise click.ClickException(
                 f"another docmill already runs on {self._settings.home}; add work to it with `docmill submit`, "
                 "or use another --home"
             ) from None
@@ -73,9 +64,7 @@ class Stack:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     @property
@@ -89,12 +78,13 @@ class Stack:
         return [service.pid for service in self._services if service.pid is not None]
 
     def check(self) -> None:
-        """Start services again that have ended. Raises StackFailed with the last log line of one that keeps ending."""
+        """Start services again that have ended. Raises ClickException with the log's last line if one keeps ending."""
         if self._broker is not None and not self._broker.is_alive():
             self._broker.start()
         for service in self._services:
             if not service.restart_if_ended():
-                raise StackFailed(f"the {service.name} ended: {service.last_log_line()} (full log: {service.log})")
+                reason = f"{service.last_log_line()} (full log: {service.log})"
+                raise click.ClickException(f"the {service.name} ended: {reason}")
 
     def add(self, name: str, arguments: Sequence[str]) -> None:
         """Run another docmill command with the stack."""
