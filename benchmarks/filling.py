@@ -53,7 +53,7 @@ def fill(database: Database, plan: Plan, shape: Shape, *, seed: int = 1) -> str:
     batch_id = NewBatches(database).create(
         NewBatch(
             submission_key=secrets.token_hex(16), model=plan.model, task=plan.task.name, plan=plan.to_json(),
-            metadata={}, priority=5,
+            notes={}, priority=5,
         )
     )  # fmt: skip
     _insert(database, Document, _documents(batch_id, shape))

@@ -95,19 +95,18 @@ class BatchWriter:
         return False
 
     def _new_batch(self, submission: Submission) -> str:
-        return self._submissions.create(
-            NewBatch(
-                submission_key=submission.key,
-                model=submission.model_text.model.name,
-                task=submission.plan.task.name,
-                plan=submission.plan.to_json(),
-                metadata=submission.options.metadata,
-                priority=submission.options.priority,
-                deadline_s=submission.options.deadline_s,
-                idempotency_key=submission.options.idempotency_key,
-                reuse=submission.options.reuse,
-            )
+        options = submission.options
+        new = NewBatch(
+            submission_key=submission.key,
+            model=submission.model_text.model.name,
+            task=submission.plan.task.name,
+            plan=submission.plan.to_json(),
+            notes=options.metadata,
+            priority=options.priority,
+            idempotency_key=options.idempotency_key,
+            reuse=options.reuse,
         )
+        return self._submissions.create(new, deadline_s=options.deadline_s)
 
     def _fill(
         self,

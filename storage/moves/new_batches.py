@@ -30,18 +30,14 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no letter
 
 @dataclass(frozen=True, slots=True)
 class NewBatch:
-    """The columns of a batch that are known before the first document is read.
-
-    `plan` is the producer's own. `deadline_s` counts seconds from now; None for no deadline.
-    """
+    """The columns of the table `batches` that are known before the first document is read."""
 
     submission_key: str
     model: str
     task: str
     plan: Mapping[str, Any]
-    metadata: Mapping[str, str]
+    notes: Mapping[str, str]
     priority: int
-    deadline_s: float | None = None
     idempotency_key: str | None = None
     reuse: bool = True
 
@@ -63,10 +59,11 @@ class NewBatches:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def create(self, new: NewBatch) -> str:
+    def create(self, new: NewBatch, *, deadline_s: float | None = None) -> str:
         """Store an empty batch in state `validating`, submitted by this process. Returns its id.
 
-        Raises IdempotencyKeyTaken if another process has just used the key.
+        `deadline_s` counts seconds from now; None for no deadline. Raises IdempotencyKeyTaken if another process has
+        just used the key.
         """
         while True:
             batch_id = f"{time.strftime('%y%m%d')}-{''.join(secrets.choice(_ALPHABET) for _ in range(6))}"
@@ -75,19 +72,12 @@ class NewBatches:
                     session.execute(
                         insert(Batch).values(
                             id=batch_id,
-                            submission_key=new.submission_key,
                             state=BatchState.VALIDATING,
-                            model=new.model,
-                            task=new.task,
-                            plan=dict(new.plan),
-                            notes=dict(new.metadata),
-                            priority=new.priority,
-                            reuse=new.reuse,
-                            idempotency_key=new.idempotency_key,
                             submitter=this_process(),
                             submitter_seen_at=db_now(),
                             created_at=db_now(),
-                            expires_at=None if new.deadline_s is None else db_now() + new.deadline_s,
+                            expires_at=None if deadline_s is None else db_now() + deadline_s,
+                            **row_of(new),
                         )
                     )
             except IntegrityError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from sqlalchemy import Row, Select, func, select
 from sqlalchemy.orm import Session
@@ -76,6 +76,9 @@ class BatchStatus:
         return tokens / working_s if tokens and working_s > 0 else None
 
 
+_STORED = [field.name for field in fields(BatchStatus) if field.name in Batch.__mapper__.columns]
+
+
 def batches_now() -> Select[Batch, float]:
     """Selects batches, each with the database's current time."""
     return select(Batch, db_now().label("now"))
@@ -104,30 +107,13 @@ def status_of(session: Session, row: Row[Batch, float]) -> BatchStatus:
     else:
         rate, eta = _tokens_per_s(session, batch, ended_at), None
     return BatchStatus(
-        id=batch.id,
-        state=batch.state,
-        model=batch.model,
-        task=batch.task,
+        **{name: getattr(batch, name) for name in _STORED},
         metadata=batch.notes,
-        priority=batch.priority,
-        documents_total=batch.documents_total,
-        documents_open=batch.documents_open,
-        documents_failed=batch.documents_failed,
-        jobs_total=batch.jobs_total,
         jobs_by_state={JobState.QUEUED: queued, JobState.RUNNING: running} | ended,
-        jobs_reused=batch.jobs_reused,
-        tokens_planned=batch.tokens_planned,
-        prompt_tokens=batch.prompt_tokens,
-        cached_tokens=batch.cached_tokens,
-        completion_tokens=batch.completion_tokens,
         tokens_per_s=rate,
         elapsed_s=max(0.0, (ended_at or now) - batch.created_at),
         eta=eta,
-        created_at=batch.created_at,
-        in_progress_at=batch.in_progress_at,
         ended_at=ended_at,
-        paused_at=batch.paused_at,
-        error=batch.error,
     )
 
 

@@ -111,7 +111,7 @@ class Mill:
         reuse: bool = True,
     ) -> str:
         return self.new_batches.create(
-            NewBatch(key, model, "summarize", {}, {}, priority, deadline_s, idempotency_key, reuse)
+            NewBatch(key, model, "summarize", {}, {}, priority, idempotency_key, reuse), deadline_s=deadline_s
         )
 
     def document(

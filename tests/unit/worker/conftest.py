@@ -104,7 +104,7 @@ def stored(migrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 
 def _submit(submissions: NewBatches, *, jobs: int) -> str:
     batch_id = submissions.create(
-        NewBatch(submission_key="k", model="simulated", task="summarize", plan={}, metadata={}, priority=5)
+        NewBatch(submission_key="k", model="simulated", task="summarize", plan={}, notes={}, priority=5)
     )
     document_id = submissions.begin_document(
         batch_id, name="d", source="d.txt", content_hash="c", identity="i", remarks=()
