@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector
 
 from docmill.producer.dispatcher import DispatchCounts
 from docmill.storage.errors import StorageError
-from docmill.storage.reads.live_status import LiveStatus
+from docmill.storage.reads.reports import Reports
 
 _BY_MODEL = (
     ("docmill_queue_depth", "Jobs published to the broker and not yet claimed.", "announced"),
@@ -25,9 +25,9 @@ _BY_MODEL = (
 class DispatcherMetrics(Collector):
     """Each scrape costs a few queries, whatever the number of jobs."""
 
-    def __init__(self, counts: DispatchCounts, live: LiveStatus) -> None:
+    def __init__(self, counts: DispatchCounts, reports: Reports) -> None:
         self._counts = counts
-        self._live = live
+        self._reports = reports
 
     def describe(self) -> list[Metric]:
         """Nothing, so that the dispatcher can start while the database does not answer."""
@@ -36,7 +36,7 @@ class DispatcherMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from self._own()
         try:
-            queues = self._live.queues()
+            queues = self._reports.queues()
         except StorageError:
             yield GaugeMetricFamily("docmill_database_up", "1 when the database answered.", 0)
             return

@@ -1,8 +1,8 @@
-"""Reports for people: the progress of batches, workers, failures, and the results of documents."""
+"""Reports for people: the progress of batches, queues, workers, failures, and the results of documents."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import func, select
@@ -13,11 +13,14 @@ from docmill.storage.database import Database
 from docmill.storage.errors import NoSuchBatch
 from docmill.storage.reads.batch_status import BatchStatus, batches_now, status_of
 from docmill.storage.reads.documents import DocumentFilter, DocumentReport, read_page
-from docmill.storage.states import AttemptOutcome, JobState
+from docmill.storage.reads.eta import RecentAttempt, recent_attempts
+from docmill.storage.reads.queues import QueueStatus, read_queues
+from docmill.storage.states import AttemptOutcome, BatchState, JobState
 from docmill.storage.tables import Attempt, Batch, Job, Worker
 
 _RATE_MEMORY_S = 7 * 24 * 3600.0
 _ALL = DocumentFilter()
+_AT_WORK = (BatchState.VALIDATING, BatchState.IN_PROGRESS, BatchState.FINALIZING, BatchState.CANCELLING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,29 @@ class Reports:
         with self._database.read() as session:
             rows = session.execute(batches_now().order_by(Batch.created_at.desc()).limit(limit)).all()
             return [status_of(session, row) for row in rows]
+
+    def at_work(self, limit: int) -> list[BatchStatus]:
+        """Batches that have not ended, by priority and age."""
+        with self._database.read() as session:
+            rows = session.execute(
+                batches_now().where(Batch.state.in_(_AT_WORK)).order_by(Batch.priority, Batch.created_at).limit(limit)
+            ).all()
+            return [status_of(session, row) for row in rows]
+
+    def queues(self) -> list[QueueStatus]:
+        """The queue of each model that an unpaused batch in progress needs or that a worker serves, by name."""
+        with self._database.read() as session:
+            return read_queues(session)
+
+    def now(self) -> float:
+        """The database's time."""
+        with self._database.read() as session:
+            return session.execute(select(db_now())).scalar_one()
+
+    def recent_attempts(self, models: Sequence[str]) -> list[RecentAttempt]:
+        """The newest successful attempts of these models."""
+        with self._database.read() as session:
+            return recent_attempts(session, models, session.execute(select(db_now())).scalar_one())
 
     def workers(self) -> list[WorkerStatus]:
         """Workers that have not stopped and whose last heartbeat is less than a minute old."""

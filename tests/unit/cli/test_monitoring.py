@@ -26,7 +26,7 @@ from docmill.settings.errors import SettingsError
 from docmill.storage.attempt_metrics import GeneratedText
 from docmill.storage.database import Database
 from docmill.storage.moves.attempts import Failure, WorkerIdentity
-from docmill.storage.reads.live_status import LiveStatus
+from docmill.storage.reads.reports import Reports
 from docmill.worker.engines.base import EngineFacts
 from docmill.worker.job_events import JobLog, JobObserver, ObservedJobs
 from docmill.worker.telemetry.prometheus import WorkerMetrics
@@ -55,7 +55,7 @@ class Engine:
 def registry(stored: Stored) -> CollectorRegistry:
     """Of a worker with four slots and of the dispatcher of its database."""
     made = CollectorRegistry()
-    made.register(DispatcherMetrics(DispatchCounts(published=9, rescued=2), LiveStatus(stored.database)))
+    made.register(DispatcherMetrics(DispatchCounts(published=9, rescued=2), Reports(stored.database)))
     return made
 
 
@@ -128,8 +128,8 @@ def test_a_paused_batch_is_no_stuck_queue(stored: Stored, registry: CollectorReg
 
 def test_a_database_that_is_away_is_shown_and_hides_nothing_else(tmp_path: Path) -> None:
     registry = CollectorRegistry()
-    live = LiveStatus(Database(f"sqlite:///{tmp_path / 'empty.db'}"))
-    registry.register(DispatcherMetrics(DispatchCounts(published=9), live))
+    reports = Reports(Database(f"sqlite:///{tmp_path / 'empty.db'}"))
+    registry.register(DispatcherMetrics(DispatchCounts(published=9), reports))
     now = samples(registry)
     assert now["docmill_database_up", ()] == 0
     assert now["docmill_dispatcher_published_total", ()] == 9

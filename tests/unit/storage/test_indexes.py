@@ -11,7 +11,6 @@ import sqlalchemy as sa
 
 from docmill.storage.moves.attempts import Failure
 from docmill.storage.moves.finish_batches import end_unfinished_work
-from docmill.storage.reads.live_status import LiveStatus
 from docmill.storage.states import JobState
 from tests.unit.storage.conftest import Mill, generated
 
@@ -60,9 +59,9 @@ HOT: dict[str, Callable[[Mill, str], object]] = {
     "models at work": lambda mill, batch: mill.outbox.models_at_work(),
     "status": lambda mill, batch: mill.reports.batch(batch),
     "failures": lambda mill, batch: mill.reports.failures(batch),
-    "live: at work": lambda mill, batch: LiveStatus(mill.database).at_work(5),
-    "live: queues": lambda mill, batch: LiveStatus(mill.database).queues(),
-    "live: attempts": lambda mill, batch: LiveStatus(mill.database).recent_attempts(["m"]),
+    "live: at work": lambda mill, batch: mill.reports.at_work(5),
+    "live: queues": lambda mill, batch: mill.reports.queues(),
+    "live: attempts": lambda mill, batch: mill.reports.recent_attempts(["m"]),
     "newest failures": lambda mill, batch: mill.reports.failures(batch, newest=10),
     "documents": lambda mill, batch: list(mill.reports.documents(batch)),
     "first failure": lambda mill, batch: mill.documents.first_failure(mill.document_ids(batch)[0]),

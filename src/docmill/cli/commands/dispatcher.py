@@ -26,7 +26,6 @@ def dispatcher(context: CliContext, metrics_port: int | None, metrics_address: s
     from docmill.cli.services.logs import configure_logging
     from docmill.cli.services.signals import stop_event
     from docmill.producer.dispatcher_metrics import DispatcherMetrics
-    from docmill.storage.reads.live_status import LiveStatus
 
     configure_logging()
     settings, backend = context.settings.producer, context.backend
@@ -34,7 +33,7 @@ def dispatcher(context: CliContext, metrics_port: int | None, metrics_address: s
     service = backend.dispatcher(broker_app(context.settings))
     if (port := metrics_port or settings.metrics_port) is not None:
         registry = export(MetricsEndpoint(port, metrics_address or settings.metrics_address))
-        registry.register(DispatcherMetrics(service.counts, LiveStatus(database)))
+        registry.register(DispatcherMetrics(service.counts, backend.reports))
     stop = stop_event()
     log.info("dispatcher at work on %s", database)
     service.run(stop)

@@ -68,10 +68,8 @@ def results(
 
 def _moment(context: CliContext, since: str) -> float:
     """Seconds since 1970: a duration before the database's time, or an ISO time in the local time zone."""
-    from docmill.storage.reads.live_status import LiveStatus
-
     with suppress(ValueError):
-        return LiveStatus(context.backend.database).now() - parse_duration(since)
+        return context.backend.reports.now() - parse_duration(since)
     try:
         return datetime.fromisoformat(since).timestamp()
     except ValueError:

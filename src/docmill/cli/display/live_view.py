@@ -13,7 +13,7 @@ from rich.text import Text
 from docmill.formatting import duration, gib
 from docmill.storage.reads.batch_status import BatchStatus
 from docmill.storage.reads.eta import Eta
-from docmill.storage.reads.live_status import QueueStatus
+from docmill.storage.reads.queues import QueueStatus
 from docmill.storage.reads.reports import FailureReason, WorkerStatus
 
 

@@ -20,7 +20,6 @@ from docmill.producer.wait_for_batch import batch_statuses
 from docmill.storage.errors import StorageError
 from docmill.storage.reads.batch_status import BatchStatus
 from docmill.storage.reads.eta import RecentAttempt, pace_of
-from docmill.storage.reads.live_status import LiveStatus
 from docmill.storage.states import JobState
 
 _REFRESH_S = 1.0
@@ -107,11 +106,11 @@ class _Lines:
 
 
 def _snapshot(backend: Backend, batch_id: str | None) -> Snapshot:
-    reports, live = backend.reports, LiveStatus(backend.database)
-    batches = live.at_work(_MAX_BATCHES) if batch_id is None else [reports.batch(batch_id)]
+    reports = backend.reports
+    batches = reports.at_work(_MAX_BATCHES) if batch_id is None else [reports.batch(batch_id)]
     workers = reports.workers()
-    now = live.now()
-    attempts = live.recent_attempts(sorted({worker.model for worker in workers}))
+    now = reports.now()
+    attempts = reports.recent_attempts(sorted({worker.model for worker in workers}))
     return Snapshot(
         batches=batches,
         failures={s.id: reports.failures(s.id, newest=_MAX_FAILURES) for s in batches if s.jobs_failed},
@@ -120,7 +119,7 @@ def _snapshot(backend: Backend, batch_id: str | None) -> Snapshot:
             worker.name: _load([a for a in attempts if a.worker == worker.name], worker.started_at, now)
             for worker in workers
         },
-        queues=live.queues(),
+        queues=reports.queues(),
         at=now,
     )
 
