@@ -132,6 +132,11 @@ def energy(kwh: float) -> str:
     return f"{decimal(kwh)} kWh" if kwh >= 0.1 else f"{decimal(kwh * 1000)} Wh"
 
 
+def iso(at: float) -> str:
+    """A moment for programs, given in seconds since 1970: ISO 8601 in UTC. The report's template uses it."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
+
+
 def moment(at: float) -> str:
     """A moment for people, given in seconds since 1970: date and time in the local time zone."""
     return datetime.fromtimestamp(at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
