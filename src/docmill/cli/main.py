@@ -47,7 +47,7 @@ _COMMANDS = {
     "flower": "Show jobs in the browser.",
     "demo": "Summarize part of Python's language reference.",
 }
-_MODULES = {"resume": "docmill.cli.commands.pause", "try": "docmill.cli.commands.try_"}
+_MODULES = {"resume": "pause", "retry": "cancel", "try": "try_"}  # the others have the name of the command
 
 
 class _Commands(click.Group):
@@ -62,7 +62,7 @@ class _Commands(click.Group):
             if near and not ctx.resilient_parsing:
                 ctx.fail(f"No such command {cmd_name!r}; did you mean {near[0]}?")
             return None
-        module = importlib.import_module(_MODULES.get(cmd_name, f"docmill.cli.commands.{cmd_name}"))
+        module = importlib.import_module(f"docmill.cli.commands.{_MODULES.get(cmd_name, cmd_name)}")
         command: click.Command = getattr(module, f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name)
         return command
 

@@ -36,18 +36,16 @@ def ensure_model(context: CliContext, model: str | None) -> str:
 
 def pull_with_progress(context: CliContext, name: str, home: Path) -> Model:
     """Download a model and show the progress. Raises CatalogueError."""
-    is_terminal = context.console.is_terminal
-    if _is_from_hub(name):
-        if not is_terminal:
-            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the hub's client shows its own
+    if not context.console.is_terminal:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         model = pull(name, home)
-    elif is_terminal:
+    elif _is_from_hub(name):  # the hub's client shows the progress itself
+        model = pull(name, home)
+    else:
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), DownloadColumn())
         with Progress(*columns, console=context.console, transient=True) as progress:
             task = progress.add_task(f"downloading {name}", total=None)
             model = pull(name, home, lambda done, total: progress.update(task, completed=done, total=total))
-    else:
-        model = pull(name, home)
     context.console.print(f"{model.name} is in {model.path}", highlight=False, markup=False, soft_wrap=True)
     return model
 

@@ -56,9 +56,11 @@ Examples:
     help="Purpose of the model.",
 )  # fmt: skip
 @click.option("--cores", type=click.IntRange(min=1), help="Recommend for this number of physical cores.")
-@click.option("--ram", type=_size, help="Recommend for this much memory (GiB).")
-@click.option("--vram", type=_size, multiple=True, help="Recommend for a GPU with this memory (GiB); 0: none.")
-@click.option("--disk", type=_size, help="Recommend for this much free disk space (GiB).")
+@click.option("--ram", "memory_bytes", type=_size, help="Recommend for this much memory (GiB).")
+@click.option(
+    "--vram", "vram_bytes", type=_size, multiple=True, help="Recommend for a GPU with this memory (GiB); 0: none."
+)
+@click.option("--disk", "disk_bytes", type=_size, help="Recommend for this much free disk space (GiB).")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the recommended config.yaml here.")
 @json_option
 @pass_context
@@ -70,7 +72,7 @@ def doctor(
     use_case: str,
     out: Path | None,
     as_json: bool,
-    **parts: Any,
+    **hardware: Any,
 ) -> None:
     """Check the machine, the installation, database, broker and workers, and say what to do.
 
@@ -78,15 +80,18 @@ def doctor(
     `--batch` diagnoses a batch from its measurements: latency, memory, quality, processor.
     `--recommend` recommends a model for this machine (or the one described) and prints a config.yaml.
     """
+    parts = {name: value for name, value in hardware.items() if value not in (None, ())}
     if batch is not None:
-        if wants_model or out or any(parts.values()):
+        if wants_model or out or parts:
             raise click.UsageError("--batch cannot be combined with other options than --json")
         _diagnose(context, batch, as_json=as_json)
         return
     if wants_model:
-        _recommend(context, _machine(context, parts), UseCase(use_case), out, as_json=as_json)
+        machine = read_machine(context.settings.home)
+        machine = hypothetical(machine, **parts) if parts else machine
+        _recommend(context, machine, UseCase(use_case), out, as_json=as_json)
         return
-    if out or any(parts.values()):
+    if out or parts:
         raise click.UsageError("--out, --cores, --ram, --vram and --disk need --recommend")
     with waiting(context.console, "checking the machine"):
         seen = run_checkup(context.settings, context.profile)
@@ -129,20 +134,6 @@ def _show(findings: list[Finding]) -> None:
     click.echo(
         f"\n{counts[Status.PASS]} passed, {counted(counts[Status.WARN], 'warning')}, "
         f"{counted(counts[Status.FAIL], 'failure')}"
-    )
-
-
-def _machine(context: CliContext, parts: dict[str, Any]) -> Machine:
-    """This machine, or a hypothetical one with the parts that were given."""
-    found = read_machine(context.settings.home)
-    if not any(value not in (None, ()) for value in parts.values()):
-        return found
-    return hypothetical(
-        found,
-        cores=parts["cores"],
-        memory_bytes=parts["ram"],
-        vram_bytes=parts["vram"] or None,
-        disk_bytes=parts["disk"],
     )
 
 

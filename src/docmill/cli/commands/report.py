@@ -51,7 +51,6 @@ def report(
     The file is self-contained. A batch that is still running is reported with its numbers so far. The charts need
     the extra `report`; --json prints the numbers without it and writes no file.
     """
-    from docmill.insight.report.chart_style import PlotsUnavailable
     from docmill.insight.report.comparison import compare
     from docmill.insight.report.cost import Prices, cost_of
     from docmill.insight.report.html_page import render
@@ -72,10 +71,7 @@ def report(
     if as_json:
         print_json(to_json(data, shown_cost, comparison))
         return
-    try:
-        page = render(data, shown_cost, comparison)
-    except PlotsUnavailable as error:
-        raise click.ClickException(str(error)) from None
+    page = render(data, shown_cost, comparison)
     path = out or Path(f"docmill-report-{data.status.id}.html")
     path.write_text(page, encoding="utf-8")
     click.echo(f"wrote {path} ({len(page.encode()) / 1000:,.0f} kB)", err=True)

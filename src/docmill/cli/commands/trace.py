@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from docmill.cli.completion import complete_batches
 from docmill.cli.context import CliContext, pass_context
 from docmill.cli.display.output import one_line, print_json, stdout_console
-from docmill.cli.options import json_option
+from docmill.cli.options import batch_option, json_option
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -29,13 +28,10 @@ Examples:
 """
 )
 @click.argument("document")
-@click.option(
-    "--batch", default="latest", show_default=True, shell_complete=complete_batches,
-    help="The batch, or the beginning of its id.",
-)  # fmt: skip
+@batch_option
 @json_option
 @pass_context
-def trace(context: CliContext, document: str, batch: str, as_json: bool) -> None:
+def trace(context: CliContext, document: str, batch: str | None, as_json: bool) -> None:
     """Show which parts of the document a summary was made from, and the passages nearest to each of its sentences.
 
     Spans are character offsets in the document's text. A score from 0 to 1 says how similar the words of two
@@ -46,7 +42,7 @@ def trace(context: CliContext, document: str, batch: str, as_json: bool) -> None
     from docmill.storage.reads.tailed_jobs import TailedJobs
 
     database = context.backend.database
-    batch_id = context.backend.batches.find(batch).id
+    batch_id = context.backend.batches.find(batch or "latest").id
     stored = read_document(database, TailedJobs(database).document(batch_id, document))
     texts = traced_texts(stored)
     if as_json:

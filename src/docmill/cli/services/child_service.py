@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from docmill.broker.child_processes import die_with_parent
@@ -102,7 +102,7 @@ class ChildService:
 
     def terminate(self) -> None:
         """Send SIGTERM, if it runs."""
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None:
             self._process.terminate()
 
     def wait_or_kill(self, timeout_s: float) -> None:
@@ -116,11 +116,10 @@ class ChildService:
             self._process.wait()
 
 
-def stop_all(services: Iterable[ChildService], drain_timeout_s: float) -> None:
+def stop_all(services: Sequence[ChildService], drain_timeout_s: float) -> None:
     """End all services: SIGTERM, time for workers to finish or put back their jobs, then SIGKILL."""
-    ending = list(services)
-    for service in ending:
+    for service in services:
         service.terminate()
     deadline = time.monotonic() + _STOP_S + drain_timeout_s
-    for service in ending:
+    for service in services:
         service.wait_or_kill(max(0.1, deadline - time.monotonic()))

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from docmill.errors import DocmillError
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -48,16 +50,6 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-class PlotsUnavailable(Exception):
-    """matplotlib is not installed."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "the figures need matplotlib, which is not installed: run pip install 'docmill[report]', or use --json, "
-            "which needs no figures"
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class Figure:
     """A drawn figure: `svg` for a page that defines the colours; `description` for readers who cannot see it."""
@@ -68,11 +60,14 @@ class Figure:
 
 
 def require_matplotlib() -> None:
-    """Raises PlotsUnavailable."""
+    """Raises DocmillError if matplotlib is not installed."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise PlotsUnavailable from None
+        raise DocmillError(
+            "the figures need matplotlib, which is not installed: run pip install 'docmill[report]', or use --json, "
+            "which needs no figures"
+        ) from None
 
 
 def draw(

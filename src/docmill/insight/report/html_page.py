@@ -42,7 +42,7 @@ class Tile:
 
 
 def render(data: ReportData, cost: Cost | None, comparison: Comparison | None) -> str:
-    """The page. Raises PlotsUnavailable without matplotlib."""
+    """The page. Raises DocmillError without matplotlib."""
     require_matplotlib()
     environment = Environment(
         loader=PackageLoader("docmill.insight.report"),
