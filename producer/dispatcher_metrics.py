@@ -11,6 +11,12 @@ from docmill.producer.dispatcher import DispatchCounts
 from docmill.storage.errors import StorageError
 from docmill.storage.reads.reports import Reports
 
+_COUNTERS = (
+    ("docmill_dispatcher_published", "Messages sent to the broker.", "published"),
+    ("docmill_dispatcher_rescued", "Jobs taken back from workers that stopped responding.", "rescued"),
+    ("docmill_dispatcher_documents_advanced", "Levels of documents completed.", "documents_advanced"),
+    ("docmill_dispatcher_failed_rounds", "Rounds that an error ended.", "failed_rounds"),
+)
 _BY_MODEL = (
     ("docmill_queue_depth", "Jobs published to the broker and not yet claimed.", "announced"),
     ("docmill_jobs_waiting", "Queued jobs that are not in the broker yet.", "waiting"),
@@ -34,7 +40,13 @@ class DispatcherMetrics(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        yield from self._own()
+        for name, text, attribute in _COUNTERS:
+            yield CounterMetricFamily(name, text, getattr(self._counts, attribute))
+        yield GaugeMetricFamily(
+            "docmill_dispatcher_last_round_timestamp_seconds",
+            "When the last round finished.",
+            self._counts.last_round_at,
+        )
         try:
             queues = self._reports.queues()
         except StorageError:
@@ -46,22 +58,3 @@ class DispatcherMetrics(Collector):
             for queue in queues:
                 family.add_metric([queue.model], getattr(queue, attribute))
             yield family
-
-    def _own(self) -> Iterator[Metric]:
-        counts = self._counts
-        yield CounterMetricFamily("docmill_dispatcher_published", "Messages sent to the broker.", counts.published)
-        yield CounterMetricFamily(
-            "docmill_dispatcher_rescued", "Jobs taken back from workers that stopped responding.", counts.rescued
-        )
-        yield CounterMetricFamily(
-            "docmill_dispatcher_documents_advanced",
-            "Levels of documents completed.",
-            counts.documents_advanced,
-        )
-        yield CounterMetricFamily(
-            "docmill_dispatcher_failed_rounds", "Rounds that an error ended.",
-            counts.failed_rounds,
-        )  # fmt: skip
-        yield GaugeMetricFamily(
-            "docmill_dispatcher_last_round_timestamp_seconds", "When the last round finished.", counts.last_round_at
-        )

@@ -62,14 +62,14 @@ class CacheType(StrEnum):
         return 0 if self is CacheType.FP16 else 2 * _HALF * shape.dimensions.kv_heads * shape.dimensions.head_dim
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceUse:
     """What one GPU holds. `layers` counts the layers whose cache is on this GPU."""
 
     vram_bytes: int
-    layers: int
-    weights_bytes: int
-    cache_bytes: int
+    layers: int = 0
+    weights_bytes: int = 0
+    cache_bytes: int = 0
     scratch_bytes: int
     tables_bytes: int
     activations_bytes: int
@@ -137,9 +137,6 @@ class GpuLayout:
     def _empty(self, index: int) -> DeviceUse:
         return DeviceUse(
             vram_bytes=self.vram_bytes[index],
-            layers=0,
-            weights_bytes=0,
-            cache_bytes=0,
             scratch_bytes=scratch_bytes(self.shape, self.chunk),
             tables_bytes=self.shape.rotary_tables * 2 * _HALF * self.shape.rotary_dim * self.window,
             activations_bytes=_activations_bytes(self.shape, self.chunk),
