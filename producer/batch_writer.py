@@ -13,9 +13,8 @@ from itertools import islice
 
 from docmill.producer.chunking.chunker import Chunk
 from docmill.producer.chunking.document_chunks import split_document
-from docmill.producer.document_hash import content_hash_of, identity_of
 from docmill.producer.errors import DocumentUnreadable, IdempotencyKeyReused, NothingToDo, ProducerError
-from docmill.producer.intake.documents import Document, Skipped
+from docmill.producer.intake.documents import Document, Skipped, content_hash_of, identity_of
 from docmill.producer.intake.sources import read_documents
 from docmill.producer.jobs import chunk_jobs
 from docmill.producer.submission import OnDocument, Resume, Submission, SubmittedBatch

@@ -16,8 +16,7 @@ from docmill.settings.defaults import LEASE_RENEWALS
 from docmill.storage.errors import StorageError
 from docmill.storage.moves.attempts import ClaimedJob
 from docmill.storage.moves.jobs import Jobs
-from docmill.storage.moves.worker_samples import Sample
-from docmill.storage.moves.workers import WorkerRow
+from docmill.storage.moves.workers import Sample, WorkerRow
 from docmill.worker.engines.base import RequestId
 
 log = logging.getLogger(__name__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -24,6 +25,19 @@ class Skipped:
 
     name: str
     reason: str
+
+
+def content_hash_of(document: Document) -> str:
+    """SHA-256 of the document's text, by which a document is recognized when it is read again."""
+    digest = hashlib.sha256()
+    for piece in document.open():
+        digest.update(piece.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def identity_of(document: Document, content_hash: str) -> str:
+    """SHA-256 of a document's source, name and content hash."""
+    return hashlib.sha256(f"{document.source}\0{document.name}\0{content_hash}".encode()).hexdigest()
 
 
 def checked(document: Document) -> Document | Skipped:

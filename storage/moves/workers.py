@@ -1,15 +1,39 @@
-"""The table of workers: which model each serves, with how many slots, and when it was last seen."""
+"""Workers: which model each serves, with how many slots, when it was last seen, and samples of what it uses.
+
+The rows of workers and samples are kept for a week.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from sqlalchemy import ColumnElement, Update, delete, func, insert, select, update
 
-from docmill.storage.columns import db_now
+from docmill.storage.columns import db_now, row_of
 from docmill.storage.database import Database
 from docmill.storage.errors import NoSuchWorker
 from docmill.storage.moves.attempts import WorkerIdentity
-from docmill.storage.moves.worker_samples import KEPT_S, Sample, add_sample, forget_samples
-from docmill.storage.tables import Worker
+from docmill.storage.tables import Worker, WorkerSample
+
+_KEPT_S = 7 * 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One sample. The fields are columns of the table `worker_samples`, which documents them."""
+
+    running: int
+    slots: int
+    rss_bytes: int
+    worker_cpu_percent: float
+    engine_cpu_percent: float | None
+    vram_bytes: int | None
+    gpu_percent: float | None
+    power_w: float | None
+    jobs: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
 
 
 class WorkerRow:
@@ -22,19 +46,13 @@ class WorkerRow:
     def register(self, *, slots: int) -> None:
         """Insert the worker's row. Workers and samples not seen for a week are deleted."""
         with self._database.write() as session:
-            forget_samples(session)
+            session.execute(delete(WorkerSample).where(WorkerSample.at < db_now() - _KEPT_S))
             session.execute(
-                delete(Worker).where((Worker.name == self._identity.name) | (Worker.seen_at < db_now() - KEPT_S))
+                delete(Worker).where((Worker.name == self._identity.name) | (Worker.seen_at < db_now() - _KEPT_S))
             )
             session.execute(
                 insert(Worker).values(
-                    name=self._identity.name,
-                    model=self._identity.model,
-                    engine=self._identity.engine,
-                    slots=slots,
-                    running=0,
-                    started_at=db_now(),
-                    seen_at=db_now(),
+                    **row_of(self._identity), slots=slots, running=0, started_at=db_now(), seen_at=db_now()
                 )
             )
 
@@ -42,7 +60,8 @@ class WorkerRow:
         """Record a heartbeat of a worker that holds `running` jobs. Returns True if the worker is paused."""
         with self._database.write() as session:
             if sample is not None:
-                add_sample(session, self._identity.name, sample)
+                values = {"worker": self._identity.name, "at": db_now()} | row_of(sample)
+                session.execute(insert(WorkerSample).values(**values))
             paused_at = session.scalar(self._update(running=running, seen_at=db_now()).returning(Worker.paused_at))
         return paused_at is not None
 

@@ -10,7 +10,7 @@ import psutil
 
 from docmill.storage.attempt_metrics import GeneratedText
 from docmill.storage.moves.attempts import ClaimedJob
-from docmill.storage.moves.worker_samples import Sample
+from docmill.storage.moves.workers import Sample
 from docmill.worker.batcher import Batcher
 from docmill.worker.job_events import JobObserver
 from docmill.worker.telemetry.gpu_meter import GpuMeter

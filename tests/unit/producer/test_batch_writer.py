@@ -14,9 +14,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from docmill.producer.batch_plan import Plan
-from docmill.producer.document_hash import content_hash_of
 from docmill.producer.errors import InputNotFound, ProducerError
-from docmill.producer.intake.documents import Document, Skipped
+from docmill.producer.intake.documents import Document, Skipped, content_hash_of
 from docmill.producer.submission import Resume, Submission
 from docmill.producer.task_files import MergeStrategy, Task
 from docmill.storage.database import Database

@@ -5,7 +5,7 @@ import sqlalchemy as sa
 
 import docmill.storage.views
 from docmill.storage.moves.attempts import ClaimedJob, Failure, ReusedJob
-from docmill.storage.moves.worker_samples import Sample
+from docmill.storage.moves.workers import Sample
 from docmill.storage.views import VIEWS, Rows, attempts_of, documents_of, jobs_of
 from tests.unit.storage.conftest import Mill, generated
 
