@@ -53,11 +53,6 @@ class ChildService:
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
-    def pid(self) -> int | None:
-        """The process id; None before the first start."""
-        return None if self._process is None else self._process.pid
-
-    @property
     def exit_status(self) -> int | None:
         """The exit code, or minus the signal that ended it; None while it runs and before it is started."""
         return None if self._process is None else self._process.poll()

@@ -72,11 +72,6 @@ class Stack:
         """The directory of the services' log files."""
         return self._settings.home / "logs"
 
-    @property
-    def service_pids(self) -> list[int]:
-        """The process ids of the services that run."""
-        return [service.pid for service in self._services if service.pid is not None]
-
     def check(self) -> None:
         """Start services again that have ended. Raises ClickException with the log's last line if one keeps ending."""
         if self._broker is not None and not self._broker.is_alive():
