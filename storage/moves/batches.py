@@ -55,7 +55,10 @@ class Batches:
                 session, batch_id, cancellable, state=BatchState.CANCELLING, cancelling_at=cancelling_at
             ):
                 raise wrong_state(session, batch_id, "only a batch at work can be cancelled")
-        return end_unfinished_work(self._database, batch_id, JobState.CANCELLED)
+            before = session.scalars(select(Batch.jobs_cancelled).where(Batch.id == batch_id)).one()
+        end_unfinished_work(self._database, batch_id, JobState.CANCELLED)
+        with self._database.read() as session:  # a dispatcher may have cancelled some of them
+            return session.scalars(select(Batch.jobs_cancelled).where(Batch.id == batch_id)).one() - before
 
     def pause(self, batch_id: str) -> None:
         """Start none of the batch's jobs until it is resumed. Running jobs finish; the deadline does not move.

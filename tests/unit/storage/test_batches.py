@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import pytest
 
+from docmill.storage.database import Database
 from docmill.storage.errors import AmbiguousBatch, NoSuchBatch, WrongState
+from docmill.storage.moves import batches
 from docmill.storage.moves.attempts import Failure
 from docmill.storage.moves.new_batches import NewChunk
+from docmill.storage.states import JobState
 from tests.unit.storage.conftest import Mill, generated, new_jobs
 
 FAILURE = Failure("EngineFailed", "it raised")
@@ -59,6 +62,20 @@ def test_cancel_stops_queued_and_running_jobs_and_keeps_what_is_finished(mill: M
     assert mill.of_batch(batch_id).state == "cancelled"
     assert mill.of_batch(batch_id).cancelled_at is not None
     assert mill.states(other) == ["queued"]
+
+
+def test_cancel_also_counts_the_jobs_that_a_dispatcher_cancels_first(
+    mill: Mill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id = mill.submit(2)
+    end_unfinished_work = batches.end_unfinished_work
+
+    def after_a_dispatcher(database: Database, batch_id: str, state: JobState) -> int:
+        mill.finish_batches()
+        return end_unfinished_work(database, batch_id, state)
+
+    monkeypatch.setattr(batches, "end_unfinished_work", after_a_dispatcher)
+    assert mill.batches.cancel(batch_id) == 2
 
 
 def test_cancel_again_goes_on_and_an_ended_batch_refuses(mill: Mill) -> None:
