@@ -70,13 +70,13 @@ class Dispatcher:
                 self.counts.failed_rounds += 1
                 is_new, failing_since = failing_since != str(error), str(error)
                 if is_new and isinstance(error, StorageError | BrokerError):
-                    log.warning("%s; trying again until it answers", error)
+                    log.warning("%s; retrying until it responds", error)
                 elif is_new:
-                    log.exception("unexpected error in a round; trying again")
+                    log.exception("unexpected error in a round; retrying")
                 stop.wait(min(5.0, self._settings.dispatch_interval_s * 8))
                 continue
             if failing_since is not None:
-                log.warning("it answers again")
+                log.warning("recovered")
                 failing_since = None
             if not busy:
                 stop.wait(self._settings.dispatch_interval_s * (1 if self._is_at_work else _IDLE_TIMES))
@@ -85,7 +85,7 @@ class Dispatcher:
         """Do one round. True if the next round should follow at once because documents were waiting."""
         if rescued := rescue_lost_jobs(self._outbox.database, max_losses=_MAX_LOSSES):
             self.counts.rescued += rescued
-            log.warning("%d jobs were taken back from workers that stopped responding", rescued)
+            log.warning("rescued %d jobs of workers that stopped responding", rescued)
         ended = self._documents.with_ended_level()
         for document in ended:
             self._merge_runner.advance(document)

@@ -13,7 +13,7 @@ from docmill.storage.reads.reports import Reports
 
 _COUNTERS = (
     ("docmill_dispatcher_published", "Messages sent to the broker.", "published"),
-    ("docmill_dispatcher_rescued", "Jobs taken back from workers that stopped responding.", "rescued"),
+    ("docmill_dispatcher_rescued", "Jobs of workers that stopped responding, requeued or failed.", "rescued"),
     ("docmill_dispatcher_documents_advanced", "Levels of documents completed.", "documents_advanced"),
     ("docmill_dispatcher_failed_rounds", "Rounds that an error ended.", "failed_rounds"),
 )

@@ -13,11 +13,13 @@ class ProducerError(WrongUse):
 
 
 class InputNotFound(ProducerError):
-    """An input is not a file or directory, and no file matches it as a pattern."""
+    """An input does not exist, cannot be read, or is a directory without documents."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        super().__init__(f"{name}: there is no such file or directory, and no file matches it as a pattern")
+    def __init__(
+        self, name: str, reason: str = "there is no such file or directory, and no file matches it as a pattern"
+    ) -> None:
+        self.name, self.reason = name, reason
+        super().__init__(f"{name}: {reason}")
 
 
 class DocumentUnreadable(ProducerError):

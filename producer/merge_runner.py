@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from docmill.catalogue.errors import CatalogueError
+from docmill.formatting import counted
 from docmill.producer.batch_plan import SPARE_TOKENS, Plan
 from docmill.producer.errors import NoRoomForText, ProducerError
 from docmill.producer.jobs import new_job
@@ -47,7 +48,7 @@ class MergeRunner:
     def _next_step(self, ended: EndedLevel) -> Callable[[], bool]:
         if ended.failed_jobs:
             failure = self._documents.first_failure(ended.document_id)
-            return self._fail(ended, f"{ended.failed_jobs} jobs failed; the first: {failure}")
+            return self._fail(ended, f"{counted(ended.failed_jobs, 'job')} failed; the first: {failure}")
         try:
             plan = Plan.from_json(ended.plan)
             return self._planned(_Document(ended, plan, plan.checked_task(), self._model_text(plan.model)))

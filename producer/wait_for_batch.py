@@ -35,9 +35,9 @@ def batch_statuses(
             status = reports.batch(batch_id)
         except DatabaseUnavailable as error:
             if not is_away:
-                log.warning("%s; trying again until it answers", error)
+                log.warning("%s; retrying until it responds", error)
             is_away = True
             continue
         if is_away:
-            log.warning("the database answers again")
+            log.warning("the database responds again")
         is_away = False

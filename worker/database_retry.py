@@ -53,10 +53,10 @@ class DatabaseRetry:
         result = retrying(operation)
         if self._is_unavailable.is_set():
             self._is_unavailable.clear()
-            log.warning("the database answers again")
+            log.warning("the database responds again")
         return result
 
     def _log_unavailable(self, state: RetryCallState) -> None:
         if not self._is_unavailable.is_set() and state.outcome is not None:
             self._is_unavailable.set()
-            log.warning("%s; no job is taken until it answers", state.outcome.exception())
+            log.warning("%s; no further jobs are taken until it responds", state.outcome.exception())

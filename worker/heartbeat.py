@@ -132,5 +132,5 @@ class Heartbeat:
                     continue
                 if request_id not in self._logged_lost:
                     self._logged_lost.add(request_id)
-                    log.info("request %s is no longer ours; stopping it", request_id)
+                    log.info("request %s no longer belongs to this worker; stopping it", request_id)
             self._lost(request_id)  # at every beat: the request may not have reached the engine before

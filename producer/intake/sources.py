@@ -73,9 +73,11 @@ def _matches(item: str) -> Iterator[_File]:
     try:
         found = _files_in(path) if path.is_dir() else _named(path)
     except OSError as error:  # a name that is too long, a directory without read permission
-        raise InputNotFound(f"{item[:80]} ({error.strerror})") from error
+        raise InputNotFound(item[:80], error.strerror or str(error)) from error
     if not found:
-        raise InputNotFound(f"{item} (a directory without text files)" if path.is_dir() else item)
+        if path.is_dir():
+            raise InputNotFound(item, "the directory contains no files of a known format; name files or a glob")
+        raise InputNotFound(item)
     yield from ((p, printable_name(name)) for p, name in found)
 
 

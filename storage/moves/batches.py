@@ -54,7 +54,7 @@ class Batches:
             if not change_batch(
                 session, batch_id, cancellable, state=BatchState.CANCELLING, cancelling_at=cancelling_at
             ):
-                raise wrong_state(session, batch_id, "only a batch at work can be cancelled")
+                raise wrong_state(session, batch_id, "only an active batch can be cancelled")
             before = session.scalars(select(Batch.jobs_cancelled).where(Batch.id == batch_id)).one()
         end_unfinished_work(self._database, batch_id, JobState.CANCELLED)
         with self._database.read() as session:  # a dispatcher may have cancelled some of them
@@ -89,7 +89,7 @@ class Batches:
         pausable = (BatchState.VALIDATING, BatchState.IN_PROGRESS)
         with self._database.write() as session:
             if not change_batch(session, batch_id, pausable, paused_at=paused_at):
-                raise wrong_state(session, batch_id, "only a batch at work can be paused or resumed")
+                raise wrong_state(session, batch_id, "only an active batch can be paused or resumed")
 
     def _unpublish(self, batch_id: str) -> None:
         """Mark the batch's queued jobs as not announced, so that they do not count towards the watermark."""

@@ -64,7 +64,7 @@ def _reopen_documents(session: Session, documents_of_jobs: Sequence[int]) -> int
 def _reopen_batch(session: Session, batch_id: str, *, jobs: int, documents: int) -> None:
     state = session.scalar(select(Batch.state).where(Batch.id == batch_id).with_for_update(key_share=True))
     if state not in (BatchState.IN_PROGRESS, BatchState.FINALIZING, BatchState.COMPLETED):
-        raise WrongState(batch_id, str(state), "only a batch at work or a completed one can be retried")
+        raise WrongState(batch_id, str(state), "only an active or a completed batch can be retried")
     if jobs:
         update_batch(
             session,

@@ -51,7 +51,7 @@ class Span:
 
 
 def read_span(session: Session, batch_id: str) -> Span:
-    """The time at work of the batch."""
+    """The working time of the batch."""
     began_at, ended_at, now = session.execute(
         attempts_of(
             batch_id, func.min(Attempt.started_at), func.max(func.coalesce(Attempt.finished_at, db_now())), db_now()

@@ -54,8 +54,8 @@ def run_query(database: Database, statement: str, *, timeout_s: float | None = N
     word = _first_word(statement)
     if word not in _READS:
         raise QueryRefused(
-            f"docmill query only reads: a statement begins with SELECT, WITH, VALUES or EXPLAIN, not with "
-            f"{word or 'nothing'}"
+            "docmill query is read-only: a statement must begin with SELECT, WITH, VALUES or EXPLAIN"
+            + (f", not with {word}" if word else "")
         )
     run = _on_sqlite if database.is_sqlite else _on_postgres
     with run(database, statement, timeout_s) as answer:
@@ -104,7 +104,7 @@ def _sqlite_error(error: Exception, timeout_s: float | None) -> StorageError:
     if timeout_s is not None and text == "interrupted":
         return QueryTimeout(timeout_s)
     if "not authorized" in text or "prohibited" in text:
-        return QueryRefused("docmill query only reads: the database rejected the part of the statement that writes")
+        return QueryRefused("docmill query is read-only: the database rejected the part of the statement that writes")
     return QueryRefused(f"the database rejected this statement: {text}")
 
 
@@ -125,7 +125,7 @@ def _on_postgres(database: Database, statement: str, timeout_s: float | None) ->
             raise StorageError(f"the query was stopped: {error}") from error
         raise QueryTimeout(timeout_s) from error
     except psycopg.errors.ReadOnlySqlTransaction as error:
-        raise QueryRefused(f"docmill query only reads: {_first_line(error)}") from error
+        raise QueryRefused(f"docmill query is read-only: {_first_line(error)}") from error
     except psycopg.OperationalError as error:
         raise StorageError(f"the database {database} failed: {_first_line(error)}") from error
     except psycopg.Error as error:

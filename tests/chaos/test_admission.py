@@ -133,20 +133,20 @@ def test_a_database_that_cannot_be_written_stops_intake_and_is_waited_for(
     trouble.begin()
     try:
         assert trouble.said in refused(cluster, start=20)
-        wait_until(lambda: says(dispatcher, "trying again until it answers"), "the dispatcher to say that it waits")
-        wait_until(lambda: says(worker, "no job is taken until it answers"), "the worker to say that it waits")
-        wait_until(lambda: says(worker, "no longer ours"), "a lease to pass")
+        wait_until(lambda: says(dispatcher, "retrying until it responds"), "the dispatcher to say that it waits")
+        wait_until(lambda: says(worker, "no further jobs are taken"), "the worker to say that it waits")
+        wait_until(lambda: says(worker, "no longer belongs to this worker"), "a lease to pass")
         for service in (worker, dispatcher):
             assert service.process.poll() is None
             assert says(service, "the database ") <= 6, service.log.read_text()
-        assert says(worker, "no longer ours") <= 7, "it says so once of each job"
+        assert says(worker, "no longer belongs to this worker") <= 7, "it says so once of each job"
     finally:
         trouble.end()
     cluster.wait_for_end(batch_id)
     cluster.audit()
     assert cluster.count("jobs WHERE failures > 0") == 0
     assert cluster.count("batches") == 1
-    assert says(worker, "the database answers again") == 1
+    assert says(worker, "the database responds again") == 1
     if cluster.backend.database.is_sqlite:
         assert cluster.rows("PRAGMA integrity_check") == [("ok",)]
     cluster.stop()
@@ -161,9 +161,9 @@ def test_docmill_run_goes_on_behind_a_database_that_was_away(
     wait_until(lambda: cluster.count("jobs WHERE state = 'succeeded'"), "the first answer")
     closed_server.begin()
     try:
-        wait_until(lambda: says(run, "; trying again until it answers"), "a word that it waits")
+        wait_until(lambda: says(run, "; retrying until it responds"), "a word that it waits")
         log = cluster.home / "logs" / "worker.log"
-        wait_until(lambda: "no job is taken until it answers" in log.read_text(), "the worker to notice")
+        wait_until(lambda: "no further jobs are taken until it responds" in log.read_text(), "the worker to notice")
     finally:
         closed_server.end()
     assert run.wait() == 0, run.log.read_text()
@@ -214,7 +214,7 @@ def test_a_full_disk_of_postgres_stops_intake_and_is_waited_for(
     batch_id = cluster.submit(cluster.documents(150, words=20))
     cluster.wait_for_work()
     disk.fill()
-    wait_until(lambda: says(worker, "no job is taken until it answers"), "no room for another answer")
+    wait_until(lambda: says(worker, "no further jobs are taken until it responds"), "no room for another answer")
     more = ("--max-tokens", "40", *cluster.documents(40, words=20, start=200))
     command = cluster.run("submit", *more)
     assert command.wait() == 1
@@ -273,21 +273,21 @@ def test_a_broker_that_is_full_stops_intake_and_is_waited_for(full_broker: tuple
     assert trouble.said in refused(cluster, start=20)
     assert cluster.count("batches") == 1, "what was refused was not stored"
     wait_until(lambda: cluster.count("jobs WHERE state = 'running'") == 0, "what ran to be done")
-    wait_until(lambda: says(worker, "no job is taken until it does"), "the worker to say that it waits")
-    wait_until(lambda: says(dispatcher, "trying again until it answers"), "the dispatcher to say that it waits")
+    wait_until(lambda: says(worker, "no further jobs are taken until it does"), "the worker to say that it waits")
+    wait_until(lambda: says(dispatcher, "retrying until it responds"), "the dispatcher to say that it waits")
     late = cluster.worker()
-    wait_until(lambda: says(late, "no job is taken until it does"), "a new worker to wait from its beginning")
+    wait_until(lambda: says(late, "no further jobs are taken until it does"), "a new worker to wait from its beginning")
     late.signal(signal.SIGTERM)
     assert late.wait() == 0
     assert worker.process.poll() is None
     for service in (worker, dispatcher):
-        assert says(service, f"does not take messages: {trouble.said}") == 1, service.log.read_text()
+        assert says(service, f"does not accept messages: {trouble.said}") == 1, service.log.read_text()
         assert says(service, "Traceback") == 0, service.log.read_text()
     trouble.end()
     cluster.wait_for_end(batch_id)
     cluster.audit()
     assert cluster.count("attempts WHERE outcome <> 'succeeded'") == 0
-    assert says(worker, "the broker takes messages again") == 1
+    assert says(worker, "the broker accepts messages again") == 1
 
 
 @pytest.mark.parametrize(

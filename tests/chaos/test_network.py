@@ -44,7 +44,7 @@ def test_a_worker_cut_off_for_good_stops_its_engine_and_others_do_its_jobs(home:
                     "the other worker to do everything", _PATIENCE_S,
                 )  # fmt: skip
                 until(
-                    lambda: "is no longer ours; stopping it" in far.log.read_text(),
+                    lambda: "no longer belongs to this worker; stopping it" in far.log.read_text(),
                     "the far worker to notice that it is cut off", _PATIENCE_S,
                 )  # fmt: skip
                 assert judge(cluster, [client], Observed()) == []

@@ -66,7 +66,7 @@ def terminal(cluster: Cluster) -> Iterator[Terminal]:
 def test_the_view_follows_the_work_fits_the_terminal_and_leaves_it_as_it_was(
     cluster: Cluster, terminal: Terminal, leave: str
 ) -> None:
-    wait_until(lambda: terminal.shows("no batch is at work", "q quits"), "the empty view")
+    wait_until(lambda: terminal.shows("no batch is active", "q quits"), "the empty view")
     assert not terminal.reads_lines_and_echoes()
     cluster.start(engine=SLOW)
     batch_id = cluster.submit(cluster.documents(60, words=60))  # longer than the test

@@ -43,7 +43,7 @@ def test_a_batch_runs_through_tls_and_passwords_and_nothing_that_is_said_holds_o
 
     cluster.broker.stop()
     cluster.submit(cluster.documents(1, words=20, start=2))
-    wait_until(lambda: "take messages" in dispatcher.log.read_text(), f"a complaint\n{cluster.last_words()}")
+    wait_until(lambda: "accept messages" in dispatcher.log.read_text(), f"a complaint\n{cluster.last_words()}")
     wait_until(lambda: "onnection to broker lost" in worker.log.read_text(), f"a complaint\n{cluster.last_words()}")
 
     said = [health.stdout, shown.stdout, *(service.log.read_text() for service in cluster.services)]

@@ -45,12 +45,12 @@ class JobConsumer(Consumer):  # type: ignore[misc] # Celery has no types
         is_waiting = False
         while (error := self._write_error()) is not None:
             if not is_waiting:
-                log.warning("%s; no job is taken until it does", error)
+                log.warning("%s; no further jobs are taken until it does", error)
                 is_waiting = True
             time.sleep(_RETRY_S)
             maybe_shutdown()
         if is_waiting:
-            log.warning("the broker takes messages again")
+            log.warning("the broker accepts messages again")
         return super().connect()
 
     def _write_error(self) -> BrokerFull | None:

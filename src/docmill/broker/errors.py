@@ -10,11 +10,11 @@ class BrokerError(DocmillError):
 
 
 class BrokerUnavailable(BrokerError):
-    """The broker does not answer, or refuses messages."""
+    """The broker does not respond or does not accept messages."""
 
     def __init__(self, url: str, reason: str) -> None:
         self.url = url
-        super().__init__(f"the broker {url} does not take messages: {reason}")
+        super().__init__(f"the broker {url} does not accept messages: {reason}")
 
 
 class BrokerFull(BrokerUnavailable):
@@ -25,7 +25,7 @@ class MessageRefused(BrokerError):
     """A message in the queue was not sent by docmill."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"refused a message of the queue: {reason}")
+        super().__init__(f"rejected a message in the queue: {reason}")
 
 
 class EmbeddedBrokerFailed(BrokerError):

@@ -87,7 +87,7 @@ def _wanted(name: str, source: HubSource, existing: Sequence[str]) -> list[str]:
 def _verify(name: str, directory: Path, file: str, digest: str | None) -> None:
     path = directory / file
     if not path.is_file():
-        raise PullFailed(name, f"{file} did not arrive; the same command continues with what is missing")
+        raise PullFailed(name, f"{file} is incomplete; run the same command again to resume")
     if digest is None:
         return
     found = sha256_of(path)

@@ -38,7 +38,7 @@ def test_its_memory_and_persistence_are_those_of_the_moment(valkey: EmbeddedBrok
 
 @pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "redis+socket:///no/such.sock", "amqp://host"])
 def test_one_that_cannot_be_asked_is_unavailable_with_its_url(url: str) -> None:
-    with pytest.raises(BrokerUnavailable, match="does not take messages") as raised:
+    with pytest.raises(BrokerUnavailable, match="does not accept messages") as raised:
         read_broker(url)
     assert url in str(raised.value)
 

@@ -160,7 +160,7 @@ def test_a_full_broker_refuses_and_keeps_what_it_has(app: Celery, client: Redis)
     publish(app, [AnnouncedJob(1)])
     assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
     client.config_set("maxmemory", "1mb")
-    with pytest.raises(BrokerUnavailable, match=r"take messages: .*maxmemory"):
+    with pytest.raises(BrokerUnavailable, match=r"accept messages: .*maxmemory"):
         publish(app, [AnnouncedJob(number) for number in range(2, 5000)])
     client.config_set("maxmemory", "0")
     publish(app, [AnnouncedJob(10_000)])

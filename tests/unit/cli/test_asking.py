@@ -66,7 +66,7 @@ def test_a_statement_comes_from_the_argument_standard_input_or_a_file(
 def test_a_query_that_writes_is_wrong_use_and_says_so(docmill: Docmill, batch: str) -> None:
     refused = docmill("query", "DELETE FROM jobs")
     assert (refused.code, refused.out) == (2, "")
-    assert refused.err.startswith("docmill: docmill query only reads: a statement begins with SELECT")
+    assert refused.err.startswith("docmill: docmill query is read-only: a statement must begin with SELECT")
     assert docmill("query", "WITH d AS (SELECT 1) DELETE FROM jobs").code == 2
     assert docmill("query", "SELECT count(*) AS n FROM jobs", "--csv").out == "n\n2\n"
 

@@ -198,7 +198,7 @@ def test_a_document_with_a_failed_job_fails_alone_and_a_retry_brings_it_on(
     store.run(lambda job: None if (job.document_id, job.position) == (2, 1) else says(job))
     states = [(report.state, report.error) for report in store.reports(batch)]
     assert [state for state, _ in states] == [DocumentState.DONE, DocumentState.FAILED, DocumentState.DONE]
-    assert states[1][1] == "1 jobs failed; the first: level 0, job 1: EngineFailed: it broke"
+    assert states[1][1] == "1 job failed; the first: level 0, job 1: EngineFailed: it broke"
     assert Batches(store.database).retry_failed(batch) == 1
     store.run(says)
     assert [report.state for report in store.reports(batch)] == [DocumentState.DONE] * 3

@@ -59,7 +59,7 @@ def test_a_batch_that_has_ended_cannot_be_paused(mill: Mill) -> None:
     batch_id = mill.submit(1)
     mill.batches.cancel(batch_id)
     mill.finish_batches()
-    with pytest.raises(WrongState, match="only a batch at work"):
+    with pytest.raises(WrongState, match="only an active batch"):
         mill.batches.pause(batch_id)
 
 

@@ -77,7 +77,7 @@ def test_no_other_file_is_attached_and_no_extension_loaded(sqlite_mill: Mill, tm
 
 
 def test_the_refusal_says_what_is_taken(mill: Mill) -> None:
-    with pytest.raises(QueryRefused, match=r"only reads: a statement begins with SELECT, WITH, .*not with DELETE"):
+    with pytest.raises(QueryRefused, match=r"read-only: a statement must begin with SELECT, WITH, .*not with DELETE"):
         ask(mill, "delete from jobs")
     with pytest.raises(QueryRefused, match="nowhere"):
         ask(mill, "SELECT * FROM nowhere")

@@ -30,7 +30,7 @@ def cancel(context: CliContext, batch: str, as_json: bool) -> None:
 @json_option
 @pass_context
 def retry(context: CliContext, batch: str, as_json: bool) -> None:
-    """Queue a batch's failed jobs again, each with all its attempts. Nothing else is repeated."""
+    """Queue a batch's failed jobs again, each with a new set of attempts. Nothing else is repeated."""
     batches = context.backend.batches
     batch_id = batches.find(batch).id
     queued = batches.retry_failed(batch_id)

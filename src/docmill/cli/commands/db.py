@@ -14,7 +14,7 @@ from docmill.storage.database import Database
 
 @click.group(epilog="\b\nExample:\n  docmill db upgrade")
 def db() -> None:
-    """Create or migrate the database. `run` and `up` do this for the database of the home."""
+    """Create or migrate the database. `run` and `up` do this for the SQLite database in the home directory."""
 
 
 @db.command(

@@ -13,7 +13,7 @@ from docmill.cli.display.output import new_table, print_table, stdout_console
 if TYPE_CHECKING:
     from docmill.storage.reads.batch_status import BatchStatus
 
-_CHARACTERS = 230_000  # about four minutes on two cores
+_CHARACTERS = 230_000  # a few minutes on two cores
 _SHOWN = 6
 _METRICS = """\
 SELECT d.name AS document, count(*) AS jobs, sum(a.prompt_tokens) AS "read",

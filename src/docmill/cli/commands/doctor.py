@@ -32,7 +32,7 @@ def _gigabytes(text: str) -> int:
     return int(float(number) * (1 << 30)) if number.replace(".", "", 1).isdigit() else parse_size(text)
 
 
-_size = Parsed("GB", _gigabytes)
+_size = Parsed("GIB", _gigabytes)
 
 
 @click.command(
@@ -56,11 +56,12 @@ Examples:
     help="Purpose of the model.",
 )  # fmt: skip
 @click.option("--cores", type=click.IntRange(min=1), help="Recommend for this number of physical cores.")
-@click.option("--ram", "memory_bytes", type=_size, help="Recommend for this much memory (GiB).")
+@click.option("--ram", "memory_bytes", type=_size, help="Recommend for this much memory.")
 @click.option(
-    "--vram", "vram_bytes", type=_size, multiple=True, help="Recommend for a GPU with this memory (GiB); 0: none."
-)
-@click.option("--disk", "disk_bytes", type=_size, help="Recommend for this much free disk space (GiB).")
+    "--vram", "vram_bytes", type=_size, multiple=True,
+    help="Recommend for a GPU with this memory; once per GPU, 0 for none.",
+)  # fmt: skip
+@click.option("--disk", "disk_bytes", type=_size, help="Recommend for this much free disk space.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the recommended config.yaml here.")
 @json_option
 @pass_context

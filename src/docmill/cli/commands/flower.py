@@ -34,7 +34,7 @@ Examples:
 @click.option("--port", type=click.IntRange(1, 65535), default=5555, show_default=True, help="Port to listen on.")
 @click.option(
     "--basic-auth", metavar="USER:PASSWORD", envvar="DOCMILL_FLOWER_BASIC_AUTH", show_envvar=True,
-    help="Require this login. Other users can see the option in the list of processes, but not the variable.",
+    help="Require this login. Other users of the machine can see the option in the process list, but not the variable.",
 )  # fmt: skip
 @click.option("--persistent", is_flag=True, help="Keep the history across restarts.")
 @click.option(
@@ -51,8 +51,8 @@ def flower(
 ) -> None:
     """Show jobs, workers and queues in the browser; Prometheus metrics are under /metrics.
 
-    The history has the last 100,000 jobs that ran while Flower did; with --persistent also those before a restart
-    (saved every minute and at the end). `docmill status` and SQL have all jobs.
+    The history contains the last 100,000 jobs that ran while Flower was running; --persistent keeps it across restarts
+    (saved every minute and at the end). `docmill status` and SQL know all jobs.
     """
     from flower.options import options
 

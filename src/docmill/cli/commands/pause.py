@@ -20,8 +20,8 @@ _worker_option = click.option(
 def pause(context: CliContext, batch: str | None, worker: str | None) -> None:
     """Start no further jobs of a batch, or on a worker. Running jobs are finished.
 
-    A paused worker keeps its model loaded; pause it to drain it before its machine is shut down. A batch's deadline
-    still applies while it is paused.
+    A paused worker keeps its model loaded. Pause a worker to drain it before you shut down its machine. The deadline
+    of a paused batch still applies.
     """
     if worker := _worker(batch, worker):
         pause_worker(context.backend.database, worker)

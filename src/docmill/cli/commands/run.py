@@ -45,8 +45,8 @@ def run(
 ) -> None:
     """Summarize documents on this machine: starts broker, dispatcher and worker, and stops them at the end.
 
-    Writes one Markdown file per document and results.jsonl. Ctrl-C stops in order. Run the same command again to
-    continue: finished work is not repeated.
+    Writes one Markdown file per document and results.jsonl. Ctrl-C is safe: run the same command again to
+    continue, and finished work is not repeated.
     """
     from docmill.cli.services.local_run import run_documents
 

@@ -29,7 +29,7 @@ def submit(context: CliContext, /, paths: tuple[str, ...], quiet: bool, as_json:
     """Cut documents into jobs, store them and queue the first.
 
     PATH is a file (txt, md, html, jsonl, csv, also in .gz or .zip), a directory, a glob, or - for standard input.
-    Documents that cannot be read are named and skipped, and the exit code is 1. After a crash, the same submit
+    Documents that cannot be read are reported and skipped, and the exit code is 1. After a crash, the same submit
     continues where it stopped.
     """
     submitted = submit_and_report(context, prepare(context, paths, options))

@@ -47,7 +47,7 @@ Examples:
     "--drain-timeout",
     metavar="SECONDS",
     type=click.FloatRange(min=0),
-    help="After SIGTERM, let running jobs finish for this time before they are put back; by default 0.",
+    help="After SIGTERM, give running jobs this time to finish before they are requeued; by default 0.",
 )
 @metrics_port_option
 @metrics_address_option
@@ -66,8 +66,9 @@ def worker(
     """Run jobs on an engine until a signal ends it.
 
     The worker loads one model and takes jobs from that model's queue. For an engine on GPUs, one worker process
-    starts on each GPU that CUDA_VISIBLE_DEVICES allows. On SIGTERM or Ctrl-C, running jobs are put back (or finished,
-    within worker.drain_timeout_s seconds) and the worker ends; no attempt is lost.
+    starts on each GPU that CUDA_VISIBLE_DEVICES allows. On SIGTERM or Ctrl-C, running jobs are requeued (or finished,
+    within worker.drain_timeout_s seconds) and the worker ends; this does not count as a
+    failed attempt.
     """
     from docmill.cli.services.gpu_workers import place, run_workers
     from docmill.cli.services.logs import configure_logging

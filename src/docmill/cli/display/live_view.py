@@ -47,7 +47,7 @@ def snapshot_view(snapshot: Snapshot) -> RenderableType:
     for status in snapshot.batches:
         parts += [batch_view(status, snapshot.failures.get(status.id, ())), Text()]
     if not snapshot.batches:
-        parts += [Text("no batch is at work"), Text()]
+        parts += [Text("no batch is active"), Text()]
     parts.append(_workers(snapshot) if snapshot.workers else Text("no worker was seen in the last minute"))
     if snapshot.queues:
         parts += [Text(), _queues(snapshot.queues)]

@@ -1,4 +1,4 @@
-"""Signals that end a command in order."""
+"""Signals that end a command cleanly."""
 
 from __future__ import annotations
 

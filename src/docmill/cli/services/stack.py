@@ -1,7 +1,7 @@
 """The services of `docmill run` and `docmill up` on one machine: embedded broker, dispatcher and worker.
 
 Dispatcher and worker are the commands that a cluster runs, as child processes. Ctrl-C reaches only the command in
-the foreground, which then ends them in order.
+the foreground, which then stops the services.
 """
 
 from __future__ import annotations

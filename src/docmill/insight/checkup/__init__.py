@@ -1,1 +1,1 @@
-"""What `docmill doctor` checks: `services` and `software` gather facts, `checks` and `service_checks` judge them."""
+"""What `docmill doctor` checks: `*_facts` gather facts, `machine_checks` and `service_checks` judge them."""

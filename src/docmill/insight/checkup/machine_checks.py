@@ -80,7 +80,7 @@ def check_disk(disk: Disk) -> Finding:
         advice = "the directory is not writable: choose another with --home or DOCMILL_HOME"
         return _MACHINE.failure("disk", what, advice)
     if disk.free_bytes < _LEAST_DISK:
-        advice = "a full disk stops every job: free some space, or move the home with --home or DOCMILL_HOME"
+        advice = "a full disk stops every job: free some space, or move the home directory with --home or DOCMILL_HOME"
         return _MACHINE.failure("disk", what, advice)
     advice = "the Basic tier needs 10 GB: a 7B model takes 4 to 5 GB of it"
     return _MACHINE.judged("disk", what, is_bad=disk.free_bytes < _LITTLE_DISK, advice=advice)

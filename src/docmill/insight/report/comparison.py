@@ -86,7 +86,7 @@ def _of_batches(this: ReportData, earlier: ReportData, less: Goal) -> Iterator[M
         ("tokens per second", "tokens_per_s", lambda d: d.tokens_per_s, Goal.MORE, rate),
         ("written tokens per second", "written_per_s", lambda d: d.written_per_s, Goal.MORE, rate),
         ("slots in use", "occupancy", lambda d: d.occupancy, Goal.MORE, percent),
-        ("time at work", "working_s", lambda d: d.span.seconds or None, less, short_duration),
+        ("working time", "working_s", lambda d: d.span.seconds or None, less, short_duration),
         ("documents", "documents", lambda d: d.status.documents_total, Goal.NEITHER, number),
         ("jobs", "jobs", lambda d: d.status.jobs_total, Goal.NEITHER, number),
         ("tokens read", "prompt_tokens", lambda d: d.succeeded.prompt_tokens, Goal.NEITHER, number),
@@ -129,7 +129,7 @@ def _remarks(this: ReportData, earlier: ReportData, *, has_similar_work: bool) -
     if not has_similar_work:
         yield (
             f"The amount of work differs: {number(this.tokens)} tokens in this batch, {number(earlier.tokens)} in the "
-            "earlier one. Time at work, wait and cost are therefore not judged."
+            "earlier one. Working time, wait and cost are therefore not judged."
         )
     for data, name in ((this, "This batch"), (earlier, "The earlier batch")):
         if not data.status.state.is_terminal:

@@ -114,7 +114,7 @@ def _tiles(data: ReportData, cost: Cost | None) -> Iterator[Tile]:
     if data.tokens_per_s is not None:
         yield Tile("tokens per second", rate(data.tokens_per_s), f"{rate(data.written_per_s or 0)} written")
     elapsed = f"{precise_duration(status.elapsed_s)} since it was submitted"
-    yield Tile("time at work", precise_duration(data.span.seconds), elapsed)
+    yield Tile("working time", precise_duration(data.span.seconds), elapsed)
     if data.occupancy is not None:
         yield Tile("slots in use", percent(data.occupancy), f"of {data.slots:,} on average")
     if cost and cost.total is not None:

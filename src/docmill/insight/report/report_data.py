@@ -72,7 +72,7 @@ class ReportData:
 
     @property
     def tokens_per_s(self) -> float | None:
-        """Over the whole time at work; None before anything was measured."""
+        """Over the whole working time; None before anything was measured."""
         return self.tokens / self.span.seconds if self.tokens and self.span.seconds else None
 
     @property
