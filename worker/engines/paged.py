@@ -2,7 +2,7 @@
 
 The dynamic generators of both packages take jobs (`enqueue`), advance all of them by one step (`iterate`) and drop
 them (`cancel`); their results are dictionaries with the same keys. The packages' own async wrappers are not used: when
-a step raises, they let later jobs wait for ever. Here the exception leaves `step` and ends the engine process.
+a step raises, later jobs wait forever. Here the exception leaves `step` and ends the engine process.
 """
 
 from __future__ import annotations

@@ -100,10 +100,14 @@ Examples:
 )
 @click.version_option(package_name="docmill")
 @click.option(
-    "--config", type=click.Path(path_type=Path, dir_okay=False), help="Configuration file; by default ./config.yaml."
-)
+    "--config", type=click.Path(path_type=Path, dir_okay=False),
+    help="Configuration file; by default $DOCMILL_CONFIG or ./config.yaml.",
+)  # fmt: skip
 @click.option("--profile", metavar="NAME", help="A *_llm section of the configuration; by default llm.")
-@click.option("--home", type=click.Path(path_type=Path, file_okay=False), help="Directory of data, models and caches.")
+@click.option(
+    "--home", type=click.Path(path_type=Path, file_okay=False),
+    help="Directory of the database, models, caches and logs; by default $DOCMILL_HOME or ~/.local/share/docmill.",
+)  # fmt: skip
 @click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Log format of services; by default text.")
 @click.pass_context

@@ -112,7 +112,7 @@ class ChildService:
 
 
 def stop_all(services: Sequence[ChildService], drain_timeout_s: float) -> None:
-    """End all services: SIGTERM, time for workers to finish or put back their jobs, then SIGKILL."""
+    """End all services: SIGTERM, time for workers to finish or requeue their jobs, then SIGKILL."""
     for service in services:
         service.terminate()
     deadline = time.monotonic() + _STOP_S + drain_timeout_s

@@ -21,7 +21,7 @@ from docmill.storage.schema import require_current, upgrade
 
 
 class Stack:
-    """A context manager: the services run as long as the block. Raises ClickException if another one has the home.
+    """A context manager: the services run as long as the block. Raises ClickException if the home is in use.
 
     `global_options` go before the services' commands, as in `docmill --profile big worker`.
     """
@@ -88,7 +88,7 @@ class Stack:
         service.start()
 
     def stop(self) -> None:
-        """End everything: the services first, so that the worker can put its jobs back; then the broker."""
+        """End everything: the services first, so that the worker can requeue its jobs; then the broker."""
         stop_all(self._services, self._settings.worker.drain_timeout_s)
         if self._broker is not None:
             self._broker.stop()
@@ -102,7 +102,7 @@ class Stack:
 
 
 def prepare_database(settings: Settings) -> None:
-    """Migrate the SQLite database of the home. Raises SchemaOutdated if a configured database is not current."""
+    """Migrate SQLite in the home directory. Raises SchemaOutdated if a configured database is not current."""
     database = Database(database_url(settings))
     try:
         if settings.storage.url is None:
