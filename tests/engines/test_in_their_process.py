@@ -31,7 +31,7 @@ def test_requests_of_an_engine_that_was_killed_finish_in_the_next(
     batcher = Batcher(make_spec(engine, quantization="int8", cuda_enabled=True, cuda_layers="all", threads=1))
     try:
         facts = batcher.start()
-        assert "cuda was asked for" in facts.remarks[0]
+        assert "CUDA is enabled" in facts.remarks[0]
         killed = batcher.engine_pid
         assert killed is not None
         with ThreadPoolExecutor(3) as threads:

@@ -87,5 +87,5 @@ class EngineSpec:
                 "or write cuda_layers: all to use a GPU only if there is one"
             )
         if self.cuda_enabled or self.cuda_layers == "all":
-            return (f"cuda was asked for, but {engine} has no GPU here: it runs on the CPU",)
+            return (f"CUDA is enabled, but {engine} has no GPU here: it runs on the CPU",)
         return ()

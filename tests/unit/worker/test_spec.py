@@ -32,7 +32,7 @@ def test_layers_counted_out_for_a_gpu_are_refused_where_there_is_none(make_spec:
 
 def test_cuda_where_there_is_one_is_a_remark_and_not_an_error(make_spec: MakeSpec) -> None:
     assert replace(make_spec(), cuda_enabled=True, cuda_layers="all").without_gpu("OpenVINO") == (
-        "cuda was asked for, but OpenVINO has no GPU here: it runs on the CPU",
+        "CUDA is enabled, but OpenVINO has no GPU here: it runs on the CPU",
     )
     assert replace(make_spec(), cuda_enabled=False, cuda_layers=0).without_gpu("OpenVINO") == ()
 
