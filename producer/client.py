@@ -71,7 +71,7 @@ class Client:
         min_p: float | None = None,
         repetition_penalty: float | None = None,
         seed: int | None = None,
-        stop: Sequence[str] = (),
+        stop: str | Sequence[str] = (),
         priority: int = 5,
         metadata: Mapping[str, str] | None = None,
         deadline_s: float | None = None,
@@ -107,7 +107,7 @@ class Client:
             min_p: Drop tokens less likely than this share of the likeliest, 0 (off) to 1.
             repetition_penalty: Above 0 to 10; 1 is off.
             seed: Makes sampling repeatable.
-            stop: Strings that end an answer.
+            stop: Strings that end an answer, or one string.
             priority: 0 (first) to 9.
             metadata: Texts that are stored with the batch.
             deadline_s: Seconds after which unfinished jobs expire. Default: never.
@@ -126,7 +126,8 @@ class Client:
         """
         sampling = {
             "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p,
-            "repetition_penalty": repetition_penalty, "seed": seed, "stop": tuple(stop) or None,
+            "repetition_penalty": repetition_penalty, "seed": seed,
+            "stop": ((stop,) if isinstance(stop, str) else tuple(stop)) or None,
         }  # fmt: skip
         options = SubmitOptions(
             profile=profile, task=task, prompt=prompt, model=model, merge=merge, summary_tokens=summary_tokens,

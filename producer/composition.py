@@ -90,6 +90,7 @@ class Backend:
         """Check everything that can be checked before a document is read. Raises ProducerError or CatalogueError."""
         if not inputs:
             raise ProducerError("name at least one document, directory, glob or - for standard input")
+        options.check()
         profile, producer = self.settings.profile(options.profile), self.settings.producer
         task = task_from_prompt(options.prompt) if options.prompt else load_task(options.task)
         model = options.model or profile.model

@@ -7,10 +7,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import isnan
 from pathlib import Path
 from typing import Any
 
 from docmill.producer.batch_plan import Plan
+from docmill.producer.errors import ProducerError
 from docmill.producer.intake.documents import Document, Skipped
 from docmill.producer.intake.records import Record
 from docmill.producer.model_text import ModelText
@@ -43,6 +45,18 @@ class SubmitOptions:
     reuse: bool = True
     encoding: str | None = None
     text_field: str | None = None
+
+    def check(self) -> None:
+        """Raise ProducerError for numbers and stop texts that no command line can give."""
+        _check_number("priority", self.priority, 0, 9)
+        for name in ("summary_tokens", "max_tokens", "chunk_tokens"):
+            _check_number(name, getattr(self, name), 1)
+        _check_number("overlap_tokens", self.overlap_tokens, 0)
+        if self.deadline_s is not None and (not isinstance(self.deadline_s, int | float) or isnan(self.deadline_s)):
+            raise ProducerError(f"deadline_s must be a number of seconds, not {self.deadline_s!r}")
+        _check_number("seed", self.sampling.get("seed"))
+        if not all(isinstance(text, str) for text in self.sampling.get("stop", ())):
+            raise ProducerError("sampling: stop must be texts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +104,16 @@ class Resume(StrEnum):
 
 
 OnDocument = Callable[[Document | Skipped], None]
+
+
+def _check_number(name: str, value: object, lowest: int | None = None, highest: int | None = None) -> None:
+    if value is None and name != "priority":
+        return
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ProducerError(f"{name} must be a whole number, not {value!r}")
+    if (lowest is not None and value < lowest) or (highest is not None and value > highest):
+        allowed = f"from {lowest} to {highest}" if highest is not None else f"at least {lowest}"
+        raise ProducerError(f"{name} must be {allowed}, not {value}")
 
 
 def _input_key(item: str | Record) -> str | list[str]:

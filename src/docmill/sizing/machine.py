@@ -75,7 +75,8 @@ class Machine:
     """The facts of one machine.
 
     `no_gpu` says why no GPU is available; `has_gpu_device` is true if the system has one even though the driver does
-    not list it. Without `disk`, the disk is not judged. `is_hypothetical`: some facts were given to plan with.
+    not list it. Without `disk`, the disk is not judged. `is_pretended`: some facts were given to plan with.
+    `docmill doctor --json` prints the fields under these names.
     """
 
     cpu: Cpu
@@ -86,7 +87,7 @@ class Machine:
     driver: str | None
     disk: Disk | None
     open_files: int
-    is_hypothetical: bool = False
+    is_pretended: bool = False
 
     @property
     def vram_bytes(self) -> int:
@@ -127,7 +128,7 @@ def hypothetical(
         sizes = [size for size in vram_bytes if size]
         gpus = tuple(Gpu(i, f"to-be-{i}", "a GPU to be", size, size) for i, size in enumerate(sizes))
     disk = None if disk_bytes is None else Disk("a disk to be", disk_bytes, disk_bytes, "", is_writable=True)
-    return replace(machine, cpu=cpu, memory=memory, gpus=gpus, disk=disk, is_hypothetical=True)
+    return replace(machine, cpu=cpu, memory=memory, gpus=gpus, disk=disk, is_pretended=True)
 
 
 def filesystem_of(path: Path) -> str:

@@ -33,6 +33,9 @@ def test_json_holds_findings_and_facts_and_a_failure_ends_with_1(
     assert [(finding["section"], finding["check"]) for finding in failed] == [("broker", "answers")]
     assert "broker.url" in failed[0]["advice"]
     assert shown.json["machine"]["cpu"]["logical"] == os.cpu_count()
+    assert set(shown.json["machine"]) == {
+        "cpu", "memory", "gpus", "no_gpu", "has_gpu_device", "driver", "disk", "open_files", "is_pretended",
+    }  # fmt: skip
     assert shown.json["services"]["model"]["engine"] == "openvino"
     assert "secret" not in shown.out
 

@@ -129,5 +129,5 @@ def test_a_file_system_is_named_by_the_mount_nearest_to_the_path() -> None:
 def test_a_pretended_machine_has_the_named_parts_and_keeps_the_others() -> None:
     found = hypothetical(machine(4, 8, vram=(6,)), cores=32, vram_bytes=(24 * GIB, 24 * GIB))
     assert (found.cpu.engine_threads, found.memory.total_bytes, len(found.gpus)) == (32, 8 * GIB, 2)
-    assert (found.is_hypothetical, found.disk) == (True, None)
+    assert (found.is_pretended, found.disk) == (True, None)
     assert hypothetical(machine(4, 8, vram=(6,)), vram_bytes=(0,)).gpus == ()

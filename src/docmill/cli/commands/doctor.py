@@ -158,7 +158,7 @@ def _recommend(context: CliContext, machine: Machine, use_case: UseCase, out: Pa
 
 def _description(machine: Machine) -> str:
     gpus = " and ".join(f"a GPU with {gib(gpu.total_bytes)}" for gpu in machine.gpus) or "no GPU"
-    note = " (not this machine)" if machine.is_hypothetical else ""
+    note = " (not this machine)" if machine.is_pretended else ""
     cores = counted(machine.cpu.engine_threads, "core")
     return f"{cores}, {gib(machine.memory.usable_bytes)} memory, {gpus}{note}"
 
