@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from docmill.producer.errors import RecordInvalid
+from docmill.producer.errors import ProducerError, RecordInvalid
 from docmill.producer.printable_names import printable_name
 
 
@@ -25,7 +25,14 @@ def records_of(
     id_field: str,
     text_field: str,
 ) -> list[Record]:
-    """The records of `{id: text}` and of rows. Raises RecordInvalid for a missing field and an unusable id."""
+    """The records of `{id: text}` and of rows.
+
+    Raises ProducerError for arguments of other types, RecordInvalid for a missing field and an unusable id.
+    """
+    if texts is not None and not isinstance(texts, Mapping):
+        raise ProducerError(f"texts must be a mapping {{id: text}}, not {type(texts).__name__}")
+    if rows is not None and (isinstance(rows, str | Mapping) or not isinstance(rows, Iterable)):
+        raise ProducerError(f"records must be an iterable of records or rows, not {type(rows).__name__}")
     found: dict[str, Record] = {}
     for place, record in enumerate(_all(texts or {}, rows or (), id_field, text_field)):
         if not isinstance(record.id, str) or not record.id.strip():
@@ -47,6 +54,8 @@ def _all(
         if isinstance(row, Record):
             yield row
             continue
+        if not isinstance(row, Mapping):
+            raise RecordInvalid(place, f"it is of type {type(row).__name__}; give a Record or a mapping")
         for field in (id_field, text_field):
             if field not in row:
                 raise RecordInvalid(place, f"it has no field {field!r} (it has {', '.join(map(str, row))})")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
-from docmill import Client, DocumentState, IdempotencyKeyReused, NothingToDo, Record, RecordInvalid
+from docmill import Client, DocumentState, IdempotencyKeyReused, NothingToDo, ProducerError, Record, RecordInvalid
 from docmill.storage.errors import DatabaseUnavailable
 from tests.unit.producer.store import Store
 
@@ -53,6 +54,28 @@ def test_an_unusable_record_stores_nothing(client: Client, store: Store, given: 
     with pytest.raises(RecordInvalid, match=message):
         client.submit(**given)
     assert store.rows("SELECT * FROM batches") == []
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"texts": ["x"]}, "texts must be a mapping {id: text}, not list"),
+        ({"texts": "x"}, "texts must be a mapping {id: text}, not str"),
+        ({"records": "abc"}, "records must be an iterable of records or rows, not str"),
+        ({"records": 5}, "records must be an iterable of records or rows, not int"),
+        ({"records": [None]}, "it is of type NoneType; give a Record or a mapping"),
+        ({"records": ["a"]}, "it is of type str; give a Record or a mapping"),
+    ],
+)
+def test_other_types_are_refused_with_what_is_expected(client: Client, given: Any, message: str) -> None:
+    with pytest.raises(ProducerError, match=message):
+        client.submit(**given)
+
+
+def test_one_stop_string_is_not_taken_as_its_letters(client: Client, store: Store) -> None:
+    client.submit(texts={"a": "Text."}, stop="END")
+    ((sampling,),) = store.rows("SELECT sampling FROM jobs")
+    assert json.loads(sampling)["stop"] == ["END"]
 
 
 def test_a_record_without_text_is_skipped_with_its_reason(client: Client) -> None:
