@@ -57,7 +57,7 @@ install-dev: $(VENV)/.installed-dev
 
 install-exllamav2: $(VENV)/.installed-exllamav2
 
-demo: install ## Summarize documents with a real model in about two minutes (DOCS=path for your own)
+demo: install ## Summarize documents with a real model in two to five minutes (DOCS=path for your own)
 	@DOCMILL_HOME='$(DEMO_HOME)' $(BIN)/docmill demo --out '$(DEMO_OUT)' $(DOCS)
 
 check: lint ## Lint, types, layers and the fast unit tests, in under two minutes
