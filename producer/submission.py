@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -47,19 +48,20 @@ class SubmitOptions:
     text_field: str | None = None
 
     def check(self) -> None:
-        """Raise ProducerError for numbers and stop texts that no command line can give."""
-        _check_number("priority", self.priority, 0, 9)
-        for name in ("summary_tokens", "max_tokens", "chunk_tokens"):
-            _check_number(name, getattr(self, name), 1)
-        _check_number("overlap_tokens", self.overlap_tokens, 0)
+        """Raise ProducerError for numbers and stop strings that the command line rejects by itself."""
+        _check_whole_number("priority", self.priority, 0, 9)
+        for name, lowest in (("summary_tokens", 1), ("max_tokens", 1), ("chunk_tokens", 1), ("overlap_tokens", 0)):
+            if (tokens := getattr(self, name)) is not None:
+                _check_whole_number(name, tokens, lowest)
         if self.deadline_s is not None and (not isinstance(self.deadline_s, int | float) or isnan(self.deadline_s)):
             raise ProducerError(f"deadline_s must be a number of seconds, not {self.deadline_s!r}")
-        _check_number("seed", self.sampling.get("seed"))
+        if (seed := self.sampling.get("seed")) is not None:
+            _check_whole_number("seed", seed)
         if not all(isinstance(text, str) for text in self.sampling.get("stop", ())):
-            raise ProducerError("sampling: stop must be texts")
+            raise ProducerError("stop must be a string or several strings")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Submission:
     """A checked submission. `inputs` are those of `docmill.producer.intake.sources.read_documents`."""
 
@@ -70,7 +72,7 @@ class Submission:
     intake: Producer = field(default_factory=Producer)
     options: SubmitOptions = field(default_factory=SubmitOptions)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Equal for submissions of the same inputs with the same plan, to recognize a repeated submission."""
         inputs = [_input_key(item) for item in self.inputs]
@@ -106,9 +108,7 @@ class Resume(StrEnum):
 OnDocument = Callable[[Document | Skipped], None]
 
 
-def _check_number(name: str, value: object, lowest: int | None = None, highest: int | None = None) -> None:
-    if value is None and name != "priority":
-        return
+def _check_whole_number(name: str, value: object, lowest: int | None = None, highest: int | None = None) -> None:
     if not isinstance(value, int) or isinstance(value, bool):
         raise ProducerError(f"{name} must be a whole number, not {value!r}")
     if (lowest is not None and value < lowest) or (highest is not None and value > highest):

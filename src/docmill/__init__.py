@@ -39,10 +39,11 @@ __all__ = [
     "WrongUse", "as_completed", "cancel", "load_settings", "results", "retry", "status", "submit", "wait",
 ]  # fmt: skip
 
+# Searched in this order: modules that import little come first, so that an error's class does not import SQLAlchemy.
 _MODULES = (
-    "producer.client", "producer.submission", "producer.intake.records", "producer.errors", "errors", "broker.errors",
-    "catalogue.errors", "settings.defaults", "settings.errors", "settings.load", "storage.errors", "storage.states",
-    "storage.reads.batch_status", "storage.reads.documents",
+    "errors", "settings.errors", "broker.errors", "catalogue.errors", "storage.errors", "storage.states",
+    "producer.errors", "producer.intake.records", "settings.defaults", "settings.load", "storage.reads.batch_status",
+    "storage.reads.documents", "producer.submission", "producer.client",
 )  # fmt: skip
 
 

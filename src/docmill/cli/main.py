@@ -131,7 +131,7 @@ def main() -> NoReturn:
 
     1: failure; 2: wrong use; 70: internal error; 130: interrupted.
     """
-    os.environ.setdefault("PYTHONSAFEPATH", "1")  # engine processes do not import files of the current directory
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # keeps the current directory off the path of children, pip too
     try:
         code = cli.main(prog_name="docmill", standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):

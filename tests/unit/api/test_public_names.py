@@ -18,8 +18,9 @@ from docmill.producer.submission import SubmitOptions
 FUNCTIONS = ("as_completed", "cancel", "results", "retry", "status", "submit", "wait")
 
 
-def test_importing_docmill_is_cheap() -> None:
-    code = "import sys, docmill; print([n for n in ('sqlalchemy', 'celery', 'tokenizers') if n in sys.modules])"
+@pytest.mark.parametrize("statement", ["import docmill", "from docmill import DocmillError, NoSuchBatch, Record"])
+def test_importing_docmill_and_its_errors_is_cheap(statement: str) -> None:
+    code = f"import sys; {statement}; print([n for n in ('sqlalchemy', 'celery', 'tokenizers') if n in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
